@@ -1,0 +1,49 @@
+# `make` alone lists the targets. Needs Python >= 3.10; another one: make lab PYTHON=python3.12
+PYTHON ?= python3
+PORT ?= 8888
+NOTEBOOKS ?=
+
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+READY := $(VENV)/.installed
+START := 00-start-here.ipynb
+
+ROOT_FLAG := $(shell [ "$$(id -u)" -ne 0 ] || echo --allow-root)
+BROWSER_FLAG := $(shell [ "$$(uname)" = Darwin ] || [ -n "$$BROWSER$$DISPLAY$$WAYLAND_DISPLAY" ] || echo --no-browser)
+NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
+
+.PHONY: help lab test notebooks bench lint clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+lab: $(READY) ## open the notebooks in JupyterLab on this machine; PORT=8888
+	$(RUN) jupyter lab --ip=127.0.0.1 --port=$(PORT) $(BROWSER_FLAG) $(ROOT_FLAG) \
+	    --ServerApp.root_dir=notebooks --LabApp.default_url=/lab/tree/$(START)
+
+test: lint ## lint, then unit tests, every notebook (nbval) and the browser tests
+	$(RUN) pytest $(NBVAL) tests notebooks
+
+lint: $(READY) ## ruff (lint, format) and mypy
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+
+notebooks: $(READY) ## run and clean every notebook; NOTEBOOKS="notebooks/a.ipynb ..." for some
+	$(VENV)/bin/python tests/refresh_notebooks.py $(NOTEBOOKS)
+
+bench: $(READY) ## run the benchmarks, one after the other
+	@set -e; for bench in tests/benchmarks/bench_*.py; do \
+	    printf '\n== %s\n' "$$bench"; $(VENV)/bin/python "$$bench"; done
+
+clean: ## remove caches and build leftovers; keeps .venv
+	rm -rf build dist *.egg-info binder/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find lookbehind tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+
+# The stamp is written last: after an interrupted or failed install the next make starts it again.
+# A .venv that cannot run pip (interrupted, moved, too old a Python) is made anew.
+$(READY): pyproject.toml
+	@$(VENV)/bin/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
+	    || $(PYTHON) -m venv --clear $(VENV)
+	$(RUN) pip install --disable-pip-version-check -e ".[notebooks,test]"
+	@touch $@

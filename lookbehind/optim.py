@@ -1,0 +1,562 @@
+"""Climb and step: Lookbehind-SAM and its family, around any `torch.optim` optimizer.
+
+The closure owns how a gradient is made; the optimizer owns where it is taken and what is done with
+it. Between steps the parameters are the slow weights φ: everything else is local to one `step`.
+So evaluation needs no swapping, a checkpoint is the base optimizer's, and a step that fails puts
+the weights and the base optimizer's state back.
+
+With members (`rho` of shape (E,), parameters with a leading dimension E) one optimizer runs E
+experiments. There a member whose loss or gradient is not finite is put back to its φ while the
+others go on; `rolled_back` tells which. Alone, it would raise FloatingPointError.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+from torch.optim import Optimizer
+
+from lookbehind.neighborhood import (
+    AdaptiveBall,
+    Ball,
+    Neighborhood,
+    check_bounded,
+    global_norm,
+    members_of,
+    per_member,
+)
+
+Closure = Callable[[], Any]
+Around = Callable[[int], AbstractContextManager[Any]]
+Alpha = float | Tensor | str | Callable[[Tensor, Tensor], Any]
+State = dict[Tensor, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Event:
+    """What an observer receives. One outer step sends, in this order:
+
+    `slow` 0 (the weights are φ), `gradient` 0 (∇L(φ) is in `.grad`, `loss` is L(φ)); for each inner
+    step i `ascent` i (the weights are φ'_i), `gradient` i, `descent` i (the weights are φ_i); last
+    `slow` 1 (the weights are φ after the step; `alpha` is what moved them, one per parameter).
+    Multistep-SAM descends once, Lookahead sends no `ascent` and no `gradient`.
+
+    `params` are the live parameters: an observer that keeps them must copy them.
+    """
+
+    kind: str
+    i: int
+    params: Sequence[Tensor]
+    loss: Any = None
+    alpha: Any = None
+
+
+Observer = Callable[[Event], None]
+
+
+class _Evaluation(NamedTuple):
+    ascents: int  # taken before it
+    loss: Tensor
+    gradient: Tensor  # its norm
+
+
+class _Outer:
+    """One outer step around an inner optimizer: what the whole family shares."""
+
+    _settings: tuple[str, ...] = ("k",)
+
+    def __init__(self, inner: Any, k: int, observers: Sequence[Observer]) -> None:
+        self.inner = inner
+        if not any(group["params"] for group in self.base.param_groups):
+            raise ValueError("base must hold parameters, got an empty parameter list")
+        self.k = k
+        self.observers = list(observers)
+        self.rolled_back: Tensor | None = None
+
+    @property
+    def k(self) -> int:
+        """Inner steps per outer step; may be changed between steps."""
+        return self._k
+
+    @k.setter
+    def k(self, value: int) -> None:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"k must be an int ≥ 1, got {value!r}")
+        if value < 1:
+            raise ValueError(f"k must be ≥ 1, got {value}")
+        self._k = value
+
+    @property
+    def base(self) -> Optimizer:
+        """The `torch.optim` optimizer that descends; learning-rate schedulers wrap it."""
+        return getattr(self.inner, "base", self.inner)
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The base optimizer's."""
+        return self.base.param_groups
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As `torch.optim.Optimizer.zero_grad`."""
+        self.base.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The inner optimizer's state and this one's settings; a callable `alpha` isn't stored."""
+        settings = {name: _stored(getattr(self, name)) for name in self._settings}
+        return {"inner": self.inner.state_dict(), "settings": settings}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where `state_dict` was taken, settings included.
+
+        Raises ValueError, before anything is changed, where `state` is another optimizer's.
+        """
+        if not isinstance(state, dict) or set(state) != {"inner", "settings"}:
+            raise ValueError(f"state must come from {type(self).__name__}.state_dict()")
+        if set(state["settings"]) != set(self._settings):
+            found = tuple(state["settings"])
+            raise ValueError(f"state must hold the settings {self._settings}, got {found}")
+        trial = copy.copy(self)
+        for name, value in state["settings"].items():
+            setattr(trial, name, _restored(name, value, getattr(self, name)))
+        self.inner.load_state_dict(state["inner"])
+        self.__dict__.update(trial.__dict__)
+
+    def _check_members(self, name: str, members: int | None) -> None:
+        for p in self._params() if members is not None else ():
+            if p.shape[:1] != (members,):
+                raise ValueError(
+                    f"{name} has shape ({members},), one value a member, so every parameter must "
+                    f"have leading dimension {members}; got one of shape {tuple(p.shape)}"
+                )
+
+    def _params(self) -> list[Tensor]:
+        return [p for group in self.base.param_groups for p in group["params"] if p.requires_grad]
+
+    def _closures(self, closure: Closure | Sequence[Closure]) -> list[Closure]:
+        closures = [closure] * self.k if callable(closure) else list(closure)
+        if len(closures) != self.k:
+            raise ValueError(
+                f"closure must be one, or a sequence of k = {self.k}; got {len(closures)}"
+            )
+        if not all(callable(c) for c in closures):
+            raise TypeError(f"closure must be callable, got {closure!r}")
+        return closures
+
+    def _notify(self, kind: str, i: int, **values: Any) -> None:
+        for observer in self.observers:
+            observer(Event(kind, i, self._params(), **values))
+
+    @contextmanager
+    def _home(self) -> Iterator[list[Tensor]]:
+        """Yield a copy of the slow weights φ; whatever is raised inside puts φ and `base` back."""
+        params = self._params()
+        slow, state = _clones(params), _copied(self.base.state)
+        self._evaluations: list[_Evaluation] = []
+        try:
+            for group in self.base.param_groups:
+                for p in group["params"]:
+                    if not p.requires_grad:
+                        p.grad = None  # else the base optimizer would move it by a stale gradient
+            self._notify("slow", 0)
+            yield slow
+            self._settle(params, slow, state)
+        except BaseException:
+            torch._foreach_copy_(params, slow)
+            self.base.state.clear()
+            self.base.state.update(state)
+            raise
+
+    def _evaluated(self, ascents: int, loss: Any, gradient: Tensor | None = None) -> Tensor:
+        if loss is None:
+            raise TypeError("closure must return the loss, got None")
+        loss = torch.as_tensor(loss, device=self._params()[0].device).detach()
+        self._evaluations.append(_Evaluation(ascents, loss, loss if gradient is None else gradient))
+        return loss
+
+    def _settle(self, params: list[Tensor], slow: list[Tensor], state: State) -> None:
+        """Look at all losses and gradients of the step at once: its only synchronization."""
+        seen = [v for e in self._evaluations for v in (e.loss, e.gradient)]
+        finite = torch.stack(torch.broadcast_tensors(*seen)).isfinite()
+        if finite.ndim > 1:
+            self.rolled_back = ~finite.all(0)
+            _put_back(self.rolled_back, params, slow, self.base.state, state)
+        elif False in (flags := finite.tolist()):
+            n, what = divmod(flags.index(False), 2)
+            raise FloatingPointError(
+                f"the {('loss', 'gradient')[what]} is not finite at evaluation {n + 1} of "
+                f"{len(self._evaluations)} (after {self._evaluations[n].ascents} ascent steps); "
+                "the weights and the base optimizer's state are as before the step"
+            )
+
+
+class _Climber(_Outer):
+    """The climb that Multistep-SAM and Lookbehind share: φ'_i = φ'_{i−1} + ε_i, φ'_0 = φ."""
+
+    _settings: tuple[str, ...] = ("k", "ball")
+
+    def __init__(
+        self,
+        base: Optimizer,
+        ball: Neighborhood,
+        *,
+        k: int,
+        around: Around = lambda i: nullcontext(),
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        if not isinstance(base, Optimizer):
+            raise TypeError(f"base must be a torch.optim.Optimizer, got {base!r}")
+        super().__init__(base, k, observers)
+        self.ball = ball
+        self.around = around
+
+    @property
+    def ball(self) -> Neighborhood:
+        """The neighborhood, so ρ; may be changed between steps."""
+        return self._ball
+
+    @ball.setter
+    def ball(self, value: Neighborhood) -> None:
+        if not callable(getattr(value, "worst", None)):
+            raise TypeError(f"ball must be a Ball or an AdaptiveBall, got {value!r}")
+        self._check_members("rho", value.members)
+        self._ball = value
+
+    def _climb(self, closures: list[Closure], reuse: bool = True) -> Iterator[int]:
+        """Yield i = 1..k, each time after ∇L(φ'_i) was left in `.grad`.
+
+        With `reuse` the gradient at φ'_i serves the ascent i + 1 too, which is made before the
+        yield: a base optimizer may overwrite gradients in place (SGD with nesterov does).
+        """
+        self._evaluate(closures[0], 0)
+        self._ascend()
+        for i, closure in enumerate(closures, 1):
+            if i > 1 and not reuse:
+                self._evaluate(closure, i - 1, repeated=True)
+                self._ascend()
+            self._notify("ascent", i)
+            self._evaluate(closure, i)
+            if i < self.k and reuse:
+                self._ascend()
+            yield i
+
+    def _evaluate(self, closure: Closure, i: int, repeated: bool = False) -> None:
+        with self.around(i), torch.enable_grad():
+            loss = closure()
+        grads = [p.grad for p in self._params() if p.grad is not None]
+        if not grads:
+            raise ValueError("closure must call backward, got no gradient on any parameter")
+        norm = global_norm(grads, self.ball.members)
+        loss = self._evaluated(i, loss, norm)
+        if not repeated:
+            self._notify("gradient", i, loss=loss)
+
+    def _ascend(self) -> None:
+        params, grads, adaptive = [], [], []
+        for group in self.base.param_groups:
+            steep = [p for p in group["params"] if p.requires_grad and p.grad is not None]
+            params += steep
+            grads += [p.grad for p in steep]
+            adaptive += [group.get("adaptive", True)] * len(steep)
+        torch._foreach_add_(params, self.ball.worst(params, grads, adaptive))
+
+
+class MultistepSAM(_Climber):
+    """Multistep-SAM: climb k steps, then descend once, from φ.
+
+        φ ← A(φ, ∇L(φ'_k))                 gradient="last"
+        φ ← A(φ, 1/k Σ_i ∇L(φ'_i))         gradient="mean"
+
+    A is the base optimizer's step. k + 1 gradients. k = 1 is SAM (Foret et al. 2021,
+    arXiv 2010.01412). Arguments, errors and the closure as in `Lookbehind`.
+    """
+
+    def __init__(
+        self,
+        base: Optimizer,
+        ball: Neighborhood,
+        *,
+        k: int,
+        gradient: str = "last",
+        around: Around = lambda i: nullcontext(),
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        super().__init__(base, ball, k=k, around=around, observers=observers)
+        if gradient not in ("last", "mean"):
+            raise ValueError(f'gradient must be "last" or "mean", got {gradient!r}')
+        self.gradient = gradient
+
+    @torch.no_grad()
+    def step(self, closure: Closure | Sequence[Closure]) -> Tensor:
+        """One outer step; see `Lookbehind.step`."""
+        closures = self._closures(closure)
+        with self._home() as slow:
+            total: dict[Tensor, Tensor] = {}
+            for _ in self._climb(closures):
+                if self.gradient == "mean":
+                    for p in self._params():
+                        if p.grad is not None:
+                            total[p] = total[p].add_(p.grad) if p in total else p.grad.clone()
+            for p, gradient in total.items():
+                p.grad = gradient.div_(self.k)
+            torch._foreach_copy_(self._params(), slow)
+            self.base.step()
+            self._notify("descent", 1)
+            self._notify("slow", 1)
+        return self._evaluations[0].loss
+
+
+class SAM(MultistepSAM):
+    """Sharpness-aware minimization φ ← A(φ, ∇L(φ + ρ g/‖g‖₂)), g = ∇L(φ) (Foret et al. 2021)."""
+
+    def __init__(self, base: Optimizer, rho: float | Tensor = 0.05, **options: Any) -> None:
+        super().__init__(base, Ball(rho), k=1, **options)
+
+
+class ASAM(MultistepSAM):
+    """Adaptive SAM: SAM in an `AdaptiveBall` (Kwon et al. 2021). See `param_groups`."""
+
+    def __init__(
+        self, base: Optimizer, rho: float | Tensor = 0.5, eta: float = 0.01, **options: Any
+    ) -> None:
+        super().__init__(base, AdaptiveBall(rho, eta), k=1, **options)
+
+
+class Lookbehind(_Climber):
+    """Lookbehind-SAM (Mordido et al. 2024, arXiv 2307.16704): k steps back, one step forward.
+
+        φ'_0 = φ_0 = φ
+        for i = 1..k:   φ'_i = φ'_{i−1} + ε(∇L(φ'_{i−1}))        the climb
+                        φ_i  = A(φ_{i−1}, ∇L(φ'_i))              the descent of the fast weights
+        φ ← φ + α (φ_k − φ)                                      the interpolation
+
+    A is the step of `base`, any `torch.optim` optimizer; ε the worst perturbation in `ball`.
+    Lookbehind-ASAM is this with an `AdaptiveBall` and `base` made on `param_groups(model)`.
+
+    `k` ≥ 1. `alpha` in [0, 1]: a number, a tensor of shape (E,) (one per member), "adaptive", or a
+    callable (first, total) → α, called once per parameter with the displacements φ_1 − φ and
+    φ_k − φ. "adaptive" is α = (1 + cos ∠(first, total)) / 2, per parameter. `k`, `ball` and `alpha`
+    may be changed between steps.
+
+    `reuse_gradients`: the descent gradient ∇L(φ'_i) is the ascent gradient of step i + 1, so a step
+    takes k + 1 gradients with the same weights as the 2k of the official code. That holds for a
+    deterministic closure; with dropout say False (2k gradients).
+
+    `around(i)` is a context manager around each gradient at φ'_i, 0 ≤ i ≤ k: frozen BatchNorm
+    statistics for i ≥ 1, say. `observers` receive every `Event`.
+
+    Raises TypeError or ValueError for arguments outside these bounds.
+    """
+
+    _settings = ("k", "ball", "alpha")
+
+    def __init__(
+        self,
+        base: Optimizer,
+        ball: Neighborhood,
+        *,
+        k: int = 5,
+        alpha: Alpha = 0.5,
+        reuse_gradients: bool = True,
+        around: Around = lambda i: nullcontext(),
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        super().__init__(base, ball, k=k, around=around, observers=observers)
+        self.alpha = alpha
+        self.reuse_gradients = reuse_gradients
+
+    @property
+    def alpha(self) -> Alpha:
+        """The interpolation; may be changed between steps."""
+        return self._alpha
+
+    @alpha.setter
+    def alpha(self, value: Alpha) -> None:
+        if not callable(value) and not (isinstance(value, str) and value == "adaptive"):
+            check_bounded("alpha", value, 1, ' or "adaptive" or a callable (first, total) → α')
+            self._check_members("alpha", members_of(value))
+        self._alpha = value
+
+    @torch.no_grad()
+    def step(self, closure: Closure | Sequence[Closure]) -> Tensor:
+        """One outer step. Returns the loss at φ, detached; after it the parameters are the new φ.
+
+        `closure` clears the gradients, runs forward and backward on one minibatch, and returns the
+        loss. Or a sequence of k closures, one minibatch each (2k gradients).
+
+        An exception in the closure, or a loss or gradient that is not finite (FloatingPointError),
+        leaves the weights and the base optimizer's state as they were.
+        """
+        closures = self._closures(closure)
+        reuse = self.reuse_gradients and callable(closure)
+        with self._home() as slow:
+            params = self._params()
+            fast = _clones(params)
+            first = None
+            for i in self._climb(closures, reuse):
+                with _swapped(params, fast):
+                    self.base.step()
+                    self._notify("descent", i)
+                if i == 1 and isinstance(self.alpha, str | Callable):
+                    first = _clones(fast)
+            torch._foreach_copy_(params, fast)
+            adaptive = isinstance(self.alpha, str)
+            alpha = partial(cosine_alpha, members=self.ball.members) if adaptive else self.alpha
+            self._notify("slow", 1, alpha=_interpolate(params, slow, alpha, first))
+        return self._evaluations[0].loss
+
+
+class Lookahead(_Outer):
+    """Lookahead (Zhang et al. 2019, arXiv 1907.08610): k inner steps, then φ ← φ + α (φ_k − φ).
+
+    `inner` is anything of this family or a `torch.optim` optimizer. One outer step takes k inner
+    steps, each on a minibatch of its own: `step` takes k closures, or one that is called for each
+    inner step and may draw its minibatch itself.
+
+    `k` ≥ 1; `alpha` in [0, 1] is a number or a tensor of shape (E,). Raises TypeError or ValueError
+    for arguments outside these bounds.
+    """
+
+    _settings = ("k", "alpha")
+
+    def __init__(
+        self,
+        inner: Any,
+        *,
+        k: int = 5,
+        alpha: float | Tensor = 0.5,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        if not isinstance(inner, _Outer | Optimizer):
+            raise TypeError(f"inner must be an optimizer with step(closure), got {inner!r}")
+        super().__init__(inner, k, observers)
+        self.alpha = alpha
+
+    @property
+    def alpha(self) -> float | Tensor:
+        """The interpolation; may be changed between steps."""
+        return self._alpha
+
+    @alpha.setter
+    def alpha(self, value: float | Tensor) -> None:
+        check_bounded("alpha", value, 1)
+        self._check_members("alpha", members_of(value))
+        self._alpha = value
+
+    @property
+    def minibatches(self) -> int:
+        """How many minibatches one `step` is made for: k."""
+        return self.k
+
+    @torch.no_grad()
+    def step(self, closure: Closure | Sequence[Closure]) -> Tensor:
+        """One outer step. Returns the loss at φ, detached; failures as in `Lookbehind.step`."""
+        closures = self._closures(closure)
+        with self._home() as slow:
+            for i, inner_closure in enumerate(closures, 1):
+                loss = self.inner.step(inner_closure)
+                failed = getattr(self.inner, "rolled_back", None)
+                self._evaluated(
+                    0, loss, None if failed is None else torch.where(failed, math.nan, 0.0)
+                )
+                self._notify("descent", i)
+            alpha = _interpolate(self._params(), slow, self.alpha)
+            self._notify("slow", 1, alpha=alpha)
+        return self._evaluations[0].loss
+
+
+def cosine_alpha(first: Tensor, total: Tensor, members: int | None = None) -> Tensor:
+    """Adaptive α = (1 + cos ∠(first, total)) / 2 of one parameter: a scalar, or shape (E,).
+
+    `first` = φ_1 − φ and `total` = φ_k − φ. Near 1 where the k descents agree with the first, near
+    0 where they turned back (Mordido et al. 2024, as in the official code).
+    """
+    rows = [t.reshape(members or 1, -1) for t in (first, total)]
+    cosine = cosine_similarity(rows[0], rows[1], dim=1, eps=torch.finfo(first.dtype).tiny)
+    alpha = (cosine.clamp(-1, 1) + 1) / 2
+    return alpha.squeeze(0) if members is None else alpha
+
+
+def _interpolate(
+    params: list[Tensor], slow: list[Tensor], alpha: Any, first: list[Tensor] | None = None
+) -> list[Any]:
+    """params ← α params + (1 − α) slow, rounded as the official code does. Returns each α.
+
+    A weight that didn't move keeps its value to the last bit, which that rounding alone loses.
+    """
+    alphas = [alpha] * len(params)
+    if first is not None:
+        torch._foreach_sub_(first, slow)
+        alphas = [alpha(f, p - s) for f, p, s in zip(first, params, slow, strict=True)]
+    for p, s, a in zip(params, slow, alphas, strict=True):
+        still = p == s
+        if isinstance(a, Tensor):
+            a = per_member(a, p)
+            p.mul_(a).addcmul_(s, 1 - a)
+        else:
+            p.mul_(a).add_(s, alpha=1 - a)
+        p.copy_(torch.where(still, s, p))
+    return alphas
+
+
+@contextmanager
+def _swapped(params: list[Tensor], others: list[Tensor]) -> Iterator[None]:
+    """Inside, `params` hold the values of `others`; what is done to them is done to `others`.
+
+    Only pointers are exchanged, and back: the closure always sees the parameters' own storage.
+    """
+    own = [p.data for p in params]
+    for p, other in zip(params, others, strict=True):
+        p.data = other
+    try:
+        yield
+    finally:
+        for p, data in zip(params, own, strict=True):
+            p.data = data
+
+
+def _clones(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [t.detach().clone() for t in tensors]
+
+
+def _copied(state: State) -> State:
+    return {
+        p: {n: v.clone() if isinstance(v, Tensor) else copy.deepcopy(v) for n, v in values.items()}
+        for p, values in state.items()
+    }
+
+
+def _put_back(
+    failed: Tensor, params: list[Tensor], slow: list[Tensor], state: State, before: State
+) -> None:
+    """Undo the step for the `failed` members, weights and state, without asking which they are.
+
+    State that all members share (Adam's step count) goes on.
+    """
+    pairs = list(zip(params, slow, strict=True))
+    for p, values in state.items():
+        old = before.get(p, {})
+        stacked = [(n, v) for n, v in values.items() if isinstance(v, Tensor) and v.ndim]
+        pairs += [(v, old.get(n, torch.zeros_like(v))) for n, v in stacked]
+    for now, then in pairs:
+        now.copy_(torch.where(per_member(failed, now), then, now))
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, Ball | AdaptiveBall):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    return None if callable(value) else value
+
+
+def _restored(name: str, value: Any, current: Any) -> Any:
+    if name != "ball":
+        return current if value is None else value
+    if not isinstance(value, dict) or set(value) != {field.name for field in fields(current)}:
+        raise ValueError(f"state was saved with the ball {value}, this optimizer has {current}")
+    return type(current)(**value)

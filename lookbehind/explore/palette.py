@@ -1,0 +1,16 @@
+"""One colour per method, the same in every figure.
+
+Chosen so that every pair keeps apart (CIE Lab distance ≥ 24) under normal vision, protanopia,
+deuteranopia and tritanopia, and every colour keeps a contrast ≥ 3 to white and to JupyterLab's dark
+background.
+"""
+
+METHOD_COLORS: dict[str, str] = {
+    "SGD": "#606060",
+    "SAM": "#0063A7",
+    "ASAM": "#9280FF",
+    "Multistep-SAM": "#0BA55C",
+    "Lookahead-SAM": "#AB89B2",
+    "Lookbehind-SAM": "#B23319",
+    "Lookbehind-ASAM": "#D38200",
+}

@@ -5,7 +5,7 @@ report how high it leads.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,8 +14,11 @@ from torch import Tensor, nn
 
 # Added to the norm, as the official implementation does: a zero gradient then moves nothing.
 NORM_FLOOR = 1e-16
-# AdaptiveBall makes T = |w| + η for about this many values at a time, to save memory.
-BLOCK = 2**16
+# What is made for all parameters at once is made in batches: of a quarter of all values (so that
+# it takes little memory), but not of fewer values than this (so that it takes few operations).
+SMALLEST_BATCH = 2**16
+
+Lists = tuple[list[Tensor], list[Tensor], list[bool]]
 
 
 class Neighborhood(Protocol):
@@ -25,10 +28,20 @@ class Neighborhood(Protocol):
     def members(self) -> int | None:
         """E where `rho` has shape (E,), else None."""
 
-    def worst(
+    def norm(
         self, params: Sequence[Tensor], grads: Sequence[Tensor], adaptive: Sequence[bool]
+    ) -> Tensor:
+        """The dual norm: by ρ times it the linearised loss rises to its worst."""
+
+    def worst(
+        self,
+        params: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        adaptive: Sequence[bool],
+        norm: Tensor,
     ) -> list[Tensor]:
-        """The ε in the neighborhood that maximizes Σ ⟨grad, ε⟩."""
+        """The ε in the neighborhood that maximizes Σ ⟨grad, ε⟩. The lists may be a batch of the
+        parameters; `norm` is that of all."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +65,26 @@ class Ball:
     def members(self) -> int | None:
         return members_of(self.rho)
 
+    def norm(
+        self,
+        params: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        adaptive: Sequence[bool] | None = None,
+    ) -> Tensor:
+        """‖g‖₂: a scalar, or shape (E,); `adaptive` has no meaning here."""
+        return norm_of(norms(grads, self.members))
+
     def worst(
         self,
         params: Sequence[Tensor],
         grads: Sequence[Tensor],
         adaptive: Sequence[bool] | None = None,
+        norm: Tensor | None = None,
     ) -> list[Tensor]:
-        """ε = ρ g / ‖g‖₂, one tensor per parameter; `adaptive` has no meaning here."""
-        scale = self.rho / (global_norm(grads, self.members) + NORM_FLOOR)
-        if scale.ndim:
-            return [g * per_member(scale, g) for g in grads]
-        return list(torch._foreach_mul(list(grads), scale))
+        """ε = ρ g / ‖g‖₂, one tensor per parameter. `norm`: ‖g‖₂, where it is known."""
+        if norm is None:
+            norm = self.norm(params, grads)
+        return _times(grads, self.rho / (norm + NORM_FLOOR))
 
 
 @dataclass(frozen=True)
@@ -83,38 +105,54 @@ class AdaptiveBall:
     def __post_init__(self) -> None:
         check_bounded("rho", self.rho)
         if isinstance(self.eta, Tensor):
-            raise TypeError(f"eta must be a number ≥ 0, got {self.eta!r}")
-        check_bounded("eta", self.eta)
+            raise TypeError(f"eta must be a finite number ≥ 0, got {self.eta!r}")
+        check_bounded("eta", self.eta, also="")
 
     @property
     def members(self) -> int | None:
         return members_of(self.rho)
+
+    def norm(
+        self,
+        params: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        adaptive: Sequence[bool] | None = None,
+    ) -> Tensor:
+        """‖T g‖₂: a scalar, or shape (E,); `adaptive[j]` False makes T_j = 1."""
+        parts: list[Tensor] = []
+        flags = [True] * len(grads) if adaptive is None else list(adaptive)
+        for some in batches(list(params), list(grads), flags, self.members):
+            parts += norms(self._stretched(*some), self.members)
+        return norm_of(parts)
 
     def worst(
         self,
         params: Sequence[Tensor],
         grads: Sequence[Tensor],
         adaptive: Sequence[bool] | None = None,
+        norm: Tensor | None = None,
     ) -> list[Tensor]:
-        """ε = ρ T² g / ‖T g‖₂, one tensor per parameter; `adaptive[j]` False makes T_j = 1."""
+        """ε = ρ T² g / ‖T g‖₂, one tensor per parameter. `norm`: ‖T g‖₂, where it is known."""
         flags = [True] * len(grads) if adaptive is None else adaptive
-        scaled = [g.clone() for g in grads]
-        stretched = [(t, w) for t, w, flag in zip(scaled, params, flags, strict=True) if flag]
-        for t, w in stretched:
-            self._stretch_(t, w)
-        scale = self.rho / (global_norm(scaled, self.members) + NORM_FLOOR)
-        for t, w in stretched:
-            self._stretch_(t, w)
-        for t in scaled:
-            t.mul_(per_member(scale, t))
-        return scaled
+        if norm is None:
+            norm = self.norm(params, grads, flags)
+        stretched = self._stretched(params, self._stretched(params, grads, flags), flags)
+        return _times(stretched, self.rho / (norm + NORM_FLOOR))
 
-    def _stretch_(self, tensor: Tensor, w: Tensor) -> None:
-        """tensor ← T · tensor, a block of rows at a time: T is never held whole."""
-        tensor, w = torch.atleast_1d(tensor), torch.atleast_1d(w.detach())
-        rows = max(1, BLOCK * len(w) // max(1, w.numel()))
-        for t, some in zip(tensor.split(rows), w.split(rows), strict=True):
-            t.mul_(some.abs().add_(self.eta))
+    def _stretched(
+        self, params: Sequence[Tensor], tensors: Sequence[Tensor], adaptive: Sequence[bool]
+    ) -> list[Tensor]:
+        """T t for each tensor t; t itself where T = 1."""
+        weights = [w.detach() for w, flag in zip(params, adaptive, strict=True) if flag]
+        if not weights:
+            return list(tensors)
+        products = torch._foreach_abs(weights)
+        torch._foreach_add_(products, self.eta)
+        torch._foreach_mul_(
+            products, [t for t, flag in zip(tensors, adaptive, strict=True) if flag]
+        )
+        product = iter(products)
+        return [next(product) if flag else t for t, flag in zip(tensors, adaptive, strict=True)]
 
 
 def param_groups(model: nn.Module) -> list[dict[str, Any]]:
@@ -133,17 +171,59 @@ def param_groups(model: nn.Module) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def global_norm(tensors: Sequence[Tensor], members: int | None = None) -> Tensor:
-    """‖·‖₂ over all tensors together: a scalar, or shape (E,) where there are E `members`.
+def batches(
+    params: list[Tensor], grads: list[Tensor], adaptive: list[bool], members: int | None = None
+) -> Iterator[Lists]:
+    """The three lists in batches, large tensors in several views. A member is never cut off."""
+    total = sum(p.numel() for p in params)
+    limit = max(SMALLEST_BATCH, total // 4)
+    if total <= limit:
+        yield params, grads, adaptive
+        return
+    weights: list[Tensor] = []
+    slopes: list[Tensor] = []
+    flags: list[bool] = []
+    for p, grad, flag in zip(params, grads, adaptive, strict=True):
+        for w, g in zip(_cut(p, limit, members), _cut(grad, limit, members), strict=True):
+            if weights and sum(v.numel() for v in weights) + w.numel() > limit:
+                yield weights, slopes, flags
+                weights, slopes, flags = [], [], []
+            weights.append(w)
+            slopes.append(g)
+            flags.append(flag)
+    yield weights, slopes, flags
 
-    Half-precision tensors are summed in float32.
-    """
-    if members is not None:
-        rows = [torch.linalg.vector_norm(t.reshape(members, -1), dim=1) for t in tensors]
-        return rows[0] if len(rows) == 1 else torch.linalg.vector_norm(torch.stack(rows), dim=0)
+
+def _cut(tensor: Tensor, limit: int, members: int | None) -> Sequence[Tensor]:
+    """Views of at most `limit` values, along the longest dimension that isn't the members'."""
+    free = range(0 if members is None else 1, tensor.ndim)
+    if tensor.numel() <= limit or not free:
+        return [tensor]
+    longest = max(free, key=lambda dim: tensor.shape[dim])
+    return tensor.split(max(1, limit * tensor.shape[longest] // tensor.numel()), longest)
+
+
+def norms(tensors: Sequence[Tensor], members: int | None = None) -> list[Tensor]:
+    """‖·‖₂ of each tensor: a scalar, or shape (E,). Half precision is summed in float32."""
     half = any(t.dtype in (torch.float16, torch.bfloat16) for t in tensors)
-    norms = torch._foreach_norm(list(tensors), 2, dtype=torch.float32 if half else None)
-    return torch.linalg.vector_norm(torch.stack(norms))
+    dtype = torch.float32 if half else None
+    if members is None:
+        return list(torch._foreach_norm(list(tensors), 2, dtype=dtype))
+    rows = [t.reshape(members, -1) for t in tensors]
+    return [torch.linalg.vector_norm(row, dim=1, dtype=dtype) for row in rows]
+
+
+def norm_of(parts: Sequence[Tensor]) -> Tensor:
+    """The norm of a whole from the norms of its parts."""
+    return (
+        parts[0] if len(parts) == 1 else torch.linalg.vector_norm(torch.stack(list(parts)), dim=0)
+    )
+
+
+def _times(tensors: Sequence[Tensor], scale: Tensor) -> list[Tensor]:
+    if scale.ndim:
+        return [t * per_member(scale, t) for t in tensors]
+    return list(torch._foreach_mul(list(tensors), scale))
 
 
 def per_member(values: Tensor, like: Tensor) -> Tensor:
@@ -151,13 +231,15 @@ def per_member(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *(1,) * (like.ndim - 1)) if values.ndim else values
 
 
-def check_bounded(name: str, value: object, most: float = math.inf, also: str = "") -> None:
+def check_bounded(
+    name: str, value: object, most: float = math.inf, also: str = ", or one per member"
+) -> None:
     """Raises unless `value` is in [0, most] and finite: a number, or a tensor of shape () or (E,).
 
     `also` is what else the caller allows, for the message.
     """
     bounds = "≥ 0" if most == math.inf else f"in [0, {most}]"
-    allowed = f"{name} must be a finite number {bounds}, or one per member{also}"
+    allowed = f"{name} must be a finite number {bounds}{also}"
     if isinstance(value, Tensor):
         if value.ndim > 1 or not value.is_floating_point() or value.numel() == 0:
             shape = tuple(value.shape)
@@ -175,4 +257,4 @@ def check_bounded(name: str, value: object, most: float = math.inf, also: str = 
 
 def members_of(value: object) -> int | None:
     """E where `value` is a tensor of shape (E,), else None."""
-    return len(value) if isinstance(value, Tensor) and value.ndim == 1 else None
+    return value.shape[0] if isinstance(value, Tensor) and value.ndim == 1 else None

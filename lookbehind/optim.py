@@ -20,16 +20,18 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
 from torch.optim import Optimizer
 
 from lookbehind.neighborhood import (
     AdaptiveBall,
     Ball,
+    Lists,
     Neighborhood,
+    batches,
     check_bounded,
-    global_norm,
     members_of,
+    norm_of,
+    norms,
     per_member,
 )
 
@@ -64,7 +66,7 @@ Observer = Callable[[Event], None]
 class _Evaluation(NamedTuple):
     ascents: int  # taken before it
     loss: Tensor
-    gradient: Tensor  # its norm
+    norm: Tensor  # of the gradient
 
 
 class _Outer:
@@ -79,6 +81,7 @@ class _Outer:
         self.k = k
         self.observers = list(observers)
         self.rolled_back: Tensor | None = None
+        self._guarded = False  # an outer step around this one keeps the base optimizer's state
 
     @property
     def k(self) -> int:
@@ -110,23 +113,31 @@ class _Outer:
     def state_dict(self) -> dict[str, Any]:
         """The inner optimizer's state and this one's settings; a callable `alpha` isn't stored."""
         settings = {name: _stored(getattr(self, name)) for name in self._settings}
-        return {"inner": self.inner.state_dict(), "settings": settings}
+        return {"made_by": self._made_by(), "inner": self.inner.state_dict(), "settings": settings}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly where `state_dict` was taken, settings included.
 
-        Raises ValueError, before anything is changed, where `state` is another optimizer's.
+        Raises ValueError, before anything is changed, where `state` is another optimizer's, another
+        model's, or broken.
         """
-        if not isinstance(state, dict) or set(state) != {"inner", "settings"}:
+        mine = self.state_dict()
+        if not isinstance(state, dict) or set(state) != set(mine):
             raise ValueError(f"state must come from {type(self).__name__}.state_dict()")
-        if set(state["settings"]) != set(self._settings):
-            found = tuple(state["settings"])
-            raise ValueError(f"state must hold the settings {self._settings}, got {found}")
+        if state["made_by"] != mine["made_by"]:
+            raise ValueError(f"state was made by {state['made_by']}, this is {mine['made_by']}")
+        for part in ("inner", "settings"):
+            if set(state[part]) != set(mine[part]):
+                raise ValueError(f"state[{part!r}] must hold {[*mine[part]]}, got {[*state[part]]}")
         trial = copy.copy(self)
         for name, value in state["settings"].items():
-            setattr(trial, name, _restored(name, value, getattr(self, name)))
+            setattr(trial, name, _restored(value, getattr(self, name)))
         self.inner.load_state_dict(state["inner"])
         self.__dict__.update(trial.__dict__)
+
+    def _made_by(self) -> dict[str, Any]:
+        shapes = [list(p.shape) for group in self.base.param_groups for p in group["params"]]
+        return {"class": type(self).__name__, "base": type(self.base).__name__, "shapes": shapes}
 
     def _check_members(self, name: str, members: int | None) -> None:
         for p in self._params() if members is not None else ():
@@ -139,25 +150,33 @@ class _Outer:
     def _params(self) -> list[Tensor]:
         return [p for group in self.base.param_groups for p in group["params"] if p.requires_grad]
 
-    def _closures(self, closure: Closure | Sequence[Closure]) -> list[Closure]:
-        closures = [closure] * self.k if callable(closure) else list(closure)
-        if len(closures) != self.k:
+    @property
+    def _members(self) -> int | None:
+        raise NotImplementedError
+
+    def _closures(self, closure: Closure | Sequence[Closure]) -> Sequence[Closure]:
+        if callable(closure):
+            return [closure] * self.k
+        if not isinstance(closure, Sequence) or not all(callable(c) for c in closure):
+            raise TypeError(f"closure must be a function, or a sequence of k; got {closure!r}")
+        if len(closure) != self.k:
             raise ValueError(
-                f"closure must be one, or a sequence of k = {self.k}; got {len(closures)}"
+                f"closure must be one, or a sequence of k = {self.k}; got {len(closure)}"
             )
-        if not all(callable(c) for c in closures):
-            raise TypeError(f"closure must be callable, got {closure!r}")
-        return closures
+        return closure
 
     def _notify(self, kind: str, i: int, **values: Any) -> None:
         for observer in self.observers:
             observer(Event(kind, i, self._params(), **values))
 
     @contextmanager
-    def _home(self) -> Iterator[list[Tensor]]:
-        """Yield a copy of the slow weights φ; whatever is raised inside puts φ and `base` back."""
+    def _home(self) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+        """Yield the parameters and a copy of them, the slow weights φ.
+
+        Whatever is raised inside puts φ and the base optimizer's state back.
+        """
         params = self._params()
-        slow, state = _clones(params), _copied(self.base.state)
+        slow, state = _clones(params), {} if self._guarded else _copied(self.base.state)
         self._evaluations: list[_Evaluation] = []
         try:
             for group in self.base.param_groups:
@@ -165,29 +184,37 @@ class _Outer:
                     if not p.requires_grad:
                         p.grad = None  # else the base optimizer would move it by a stale gradient
             self._notify("slow", 0)
-            yield slow
+            yield params, slow
             self._settle(params, slow, state)
         except BaseException:
             torch._foreach_copy_(params, slow)
-            self.base.state.clear()
-            self.base.state.update(state)
+            if not self._guarded:
+                self.base.state.clear()
+                self.base.state.update(state)
             raise
 
-    def _evaluated(self, ascents: int, loss: Any, gradient: Tensor | None = None) -> Tensor:
-        if loss is None:
-            raise TypeError("closure must return the loss, got None")
-        loss = torch.as_tensor(loss, device=self._params()[0].device).detach()
-        self._evaluations.append(_Evaluation(ascents, loss, loss if gradient is None else gradient))
+    def _seen(self, ascents: int, loss: Any, norm: Tensor, like: Tensor) -> Tensor:
+        """Remember an evaluation for `_settle`. Returns the loss as a detached tensor."""
+        loss = torch.as_tensor(loss, device=like.device).detach()
+        if self._members is not None and loss.shape not in ((), (self._members,)):
+            raise ValueError(
+                f"closure must return one loss, or one per member; got shape {tuple(loss.shape)}"
+            )
+        self._evaluations.append(_Evaluation(ascents, loss, norm))
         return loss
 
     def _settle(self, params: list[Tensor], slow: list[Tensor], state: State) -> None:
         """Look at all losses and gradients of the step at once: its only synchronization."""
-        seen = [v for e in self._evaluations for v in (e.loss, e.gradient)]
-        finite = torch.stack(torch.broadcast_tensors(*seen)).isfinite()
-        if finite.ndim > 1:
+        seen = [v for e in self._evaluations for v in (e.loss, e.norm)]
+        if self._members is not None:
+            finite = torch.stack(torch.broadcast_tensors(*seen)).isfinite()
             self.rolled_back = ~finite.all(0)
-            _put_back(self.rolled_back, params, slow, self.base.state, state)
-        elif False in (flags := finite.tolist()):
+            now, before = (self.base.state, state) if not self._guarded else ({}, {})
+            _put_back(self.rolled_back, params, slow, now, before)
+            return
+        self.rolled_back = None
+        flags = torch.stack([v.sum() if v.ndim else v for v in seen]).isfinite().tolist()
+        if False in flags:
             n, what = divmod(flags.index(False), 2)
             raise FloatingPointError(
                 f"the {('loss', 'gradient')[what]} is not finite at evaluation {n + 1} of "
@@ -228,43 +255,54 @@ class _Climber(_Outer):
         self._check_members("rho", value.members)
         self._ball = value
 
-    def _climb(self, closures: list[Closure], reuse: bool = True) -> Iterator[int]:
+    @property
+    def _members(self) -> int | None:
+        return self.ball.members
+
+    def _climb(self, closures: Sequence[Closure], reuse: bool) -> Iterator[int]:
         """Yield i = 1..k, each time after ∇L(φ'_i) was left in `.grad`.
 
         With `reuse` the gradient at φ'_i serves the ascent i + 1 too, which is made before the
         yield: a base optimizer may overwrite gradients in place (SGD with nesterov does).
         """
-        self._evaluate(closures[0], 0)
-        self._ascend()
+        self._ascend(*self._evaluate(closures[0], 0))
         for i, closure in enumerate(closures, 1):
             if i > 1 and not reuse:
-                self._evaluate(closure, i - 1, repeated=True)
-                self._ascend()
+                self._ascend(*self._evaluate(closure, i - 1, repeated=True))
             self._notify("ascent", i)
-            self._evaluate(closure, i)
+            slope = self._evaluate(closure, i)
             if i < self.k and reuse:
-                self._ascend()
+                self._ascend(*slope)
+            del slope  # else these gradients would live beside the next ones
             yield i
 
-    def _evaluate(self, closure: Closure, i: int, repeated: bool = False) -> None:
+    def _evaluate(self, closure: Closure, i: int, repeated: bool = False) -> tuple[Lists, Tensor]:
         with self.around(i), torch.enable_grad():
             loss = closure()
-        grads = [p.grad for p in self._params() if p.grad is not None]
+        if loss is None:
+            raise TypeError("closure must return the loss, got None")
+        params, grads, adaptive = slope = self._slope()
         if not grads:
             raise ValueError("closure must call backward, got no gradient on any parameter")
-        norm = global_norm(grads, self.ball.members)
-        loss = self._evaluated(i, loss, norm)
+        norm = self.ball.norm(params, grads, adaptive)
+        loss = self._seen(i, loss, norm, grads[0])
         if not repeated:
             self._notify("gradient", i, loss=loss)
+        return slope, norm
 
-    def _ascend(self) -> None:
-        params, grads, adaptive = [], [], []
+    def _ascend(self, slope: Lists, norm: Tensor) -> None:
+        for params, grads, adaptive in batches(*slope, members=self._members):
+            torch._foreach_add_(params, self.ball.worst(params, grads, adaptive, norm))
+
+    def _slope(self) -> Lists:
+        """The parameters that have a gradient, their gradients, and their `adaptive` flags."""
+        params: list[Tensor] = []
+        adaptive: list[bool] = []
         for group in self.base.param_groups:
-            steep = [p for p in group["params"] if p.requires_grad and p.grad is not None]
+            steep = [p for p in group["params"] if p.grad is not None and p.requires_grad]
             params += steep
-            grads += [p.grad for p in steep]
             adaptive += [group.get("adaptive", True)] * len(steep)
-        torch._foreach_add_(params, self.ball.worst(params, grads, adaptive))
+        return params, [p.grad for p in params if p.grad is not None], adaptive
 
 
 class MultistepSAM(_Climber):
@@ -296,16 +334,15 @@ class MultistepSAM(_Climber):
     def step(self, closure: Closure | Sequence[Closure]) -> Tensor:
         """One outer step; see `Lookbehind.step`."""
         closures = self._closures(closure)
-        with self._home() as slow:
+        with self._home() as (params, slow):
             total: dict[Tensor, Tensor] = {}
-            for _ in self._climb(closures):
-                if self.gradient == "mean":
-                    for p in self._params():
-                        if p.grad is not None:
-                            total[p] = total[p].add_(p.grad) if p in total else p.grad.clone()
+            for _ in self._climb(closures, reuse=callable(closure)):
+                for p in params if self.gradient == "mean" else ():
+                    if p.grad is not None:
+                        total[p] = total[p].add_(p.grad) if p in total else p.grad.clone()
             for p, gradient in total.items():
                 p.grad = gradient.div_(self.k)
-            torch._foreach_copy_(self._params(), slow)
+            torch._foreach_copy_(params, slow)
             self.base.step()
             self._notify("descent", 1)
             self._notify("slow", 1)
@@ -395,10 +432,8 @@ class Lookbehind(_Climber):
         """
         closures = self._closures(closure)
         reuse = self.reuse_gradients and callable(closure)
-        with self._home() as slow:
-            params = self._params()
-            fast = _clones(params)
-            first = None
+        with self._home() as (params, slow):
+            fast, first = _clones(params), None
             for i in self._climb(closures, reuse):
                 with _swapped(params, fast):
                     self.base.step()
@@ -406,10 +441,20 @@ class Lookbehind(_Climber):
                 if i == 1 and isinstance(self.alpha, str | Callable):
                     first = _clones(fast)
             torch._foreach_copy_(params, fast)
-            adaptive = isinstance(self.alpha, str)
-            alpha = partial(cosine_alpha, members=self.ball.members) if adaptive else self.alpha
-            self._notify("slow", 1, alpha=_interpolate(params, slow, alpha, first))
+            del fast
+            self._notify("slow", 1, alpha=self._interpolate(params, slow, first))
         return self._evaluations[0].loss
+
+    def _interpolate(
+        self, params: list[Tensor], slow: list[Tensor], first: list[Tensor] | None
+    ) -> list[Any]:
+        if first is None:
+            return _interpolate(params, slow, [self.alpha] * len(params))
+        adaptive = partial(cosine_alpha, members=self._members)
+        alpha = self.alpha if callable(self.alpha) else adaptive
+        torch._foreach_sub_(first, slow)
+        moved = zip(first, params, slow, strict=True)
+        return _interpolate(params, slow, [alpha(f, p - s) for f, p, s in moved])
 
 
 class Lookahead(_Outer):
@@ -454,46 +499,69 @@ class Lookahead(_Outer):
         """How many minibatches one `step` is made for: k."""
         return self.k
 
+    @property
+    def _members(self) -> int | None:
+        inner = self.inner._members if isinstance(self.inner, _Outer) else None
+        return members_of(self.alpha) if inner is None else inner
+
     @torch.no_grad()
     def step(self, closure: Closure | Sequence[Closure]) -> Tensor:
         """One outer step. Returns the loss at φ, detached; failures as in `Lookbehind.step`."""
         closures = self._closures(closure)
-        with self._home() as slow:
+        with self._home() as (params, slow), self._guarding():
             for i, inner_closure in enumerate(closures, 1):
                 loss = self.inner.step(inner_closure)
-                failed = getattr(self.inner, "rolled_back", None)
-                self._evaluated(
-                    0, loss, None if failed is None else torch.where(failed, math.nan, 0.0)
-                )
+                if loss is None:
+                    raise TypeError("closure must return the loss, got None")
+                self._seen(0, loss, self._inner_norm(params), params[0])
                 self._notify("descent", i)
-            alpha = _interpolate(self._params(), slow, self.alpha)
+            alpha = _interpolate(params, slow, [self.alpha] * len(params))
             self._notify("slow", 1, alpha=alpha)
         return self._evaluations[0].loss
+
+    @contextmanager
+    def _guarding(self) -> Iterator[None]:
+        """Inside, `inner` keeps no copy of the base optimizer's state: this step has one."""
+        if not isinstance(self.inner, _Outer):
+            yield
+            return
+        self.inner._guarded = True
+        try:
+            yield
+        finally:
+            self.inner._guarded = False
+
+    def _inner_norm(self, params: list[Tensor]) -> Tensor:
+        """Not finite where the inner step met a gradient that wasn't."""
+        if isinstance(self.inner, _Outer):
+            failed = self.inner.rolled_back
+            return params[0].new_zeros(()) if failed is None else torch.where(failed, math.nan, 0.0)
+        grads = [p.grad for p in params if p.grad is not None]
+        if not grads:
+            raise ValueError("closure must call backward, got no gradient on any parameter")
+        return norm_of(norms(grads, self._members))
 
 
 def cosine_alpha(first: Tensor, total: Tensor, members: int | None = None) -> Tensor:
     """Adaptive α = (1 + cos ∠(first, total)) / 2 of one parameter: a scalar, or shape (E,).
 
     `first` = φ_1 − φ and `total` = φ_k − φ. Near 1 where the k descents agree with the first, near
-    0 where they turned back (Mordido et al. 2024, as in the official code).
+    0 where they turned back (Mordido et al. 2024, as in the official code). Overwrites both.
     """
-    rows = [t.reshape(members or 1, -1) for t in (first, total)]
-    cosine = cosine_similarity(rows[0], rows[1], dim=1, eps=torch.finfo(first.dtype).tiny)
-    alpha = (cosine.clamp(-1, 1) + 1) / 2
-    return alpha.squeeze(0) if members is None else alpha
+    rows = [t if members is None else t.reshape(members, -1) for t in (first, total)]
+    dim = None if members is None else 1
+    for row in rows:
+        length = torch.linalg.vector_norm(row, dim=dim, keepdim=True)
+        row.div_(length.clamp_min_(torch.finfo(row.dtype).tiny))
+    cosine = rows[0].mul_(rows[1]).sum(dim)
+    return (cosine.clamp_(-1, 1) + 1) / 2
 
 
-def _interpolate(
-    params: list[Tensor], slow: list[Tensor], alpha: Any, first: list[Tensor] | None = None
-) -> list[Any]:
-    """params ← α params + (1 − α) slow, rounded as the official code does. Returns each α.
+def _interpolate(params: list[Tensor], slow: list[Tensor], alphas: list[Any]) -> list[Any]:
+    """params ← α params + (1 − α) slow, rounded as the official code does. Returns the α.
 
     A weight that didn't move keeps its value to the last bit, which that rounding alone loses.
     """
-    alphas = [alpha] * len(params)
-    if first is not None:
-        torch._foreach_sub_(first, slow)
-        alphas = [alpha(f, p - s) for f, p, s in zip(first, params, slow, strict=True)]
     for p, s, a in zip(params, slow, alphas, strict=True):
         still = p == s
         if isinstance(a, Tensor):
@@ -501,7 +569,7 @@ def _interpolate(
             p.mul_(a).addcmul_(s, 1 - a)
         else:
             p.mul_(a).add_(s, alpha=1 - a)
-        p.copy_(torch.where(still, s, p))
+        torch.where(still, s, p, out=p)
     return alphas
 
 
@@ -549,14 +617,16 @@ def _put_back(
 
 
 def _stored(value: Any) -> Any:
+    if isinstance(value, int | float | str | Tensor):
+        return value
     if isinstance(value, Ball | AdaptiveBall):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
-    return None if callable(value) else value
+        return {f.name: getattr(value, f.name) for f in fields(value)}
+    return None
 
 
-def _restored(name: str, value: Any, current: Any) -> Any:
-    if name != "ball":
+def _restored(value: Any, current: Any) -> Any:
+    if value is None or not isinstance(current, Ball | AdaptiveBall):
         return current if value is None else value
-    if not isinstance(value, dict) or set(value) != {field.name for field in fields(current)}:
+    if not isinstance(value, dict) or set(value) != {f.name for f in fields(current)}:
         raise ValueError(f"state was saved with the ball {value}, this optimizer has {current}")
     return type(current)(**value)

@@ -14,3 +14,11 @@ METHOD_COLORS: dict[str, str] = {
     "Lookbehind-SAM": "#B23319",
     "Lookbehind-ASAM": "#D38200",
 }
+
+# The arrows of one outer step, as light as the paths' colours allow on both backgrounds.
+ROLE_COLORS: dict[str, str] = {
+    "ascent": "#D38200",
+    "descent": "#2F86D6",
+    "gradient": "#0BA55C",
+    "interpolation": "#B23319",
+}

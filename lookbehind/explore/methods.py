@@ -1,0 +1,31 @@
+"""The methods that the notebooks compare, by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.optim import Optimizer
+
+from lookbehind.neighborhood import AdaptiveBall, Ball
+from lookbehind.optim import ASAM, SAM, Alpha, Lookahead, Lookbehind, MultistepSAM
+
+METHODS: dict[str, Callable[..., Any]] = {
+    "SGD": lambda base, rho, k, alpha: base,
+    "SAM": lambda base, rho, k, alpha: SAM(base, rho),
+    "ASAM": lambda base, rho, k, alpha: ASAM(base, rho),
+    "Multistep-SAM": lambda base, rho, k, alpha: MultistepSAM(base, Ball(rho), k=k),
+    "Lookahead-SAM": lambda base, rho, k, alpha: Lookahead(SAM(base, rho), k=k, alpha=alpha),
+    "Lookbehind-SAM": lambda base, rho, k, alpha: Lookbehind(base, Ball(rho), k=k, alpha=alpha),
+    "Lookbehind-ASAM": lambda base, rho, k, alpha: Lookbehind(
+        base, AdaptiveBall(rho), k=k, alpha=alpha
+    ),
+}
+
+
+def make_method(name: str, base: Optimizer, *, rho: Any, k: int, alpha: Alpha) -> Any:
+    """The optimizer called `name` around `base`; what a method doesn't have is ignored.
+
+    Raises ValueError for a name that isn't one of `METHODS`.
+    """
+    if name not in METHODS:
+        raise ValueError(f"name must be one of {', '.join(METHODS)}, got {name!r}")
+    return METHODS[name](base, rho, k, alpha)

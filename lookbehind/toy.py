@@ -1,0 +1,353 @@
+"""Two-dimensional losses with known minima, and descents on them that record every point.
+
+A loss is any Python function of a tensor of shape (…, 2) that returns shape (…); the ones here
+carry their formula, a start, their minima and what they teach. `descend` runs the same optimizer
+classes that train networks, in float64, for one start or for many members at once.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+Array = NDArray[np.float64]
+Loss = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ToyLoss:
+    """A closed-form loss L(x, y) and how to look at it.
+
+    `function` maps (…, 2) to (…). `window` is (x₀, x₁, y₀, y₁), `minima` the minima inside it (of a
+    valley, its flattest point first), `lr` a learning rate that suits it, `noise` the standard
+    deviation σ of a gradient noise that `descend` adds (one draw a minibatch).
+    """
+
+    name: str
+    formula: str
+    function: Loss
+    start: tuple[float, float]
+    minima: tuple[tuple[float, float], ...]
+    window: tuple[float, float, float, float]
+    lesson: str
+    lr: float = 0.05
+    noise: float = 0.0
+
+    def __call__(self, w: Tensor) -> Tensor:
+        return self.function(w)
+
+
+def valley(w: Tensor) -> Tensor:
+    """½(xy − 1)², a two-layer linear network on one example: λ = x² + y² on the minima xy = 1."""
+    return 0.5 * (w[..., 0] * w[..., 1] - 1) ** 2
+
+
+def ring(w: Tensor) -> Tensor:
+    """½(1 + 4(1 − x/r))(r − 1)², r = √(x² + y²): minima on the circle, λ 9 (left) to 1 (right)."""
+    r = w.norm(dim=-1)
+    return 0.5 * (5 - 4 * w[..., 0] / r) * (r - 1) ** 2
+
+
+def two_basins(w: Tensor) -> Tensor:
+    """A sharp basin at (−1, 0) beside a wide one at (1, 0), the lower envelope smoothed."""
+    x, y = w[..., 0], w[..., 1]
+    sharp, wide = 8 * ((x + 1) ** 2 + y**2), 0.5 * ((x - 1) ** 2 + y**2)
+    return -0.2 * torch.logsumexp(torch.stack([-sharp, -wide], -1) / 0.2, -1)
+
+
+def quadratic(w: Tensor) -> Tensor:
+    """½(x² + 25 y²): condition number 25."""
+    return 0.5 * (w[..., 0] ** 2 + 25 * w[..., 1] ** 2)
+
+
+def noisy_quadratic(w: Tensor) -> Tensor:
+    """½(x² + 8 y²); its noise is added by `descend`."""
+    return 0.5 * (w[..., 0] ** 2 + 8 * w[..., 1] ** 2)
+
+
+def rosenbrock(w: Tensor) -> Tensor:
+    """((1 − x)² + 20 (y − x²)²) / 20."""
+    x, y = w[..., 0], w[..., 1]
+    return ((1 - x) ** 2 + 20 * (y - x**2) ** 2) / 20
+
+
+def himmelblau(w: Tensor) -> Tensor:
+    """((x² + y − 11)² + (x + y² − 7)²) / 100: four minima of one height."""
+    x, y = w[..., 0], w[..., 1]
+    return ((x**2 + y - 11) ** 2 + (x + y**2 - 7) ** 2) / 100
+
+
+LOSSES = {
+    loss.name: loss
+    for loss in (
+        ToyLoss(
+            "valley",
+            r"\tfrac12 (xy - 1)^2",
+            valley,
+            start=(3.0, 0.6),
+            minima=((1.0, 1.0),),
+            window=(-0.6, 3.6, -0.9, 2.1),
+            lesson="All points of the valley have loss 0, and the flattest is (1, 1): "
+            "gradient descent stops where it arrives, sharpness-aware methods walk on.",
+            lr=0.1,
+        ),
+        ToyLoss(
+            "ring",
+            r"\tfrac12 \left(1 + 4 (1 - x/r)\right) (r - 1)^2",
+            ring,
+            start=(-1.4, 0.5),
+            minima=((1.0, 0.0),),
+            window=(-1.9, 1.9, -1.4, 1.4),
+            lesson="A curved ravine: the floor is level all round, and its walls are 9 times "
+            "steeper on the left than on the right.",
+            lr=0.15,
+        ),
+        ToyLoss(
+            "two basins",
+            r"-\tfrac15 \log\left(e^{-40 ((x+1)^2 + y^2)} + e^{-\frac52 ((x-1)^2 + y^2)}\right)",
+            two_basins,
+            start=(-1.3, 0.3),
+            minima=((1.0, 0.0), (-1.0, 0.0)),
+            window=(-2.0, 2.2, -1.5, 1.5),
+            lesson="A sharp basin beside a wide one: SGD stays in the sharp one, SAM often hangs "
+            "on the barrier between them, and whether Lookbehind crosses depends on k and ρ.",
+            lr=0.1,
+        ),
+        ToyLoss(
+            "quadratic",
+            r"\tfrac12 (x^2 + 25 y^2)",
+            quadratic,
+            start=(-2.5, 1.0),
+            minima=((0.0, 0.0),),
+            window=(-3.0, 1.2, -1.5, 1.5),
+            lesson="One minimum of curvature 25 across and 1 along: there is nothing flatter to "
+            "find, and the climb only keeps the weights a distance of about ρ away.",
+            lr=0.03,
+        ),
+        ToyLoss(
+            "noisy quadratic",
+            r"\tfrac12 (x^2 + 8 y^2) + \langle \xi, w \rangle,\ \xi \sim N(0, 1)",
+            noisy_quadratic,
+            start=(2.0, 1.0),
+            minima=((0.0, 0.0),),
+            window=(-1.6, 2.6, -1.5, 1.5),
+            lesson="Minibatch noise: k descents on one minibatch repeat its error k times, and the "
+            "interpolation averages it away again.",
+            lr=0.05,
+            noise=1.0,
+        ),
+        ToyLoss(
+            "Rosenbrock",
+            r"\left((1 - x)^2 + 20 (y - x^2)^2\right) / 20",
+            rosenbrock,
+            start=(-1.2, 1.0),
+            minima=((1.0, 1.0),),
+            window=(-1.8, 1.9, -0.7, 1.9),
+            lesson="The floor of this valley slopes, so loss and flatness pull apart: near the "
+            "minimum, the climb costs progress.",
+            lr=0.1,
+        ),
+        ToyLoss(
+            "Himmelblau",
+            r"\left((x^2 + y - 11)^2 + (x + y^2 - 7)^2\right) / 100",
+            himmelblau,
+            start=(0.0, 0.0),
+            minima=(
+                (3.0, 2.0),
+                (-2.805118086952745, 3.131312518250573),
+                (-3.779310253377747, -3.283185991286170),
+                (3.584428340330492, -1.848126526964404),
+            ),
+            window=(-6.0, 6.0, -5.0, 5.0),
+            lesson="Four minima of height 0: where a method ends is decided early, by small "
+            "differences in its path.",
+            lr=0.1,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A descent of T outer steps, every point of it. With E members each shape gains an E before 2.
+
+    slow       (T + 1, 2)  φ before the first and after each outer step
+    ascent     (T, a, 2)   the climb φ'_1 … φ'_a of each outer step (a = k; 0 for SGD)
+    fast       (T, d, 2)   the descents φ_1 … φ_d (d = k for Lookbehind and Lookahead, else 1)
+    gradients  (T, g, 2)   ∇L where it was taken, noise included; g is the cost of an outer step
+    losses     (T + 1,)    L(φ), without noise
+    alpha      (T,)        the interpolation; NaN where the method has none
+    diverged   ()          whether a step was undone because its loss or gradient was not finite
+    """
+
+    slow: Array
+    ascent: Array
+    fast: Array
+    gradients: Array
+    losses: Array
+    alpha: Array
+    diverged: NDArray[np.bool_]
+
+
+def descend(
+    loss: Loss,
+    start: ArrayLike,
+    make_optimizer: Callable[[list[Tensor]], Any],
+    steps: int,
+    *,
+    seed: int | Sequence[int] = 0,
+) -> Trajectory:
+    """Run `steps` outer steps of `make_optimizer([w])` on `loss` from `start`, in float64.
+
+    `start` of shape (2,) is one descent; of shape (E, 2), E members in one call, for which the
+    optimizer's `rho` must have shape (E,) (and `alpha` may). The noise of a `ToyLoss` is drawn from
+    `seed`, the same for all members, or from one seed per member.
+    Raises ValueError for a `start` or `steps` outside these bounds, and where `loss` returns
+    another shape; FloatingPointError where a single descent diverges (members are put back).
+    """
+    w = _checked_start(loss, start, steps).requires_grad_()
+    optimizer = make_optimizer([w])
+    _check_members(optimizer, w)
+    minibatches = getattr(optimizer, "minibatches", 1)
+    noise = _noise(getattr(loss, "noise", 0.0), (steps, minibatches, *w.shape), seed)
+    record = _Recorder(w, optimizer)
+    closures = [_closure(loss, w, None)] * minibatches
+    for t in range(steps):
+        if noise is not None:
+            closures = [_closure(loss, w, draw) for draw in noise[t]]
+        optimizer.step(closures if minibatches > 1 else closures[0])
+        record.step()
+    return record.trajectory(loss)
+
+
+def hessian_eigenvalues(loss: Loss, points: ArrayLike) -> Array:
+    """λ₁ ≤ λ₂ of ∇²L at each of `points` of shape (…, 2), by automatic differentiation; (…, 2)."""
+    at = torch.as_tensor(np.asarray(points, dtype=np.float64))
+    flat = at.reshape(-1, 2)
+    hessians = torch.func.vmap(torch.func.jacrev(torch.func.jacrev(loss)))(flat)
+    (a, b), (_, d) = hessians.permute(1, 2, 0)
+    middle, spread = (a + d) / 2, torch.hypot((a - d) / 2, b)
+    return torch.stack([middle - spread, middle + spread], -1).reshape(at.shape).numpy()
+
+
+class _Recorder:
+    """An observer that copies the weights at every event, and stacks them into a `Trajectory`."""
+
+    def __init__(self, w: Tensor, optimizer: Any) -> None:
+        self.w, self.optimizer = w, optimizer
+        self.slow = [_copy(w)]
+        self.points: dict[str, list[Tensor]] = {"ascent": [], "descent": [], "gradient": []}
+        self.alpha: list[Tensor] = []
+        self.diverged = torch.zeros(w.shape[:-1], dtype=torch.bool)
+        if hasattr(optimizer, "observers"):
+            optimizer.observers.append(self)
+        if hasattr(getattr(optimizer, "inner", None), "observers"):
+            optimizer.inner.observers.append(self.climb)
+
+    def __call__(self, event: Any) -> None:
+        if event.kind == "descent":
+            self.points["descent"].append(_copy(self.w))
+        elif event.kind == "slow" and event.alpha is not None:
+            self.alpha.append(torch.as_tensor(event.alpha[0], dtype=torch.float64))
+        else:
+            self.climb(event)
+
+    def climb(self, event: Any) -> None:
+        """Only where the gradients were taken, and these: what an optimizer inside another adds."""
+        if event.kind == "ascent":
+            self.points["ascent"].append(_copy(self.w))
+        elif event.kind == "gradient":
+            self.points["gradient"].append(_copy(self.w.grad))
+
+    def step(self) -> None:
+        self.slow.append(_copy(self.w))
+        if not hasattr(self.optimizer, "observers"):  # a plain torch.optim optimizer
+            self.points["descent"].append(_copy(self.w))
+            self.points["gradient"].append(_copy(self.w.grad))
+        undone = getattr(self.optimizer, "rolled_back", None)
+        if undone is not None:
+            self.diverged |= undone
+
+    def trajectory(self, loss: Loss) -> Trajectory:
+        slow = torch.stack(self.slow)
+        steps, shape = len(slow) - 1, self.w.shape
+        ascent, fast, gradients = (
+            (torch.stack(p) if p else slow[:0]).reshape(steps, -1, *shape).numpy()
+            for p in self.points.values()
+        )
+        blank = torch.full((steps, *shape[:-1]), torch.nan, dtype=torch.float64)
+        alpha = torch.stack([a.expand(shape[:-1]) for a in self.alpha]) if self.alpha else blank
+        return Trajectory(
+            slow=slow.numpy(),
+            ascent=ascent,
+            fast=fast,
+            gradients=gradients,
+            losses=loss(slow).detach().numpy(),
+            alpha=alpha.numpy(),
+            diverged=self.diverged.numpy(),
+        )
+
+
+def _copy(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None
+    return tensor.detach().clone()
+
+
+def _closure(loss: Loss, w: Tensor, noise: Tensor | None) -> Callable[[], Tensor]:
+    """The loss of one minibatch, L(w) + ⟨ξ, w⟩; its gradient goes to `w.grad`."""
+    ones = torch.ones(w.shape[:-1], dtype=torch.float64)
+
+    def closure() -> Tensor:
+        value = loss(w)
+        (w.grad,) = torch.autograd.grad(value, w, ones)
+        if noise is None:
+            return value.detach()
+        w.grad += noise
+        return value.detach() + (noise * w.detach()).sum(-1)
+
+    return closure
+
+
+def _noise(sigma: float, shape: Sequence[int], seed: int | Sequence[int]) -> Tensor | None:
+    """Gradient noise of shape (steps, minibatches, [E,] 2), from one stream or one per member."""
+    if not sigma:
+        return None
+    steps, minibatches, *point = shape
+    if isinstance(seed, int):
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randn(steps, minibatches, 2, generator=generator, dtype=torch.float64)
+        return sigma * drawn.reshape(steps, minibatches, *(1,) * (len(point) - 1), 2).expand(*shape)
+    if len(point) != 2 or len(seed) != point[0]:
+        raise ValueError(
+            f"seed must be an int or one int per member, got {len(seed)} for {point[:-1]}"
+        )
+    own = [_noise(sigma, (steps, minibatches, 2), int(s)) for s in seed]
+    return torch.stack([n for n in own if n is not None], dim=2)
+
+
+def _checked_start(loss: Loss, start: ArrayLike, steps: int) -> Tensor:
+    w = torch.as_tensor(np.array(start, dtype=np.float64))
+    if w.ndim not in (1, 2) or w.shape[-1] != 2 or not bool(w.isfinite().all()):
+        raise ValueError(f"start must be finite, of shape (2,) or (E, 2), got {start!r}")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps must be an int ≥ 1, got {steps!r}")
+    value = loss(w)
+    if not isinstance(value, Tensor) or value.shape != w.shape[:-1]:
+        found = tuple(value.shape) if isinstance(value, Tensor) else value
+        raise ValueError(f"loss must map shape (…, 2) to (…), got {found!r} from {tuple(w.shape)}")
+    return w
+
+
+def _check_members(optimizer: Any, w: Tensor) -> None:
+    """Members share nothing only if each has its own norm."""
+    ball = getattr(optimizer, "ball", getattr(getattr(optimizer, "inner", None), "ball", None))
+    members = len(w) if w.ndim == 2 else None
+    if ball is not None and ball.members != members:
+        expected = "a number" if members is None else f"a tensor of shape ({members},)"
+        raise ValueError(
+            f"rho must be {expected} for a start of shape {tuple(w.shape)}, got {ball.rho!r}"
+        )

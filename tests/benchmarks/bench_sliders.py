@@ -1,0 +1,47 @@
+"""Time from a key press on a slider to the explorer's redraw, in a real JupyterLab in Chromium.
+
+usage: python tests/benchmarks/bench_sliders.py [NOTEBOOK] [--presses 40]
+"""
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import lab
+
+EXPLORER = Path(__file__).parents[2] / "notebooks" / "02-k-steps-back.ipynb"
+MEASURED = ("k", "ρ", "α")
+GOAL = 16
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebook", nargs="?", type=Path, default=EXPLORER)
+    parser.add_argument("--presses", type=int, default=40)
+    arguments = parser.parse_args()
+    with lab.jupyterlab(arguments.notebook.parent) as address, lab.browser_page() as page:
+        lab.run_notebook(page, address, arguments.notebook.name)
+        times = {name: [] for name in MEASURED}
+        for slider in lab.controls(page, lab.SLIDERS):
+            name = (lab.slider_label(slider).split() or [""])[0]
+            if name in MEASURED and not times[name]:
+                times[name] = lab.redraw_times(page, slider, arguments.presses)
+    return max([report(name, found) for name, found in times.items()])
+
+
+def report(name: str, times: list[float | None]) -> int:
+    """Print one slider's figures; 1 if it misses the goal or a redraw is missing, else 0."""
+    if not times or None in times:
+        print(f"slider {name}: {times.count(None)} of {len(times)} moves drew nothing  MISSED")
+        return 1
+    ordered = sorted(times)
+    p95 = ordered[-(-95 * len(ordered) // 100) - 1]
+    print(f"slider {name} median: {statistics.median(ordered):.1f} ms of {len(ordered)} moves")
+    print(f"slider {name} p95: {p95:.1f} ms (goal <= {GOAL}) {'ok' if p95 <= GOAL else 'MISSED'}")
+    return int(p95 > GOAL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,237 @@
+"""A real JupyterLab on loopback, driven in Chromium: what the browser tests and bench_sliders share."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from socket import socket
+
+from playwright.sync_api import ElementHandle, Page, sync_playwright
+
+BROWSERS = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+)
+BROWSER_ARGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+QUIET_SETTINGS = {
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "docmanager-extension/plugin": {"autosave": False},
+}
+SLIDERS = ".jp-OutputArea-output :is(.noUi-handle, input[type=range])"
+BUTTONS = ".jp-OutputArea-output :not(.js-plotly-plot *):is(button, input[type=checkbox])"
+DROPDOWNS = ".jp-OutputArea-output select"
+ERRORS = (
+    ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr'],"
+    ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']"
+)
+IDLE = """document.querySelector(".jp-Notebook-ExecutionIndicator[data-status='idle']")"""
+ALL_RAN = """[...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')]
+    .every(prompt => /\\d/.test(prompt.textContent))"""
+BLANK_CANVASES = """() => [...document.querySelectorAll('.jp-OutputArea canvas')].filter(canvas => {
+    if (!canvas.width || !canvas.height || !canvas.checkVisibility()) return false;
+    const copy = document.createElement('canvas');
+    [copy.width, copy.height] = [canvas.width, canvas.height];
+    const pen = copy.getContext('2d');
+    pen.drawImage(canvas, 0, 0);
+    const pixels = new Uint32Array(pen.getImageData(0, 0, copy.width, copy.height).data.buffer);
+    return pixels.every(pixel => pixel === pixels[0]);
+}).length"""
+LABEL = """handle => {
+    const box = handle.closest('label, .widget-slider') || handle.parentElement;
+    return (box.querySelector('.widget-label') || box).innerText.trim();
+}"""
+REDRAW = """async ([handle, key]) => {
+    window.__redraws = window.__redraws || [];
+    document.querySelectorAll('.js-plotly-plot').forEach(plot => {
+        if (plot.__timed || !plot.on) return;
+        plot.__timed = true;
+        plot.on('plotly_afterplot', () => window.__redraws.push(performance.now()));
+    });
+    handle.focus();
+    await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+    const seen = window.__redraws.length, start = performance.now();
+    if (handle.tagName === 'INPUT') {
+        key === 'ArrowRight' ? handle.stepUp() : handle.stepDown();
+        for (const kind of ['input', 'change'])
+            handle.dispatchEvent(new Event(kind, {bubbles: true}));
+    } else {
+        handle.dispatchEvent(
+            new KeyboardEvent('keydown', {key, code: key, bubbles: true, cancelable: true}));
+    }
+    while (performance.now() - start < 3000) {
+        if (window.__redraws.length > seen) return window.__redraws[seen] - start;
+        await new Promise(done => setTimeout(done, 1));
+    }
+    return null;
+}"""
+
+
+def find_browser() -> str | None:
+    """Path of a Chromium or Chrome on this machine, or None. LOOKBEHIND_CHROMIUM names another."""
+    names = (os.environ.get("LOOKBEHIND_CHROMIUM", ""), *BROWSERS)
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+def free_port() -> int:
+    with socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def fresh_environment(folder: Path) -> dict[str, str]:
+    """Environment variables that keep JupyterLab away from the user's own settings."""
+    for name, settings in QUIET_SETTINGS.items():
+        path = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(settings))
+    names = {"JUPYTER_CONFIG_DIR": "config", "JUPYTERLAB_SETTINGS_DIR": "settings"}
+    names |= {"JUPYTERLAB_WORKSPACES_DIR": "workspaces", "JUPYTER_RUNTIME_DIR": "runtime"}
+    names |= {"JUPYTER_DATA_DIR": "data", "IPYTHONDIR": "ipython"}
+    return os.environ | {name: str(folder / value) for name, value in names.items()}
+
+
+def wait_until_up(url: str, process: subprocess.Popen, log: Path, seconds: float = 90) -> None:
+    """Return when `url` answers at all; raise with the server's log when it ends or stays silent."""
+    deadline = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise RuntimeError(f"no server at {url}:\n{log.read_text()}")
+
+
+def stop(process: subprocess.Popen) -> None:
+    process.terminate()
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def jupyterlab(notebooks: Path) -> Iterator[str]:
+    """Serve a folder in JupyterLab with fresh settings; yields the address, which needs no token."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as scratch:
+        log = Path(scratch, "log")
+        command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
+        command += ["--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0"]
+        command += ["--IdentityProvider.token=", f"--ServerApp.root_dir={notebooks.resolve()}"]
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                command, env=fresh_environment(Path(scratch)), stdout=output, stderr=output
+            )
+        try:
+            wait_until_up(f"http://127.0.0.1:{port}/api", process, log)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            stop(process)
+
+
+@contextmanager
+def browser_page() -> Iterator[Page]:
+    """A blank page in a headless Chromium; errors of the page's scripts collect in `page.problems`."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=BROWSER_ARGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.problems = []
+        page.on("pageerror", lambda error: page.problems.append(str(error)))
+        yield page
+        browser.close()
+
+
+def run_notebook(page: Page, address: str, name: str, seconds: float = 180) -> None:
+    """Open a notebook, run all its cells, wait until the kernel is idle, show every output once."""
+    page.goto(f"{address}/lab/tree/{name}?reset", wait_until="domcontentloaded")
+    page.wait_for_selector(
+        ".jp-Notebook-ExecutionIndicator[data-status='idle']", state="attached", timeout=90_000
+    )
+    choose(page, "Edit", "Clear Outputs of All Cells")
+    page.wait_for_function(f"() => !({ALL_RAN})")
+    choose(page, "Run", "Run All Cells")
+    wait_until_idle(page, seconds)
+    walk(page)
+
+
+def choose(page: Page, menu: str, item: str) -> None:
+    page.get_by_role("menuitem", name=menu, exact=True).click()
+    page.get_by_role("menuitem", name=item, exact=True).click()
+
+
+def wait_until_idle(page: Page, seconds: float = 180) -> None:
+    """Wait until the kernel is idle and every code cell has run, [1] not [*], or one has failed."""
+    done = f"() => {IDLE} && ({ALL_RAN} || document.querySelector(`{ERRORS}`))"
+    page.wait_for_function(done, timeout=seconds * 1000)
+
+
+def walk(page: Page) -> None:
+    """Scroll from top to bottom and back: JupyterLab renders an output when it first comes in view."""
+    page.mouse.move(700, 500)
+    scroller = ".jp-WindowedPanel-outer"
+    page.eval_on_selector(scroller, "panel => panel.scrollTo(0, 0)")
+    for _ in range(200):
+        before = page.eval_on_selector(scroller, "panel => panel.scrollTop")
+        page.mouse.wheel(0, 700)
+        page.wait_for_timeout(120)
+        if page.eval_on_selector(scroller, "panel => panel.scrollTop") == before:
+            break
+    page.wait_for_timeout(500)
+
+
+def screenshot(page: Page, path: Path) -> None:
+    """Save what a reader sees around the first widget, or at the top where there is none."""
+    page.eval_on_selector(".jp-WindowedPanel-outer", "panel => panel.scrollTo(0, 0)")
+    next(controls(page, ".jp-OutputArea-output :is(canvas, .jupyter-widgets)"), None)
+    page.wait_for_timeout(500)
+    page.screenshot(path=path)
+
+
+def error_outputs(page: Page) -> list[str]:
+    """Texts of all error and stderr outputs."""
+    return page.locator(ERRORS).all_inner_texts()
+
+
+def controls(page: Page, selector: str) -> Iterator[ElementHandle]:
+    """The controls that match, one after the other, each scrolled into view."""
+    for handle in page.query_selector_all(selector):
+        handle.evaluate("one => one.scrollIntoView({block: 'center'})")
+        page.wait_for_timeout(100)
+        if handle.is_visible():
+            yield handle
+
+
+def slider_label(slider: ElementHandle) -> str:
+    return slider.evaluate(LABEL)
+
+
+def redraw_times(page: Page, slider: ElementHandle, presses: int) -> list[float | None]:
+    """Milliseconds from each arrow key to the next redraw; None where nothing was redrawn in 3 s."""
+    times = []
+    for press in range(presses):
+        key = "ArrowRight" if (press // 3) % 2 == 0 else "ArrowLeft"
+        times.append(page.evaluate(REDRAW, [slider, key]))
+        page.wait_for_timeout(50)
+    return times

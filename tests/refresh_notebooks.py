@@ -1,0 +1,107 @@
+"""Format, run and clean notebooks in place: what `make notebooks` does.
+
+usage: python tests/refresh_notebooks.py [NOTEBOOK ...]      (default: all of notebooks/)
+"""
+
+import os
+import re
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).parents[1]
+SANITIZE = ROOT / "tests" / "nbval.cfg"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
+LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"}
+
+
+def main(names: list[str]) -> int:
+    paths = [Path(name) for name in names] or sorted((ROOT / "notebooks").glob("*.ipynb"))
+    failed = [path for path in paths if not refreshed(path)]
+    return int(bool(failed))
+
+
+def refreshed(path: Path) -> bool:
+    """Refresh one notebook and say so; on a problem say which, and leave the file as it was."""
+    start = time.perf_counter()
+    try:
+        format_code(path)
+        notebook = executed(path)
+        clean(notebook)
+    except Exception as error:
+        print(f"{path}: FAILED, not saved\n{error}", file=sys.stderr)
+        return False
+    save(notebook, path)
+    print(f"{path}: {time.perf_counter() - start:.1f} s, {path.stat().st_size / 1000:.0f} kB")
+    return True
+
+
+def format_code(path: Path) -> None:
+    config = f"--config={ROOT / 'pyproject.toml'}"
+    command = [sys.executable, "-m", "ruff", "format", "--quiet", config, str(path)]
+    subprocess.run(command, check=True)
+
+
+def executed(path: Path) -> NotebookNode:
+    """The notebook after a run of all its cells in a fresh kernel of this very Python."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata = {"kernelspec": KERNELSPEC, "language_info": LANGUAGE}
+    folder = {"metadata": {"path": str(path.resolve().parent)}}
+    NotebookClient(
+        notebook,
+        timeout=600,
+        record_timing=False,
+        store_widget_state=False,
+        resources=folder,
+    ).execute()
+    return notebook
+
+
+def clean(notebook: NotebookNode) -> None:
+    """Keep what is the same on every machine; raise where an output is an error or a warning."""
+    notebook.metadata = nbformat.from_dict({"kernelspec": KERNELSPEC, "language_info": LANGUAGE})
+    rules = sanitize_rules()
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number:02d}"
+        cell.metadata = {
+            key: cell.metadata[key]
+            for key in ("tags", "nbval-ignore-reason")
+            if key in cell.metadata
+        }
+        for output in cell.get("outputs", []):
+            clean_output(output, cell, rules)
+    for number, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), start=1):
+        assert cell.execution_count == number, f"execution count of {cell.source!r}"
+    nbformat.validate(notebook)
+
+
+def clean_output(output: NotebookNode, cell: NotebookNode, rules: list[tuple[str, str]]) -> None:
+    if output.output_type == "error" or output.get("name") == "stderr":
+        raise ValueError(f"{output.get('text', output)}\nin the cell\n{cell.source}")
+    data = output.get("data", {})
+    if WIDGET_VIEW in data:
+        data[WIDGET_VIEW]["model_id"] = uuid.uuid5(uuid.NAMESPACE_OID, cell.id).hex
+        for regex, replacement in rules if "text/plain" in data else []:
+            data["text/plain"] = re.sub(regex, replacement, data["text/plain"])
+
+
+def sanitize_rules() -> list[tuple[str, str]]:
+    return re.findall(r"^regex: (.*)$\n^replace: (.*)$", SANITIZE.read_text(), re.MULTILINE)
+
+
+def save(notebook: NotebookNode, path: Path) -> None:
+    """Write beside the file, then rename: an interruption leaves the old file or the new one."""
+    scratch = path.with_suffix(".ipynb.tmp")
+    nbformat.write(notebook, scratch)
+    os.replace(scratch, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

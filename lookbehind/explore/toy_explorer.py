@@ -13,8 +13,10 @@ from typing import Any
 
 import anywidget
 import numpy as np
+import plotly.graph_objects as go
 import torch
 import traitlets
+from numpy.typing import NDArray
 
 from lookbehind.explore.atlas import (
     ALPHA,
@@ -82,7 +84,7 @@ class ToyExplorer(anywidget.AnyWidget):
     momentum = traitlets.Float(0.0, min=0.0, max=0.99).tag(sync=True)
     k = traitlets.Int(5).tag(sync=True)
     rho = traitlets.Float(0.1).tag(sync=True)
-    alpha = traitlets.Float(0.5).tag(sync=True)
+    alpha = traitlets.Float(0.2).tag(sync=True)
     adaptive = traitlets.Bool(False).tag(sync=True)
     steps = traitlets.Int(STEPS).tag(sync=True)
     t = traitlets.Int(0).tag(sync=True)
@@ -133,6 +135,25 @@ class ToyExplorer(anywidget.AnyWidget):
             raise ValueError(f"loss must be a function or one of {list(LOSSES)}, got {name!r}")
         return self._losses[name]
 
+    def path(self, method: str) -> NDArray[np.float32]:
+        """x, y, loss and sharpness after 0 … `steps` outer steps where the sliders stand, (·, 4).
+
+        Shorter where the method diverges.
+        """
+        axes = AXES[method]
+        k = self.k if "k" in axes else 0
+        with self._lock:
+            sheet = self._sheets.get((method, k))
+        if sheet is None:
+            sheet = compute_sheet(self._setting, method, k)
+            with self._lock:
+                self._sheets[method, k] = sheet
+        r = RHO.index(self.rho) if "rho" in axes else 0
+        a = ALPHA.index(self.alpha) if "alpha" in axes else 0
+        points = sheet.points[r, len(ALPHA) if "adaptive" in axes and self.adaptive else a]
+        points = points[: self.steps + 1]
+        return points[~np.isnan(points[:, 0])]
+
     def _draw_scene(self) -> None:
         """What the page needs to know of the loss: a grid of its values, its minima, its window."""
         toy = self._toy(self.loss)
@@ -150,7 +171,7 @@ class ToyExplorer(anywidget.AnyWidget):
 
     def _new_loss(self, _: Any) -> None:
         toy = self._toy(self.loss)
-        with self.hold_sync():
+        with self.hold_sync(), self.hold_trait_notifications():
             self.start, self.lr = list(toy.start), toy.lr
             self._draw_scene()
         self._new_setting()
@@ -233,6 +254,46 @@ class ToyExplorer(anywidget.AnyWidget):
         for name, text in fill.items():
             page = page.replace(f"{{{{{name}}}}}", text)
         Path(path).write_text(page)
+
+
+def surface3d(explorer: ToyExplorer) -> go.FigureWidget:
+    """The explorer's loss as a surface to turn, and its paths on it; height is ∛L.
+
+    The cube root shows a valley and its walls together. The paths follow the explorer's controls
+    through the kernel, at the pace of the kernel.
+    """
+    figure = go.FigureWidget(go.Surface(colorscale="Greys", reversescale=True, showscale=False))
+    for method, color in METHOD_COLORS.items():
+        style = {"mode": "lines+markers", "marker_size": 2, "line_width": 5}
+        figure.add_scatter3d(name=method, line_color=color, marker_color=color, **style)
+    titles = {"xaxis_title": "x", "yaxis_title": "y", "zaxis_title": "∛L"}
+    figure.update_layout(
+        scene=titles | {"aspectmode": "manual", "aspectratio": {"x": 1.2, "y": 1, "z": 0.6}},
+        height=460,
+        margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        legend={"x": 0, "y": 1},
+        template="plotly_white",
+        uirevision="turned",  # a turned surface stays turned
+    )
+
+    def draw(_: Any = None) -> None:
+        x0, x1, y0, y1 = explorer.scene["window"]
+        height = np.frombuffer(explorer.surface, np.float32).reshape(GRID, GRID)
+        with figure.batch_update():
+            ground, *lines = figure.data
+            ground.update(x=np.linspace(x0, x1, GRID), y=np.linspace(y0, y1, GRID))
+            ground.z = np.cbrt(height - height.min())
+            for line in lines:
+                line.visible = line.name in explorer.methods
+                if line.visible:
+                    x, y, loss, _ = explorer.path(line.name).T
+                    inside = (x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)
+                    z = np.cbrt(np.maximum(loss - height.min(), 0)) + 0.01
+                    line.update(x=x, y=y, z=np.where(inside, z, np.nan))
+
+    draw()
+    explorer.observe(draw, [*POSITION, *SETTING, "surface"])
+    return figure
 
 
 def _own(loss: Any, start: Any, window: Any) -> ToyLoss:

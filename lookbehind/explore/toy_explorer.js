@@ -2,7 +2,9 @@
 
 const LEVELS = 14;
 const MAP = 500, LENS = 360, CURVE = [255, 170];
-const STEPS_A_SECOND = 3;
+const STEPS_A_SECOND = 3, SAVE_EVERY_MS = 60;
+
+const KEY = { ascent: "→ ε: ascent", gradient: "⇢ −lr ∇L at φ′", descent: "→ descent of the fast weights", interpolation: "➔ interpolation" };
 
 // ---- the atlas ---------------------------------------------------------------------------------
 
@@ -222,8 +224,10 @@ class Explorer {
   set(changes) {
     for (const [name, value] of Object.entries(changes)) this.model.set(name, value);
     this.draw();
-    clearTimeout(this.saving);
-    this.saving = setTimeout(() => this.model.save_changes(), 120);
+    this.saving ||= setTimeout(() => {
+      this.saving = null;
+      this.model.save_changes();
+    }, SAVE_EVERY_MS);
   }
 
   field() {
@@ -346,6 +350,8 @@ class Explorer {
       this.lensOf = element("select", head, { ariaLabel: "method under the lens" });
       for (const method of Object.keys(this.get("scene").colors)) element("option", this.lensOf, { value: method, textContent: method });
       this.lensOf.addEventListener("change", () => this.set({ lens: this.lensOf.value }));
+      const key = element("div", box, { className: "lb-key" });
+      for (const [role, color] of Object.entries(this.get("scene").roles)) element("span", key, { textContent: KEY[role] }).style.color = color;
       box.append(this.lens.element, (this.caption = document.createElement("figcaption")));
     }
     if (!this.show("curves")) return;
@@ -396,15 +402,15 @@ class Explorer {
       this.draw();
     };
     this.model.on("change:surface", field);
-    this.themes = new MutationObserver(() => {
-      this.backdrop = null;
-      this.draw();
-    });
+    this.themes = new MutationObserver(draw);
     this.themes.observe(document.body, { attributes: true });
+    this.attached = new ResizeObserver(draw);  // colours are known only once the page holds the element
+    this.attached.observe(this.root);
     this.close = () => {
       for (const name of names) this.model.off(`change:${name}`, draw);
       this.model.off("change:surface", field);
       this.themes.disconnect();
+      this.attached.disconnect();
       clearInterval(this.playing);
     };
   }
@@ -416,7 +422,9 @@ class Explorer {
 
   draw() {
     const style = getComputedStyle(this.root);
-    Object.assign(this, { ink: style.color, paper: style.backgroundColor });
+    if (this.ink !== style.color || this.paper !== style.backgroundColor) {
+      Object.assign(this, { ink: style.color, paper: style.backgroundColor, backdrop: null, lensKey: null });
+    }
     this.refresh();
     const wanted = [...this.get("methods"), ...(this.lens ? [this.get("lens")] : [])];
     const missing = wanted.filter((method) => !this.fresh(this.find(method)));
@@ -474,7 +482,7 @@ class Explorer {
     const radius = 0.62 * Math.max(Math.max(...xs) - Math.min(...xs), Math.max(...ys) - Math.min(...ys), 1e-3);
     const view = { x0: middle[0] - radius, x1: middle[0] + radius, y0: middle[1] - radius, y1: middle[1] + radius, width, height };
     const at = (p) => project(view, p);
-    const key = [view.x0, view.y0, radius, this.ink].join();
+    const key = [view.x0, view.y0, radius].join();
     if (key !== this.lensKey) Object.assign(this, { lensKey: key, lensShade: this.shade(view, width, height) });
     c.drawImage(this.lensShade, 0, 0, width, height);
     const shown = arrows.slice(0, this.frame);
@@ -485,18 +493,13 @@ class Explorer {
       if (kind !== "interpolation") dot(c, at(to), 3, roles[kind]);
     }
     dot(c, at(arrows[0].from), 5, this.ink, this.paper);
-    this.drawKey(roles, 2 * radius);
+    this.drawScale(2 * radius);
     this.caption.textContent = shown.length === arrows.length && this.frame === Infinity ? "ε climbs, the fast weights descend, α interpolates" : shown.length ? shown.at(-1).text : "at the slow weights φ";
   }
 
-  drawKey(roles, across) {
+  drawScale(across) {
     const { c, width, height } = this.lens;
-    Object.assign(c, { font: "11px system-ui, sans-serif", textAlign: "left" });
-    [["ascent", "ε: ascent"], ["gradient", "−lr ∇L at φ′"], ["descent", "descent of the fast weights"], ["interpolation", "interpolation"]].forEach(([role, text], i) => {
-      arrow(c, [8, 12 + 15 * i], [32, 12 + 15 * i], roles[role], role === "interpolation" ? 3.5 : 2, role === "gradient" ? [4, 3] : []);
-      c.fillStyle = this.ink;
-      c.fillText(text, 38, 16 + 15 * i);
-    });
+    Object.assign(c, { font: "11px system-ui, sans-serif", fillStyle: this.ink });
     const length = 10 ** Math.floor(Math.log10(across / 2)), bar = (length / across) * width;
     line(c, [[width - 12 - bar, height - 10], [width - 12, height - 10]], this.ink, 2);
     c.textAlign = "right";

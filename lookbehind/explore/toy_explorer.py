@@ -94,6 +94,7 @@ class ToyExplorer(anywidget.AnyWidget):
     scene = traitlets.Dict().tag(sync=True)
     surface = traitlets.Bytes().tag(sync=True)
     error = traitlets.Unicode().tag(sync=True)
+    arrived = traitlets.Int(0)  # how often all that the sliders show was computed
 
     def __init__(
         self,
@@ -135,19 +136,20 @@ class ToyExplorer(anywidget.AnyWidget):
             raise ValueError(f"loss must be a function or one of {list(LOSSES)}, got {name!r}")
         return self._losses[name]
 
-    def path(self, method: str) -> NDArray[np.float32]:
+    def path(self, method: str) -> NDArray[np.float32] | None:
         """x, y, loss and sharpness after 0 … `steps` outer steps where the sliders stand, (·, 4).
 
-        Shorter where the method diverges.
+        Shorter where the method diverges. None while it is being computed for a page.
         """
-        axes = AXES[method]
-        k = self.k if "k" in axes else 0
+        axes, page = AXES[method], (method, sheet_ks(method, self.k)[0])
         with self._lock:
-            sheet = self._sheets.get((method, k))
+            sheet, setting = self._sheets.get(page), self._setting
+        if sheet is None and self._watched:
+            return None
         if sheet is None:
-            sheet = compute_sheet(self._setting, method, k)
+            sheet = compute_sheet(setting, *page)
             with self._lock:
-                self._sheets[method, k] = sheet
+                self._sheets[page] = sheet
         r = RHO.index(self.rho) if "rho" in axes else 0
         a = ALPHA.index(self.alpha) if "alpha" in axes else 0
         points = sheet.points[r, len(ALPHA) if "adaptive" in axes and self.adaptive else a]
@@ -212,18 +214,26 @@ class ToyExplorer(anywidget.AnyWidget):
                 self.error = f"{type(error).__name__}: {error}"
                 return
             with self._lock:
-                if current := setting is self._setting:
-                    self._sheets[method, k] = sheet
-            if current:
-                self._post(setting, sheet)
+                if setting is not self._setting:
+                    continue
+                missing = [page for page in self._shown() if page not in self._sheets]
+                self._sheets[method, k] = sheet
+            self._post(setting, sheet)
+            if missing == [(method, k)]:
+                self.arrived += 1
+
+    def _wanted(self) -> list[str]:
+        lens = [self.lens] if "lens" in self.panels else []
+        return list(dict.fromkeys([*self.methods, *lens]))
+
+    def _shown(self) -> list[tuple[str, int]]:
+        return [(method, sheet_ks(method, self.k)[0]) for method in self._wanted()]
 
     def _next(self) -> tuple[Setting, str, int] | None:
         """The missing sheet that is wanted most: first what the sliders show, then the rest."""
-        wanted = dict.fromkeys([*self.methods, *([self.lens] if "lens" in self.panels else [])])
-        order = [(method, sheet_ks(method, self.k)) for method in wanted]
-        pages = [(m, ks[0]) for m, ks in order] + [(m, k) for m, ks in order for k in ks[1:]]
+        rest = [(method, k) for method in self._wanted() for k in sheet_ks(method, self.k)]
         with self._lock:
-            for page in pages:
+            for page in [*self._shown(), *rest]:
                 if page not in self._sheets:
                     return self._setting, *page
             self._worker = None
@@ -238,8 +248,8 @@ class ToyExplorer(anywidget.AnyWidget):
 
         It holds the whole atlas of the methods shown (some 13 MB each for the Lookbehind methods).
         """
-        shown = dict.fromkeys([*self.methods, *([self.lens] if "lens" in self.panels else [])])
-        sheets = [compute_sheet(self._setting, m, k) for m in shown for k in sheet_ks(m, self.k)]
+        pages = [(method, k) for method in self._wanted() for k in sheet_ks(method, self.k)]
+        sheets = [compute_sheet(self._setting, method, k) for method, k in pages]
         state = {name: getattr(self, name) for name in (*POSITION, *SETTING, *PAGE)}
         packed = [[header, _base64(data)] for header, data in (s.message() for s in sheets)]
         page = (HERE / "page.html").read_text()
@@ -276,23 +286,28 @@ def surface3d(explorer: ToyExplorer) -> go.FigureWidget:
         uirevision="turned",  # a turned surface stays turned
     )
 
-    def draw(_: Any = None) -> None:
+    def ground(_: Any = None) -> None:
         x0, x1, y0, y1 = explorer.scene["window"]
         height = np.frombuffer(explorer.surface, np.float32).reshape(GRID, GRID)
+        x, y = np.linspace(x0, x1, GRID), np.linspace(y0, y1, GRID)
+        figure.data[0].update(x=x, y=y, z=np.cbrt(height - height.min()))
+
+    def lines(_: Any = None) -> None:
+        x0, x1, y0, y1 = explorer.scene["window"]
+        low = np.frombuffer(explorer.surface, np.float32).min()
         with figure.batch_update():
-            ground, *lines = figure.data
-            ground.update(x=np.linspace(x0, x1, GRID), y=np.linspace(y0, y1, GRID))
-            ground.z = np.cbrt(height - height.min())
-            for line in lines:
+            for line in figure.data[1:]:
                 line.visible = line.name in explorer.methods
-                if line.visible:
-                    x, y, loss, _ = explorer.path(line.name).T
+                if line.visible and (path := explorer.path(line.name)) is not None:
+                    x, y, loss, _ = path.T
                     inside = (x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)
-                    z = np.cbrt(np.maximum(loss - height.min(), 0)) + 0.01
+                    z = np.cbrt(np.maximum(loss - low, 0)) + 0.01
                     line.update(x=x, y=y, z=np.where(inside, z, np.nan))
 
-    draw()
-    explorer.observe(draw, [*POSITION, *SETTING, "surface"])
+    ground()
+    lines()
+    explorer.observe(ground, "surface")
+    explorer.observe(lines, [*POSITION, *SETTING, "arrived"])
     return figure
 
 

@@ -1,0 +1,133 @@
+"""Installing: pyproject.toml, conda and Binder agree, and `make lab` serves safely."""
+
+import os
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[1]
+CONDA_NAMES = {"torch": "pytorch"}
+
+
+def pip_requirements() -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return {*project["dependencies"], *project["optional-dependencies"]["notebooks"]}
+
+
+def conda_name(requirement: str) -> str:
+    name = re.match(r"[\w-]+", requirement)[0]
+    return CONDA_NAMES.get(name, name) + requirement[len(name) :]
+
+
+def conda_dependencies() -> list:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    assert environment["channels"] == ["conda-forge"]
+    return environment["dependencies"]
+
+
+def test_environment_yml_and_pyproject_agree() -> None:
+    own = re.compile(r"python=|pip$")
+    conda = {item for item in conda_dependencies() if isinstance(item, str) and not own.match(item)}
+    assert conda == {conda_name(requirement) for requirement in pip_requirements()}
+
+
+def test_environment_yml_pins_python_and_installs_the_package() -> None:
+    dependencies = conda_dependencies()
+    assert re.fullmatch(r"python=3\.\d+", dependencies[0])
+    assert dependencies[-2:] == ["pip", {"pip": ["-e ."]}]
+
+
+def test_torch_is_a_range_that_any_build_satisfies() -> None:
+    torch = [item for item in pip_requirements() if item.startswith("torch")]
+    assert len(torch) == 1
+    assert re.fullmatch(r"torch>=[\d.]+", torch[0])
+
+
+def test_binder_reads_the_same_environment() -> None:
+    link = ROOT / "binder" / "environment.yml"
+    assert link.is_symlink()
+    assert os.readlink(link) == "../environment.yml"
+
+
+def test_binder_finds_the_package_where_pip_looks_for_it() -> None:
+    """conda and mamba resolve "-e ." beside the file they were given: in binder/, link or not."""
+    for name in ("pyproject.toml", "lookbehind"):
+        assert (ROOT / "binder" / name).resolve() == ROOT / name
+
+
+def test_post_build_stops_at_the_first_error() -> None:
+    script = ROOT / "binder" / "postBuild"
+    assert os.access(script, os.X_OK)
+    assert "set -euo pipefail" in script.read_text().splitlines()
+
+
+def test_repo2docker_takes_the_environment() -> None:
+    command = [sys.executable, "-m", "repo2docker", "--no-build", "--no-run", "--debug"]
+    command += ["--user-id=1000", "--user-name=jovyan", str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    dockerfile = done.stdout + done.stderr
+    assert 'env update -p ${NB_PYTHON_PREFIX} --file "binder/environment.yml"' in dockerfile
+    assert "./binder/postBuild" in dockerfile
+
+
+@pytest.fixture
+def make_lab(tmp_path: Path):
+    """`make lab` on a free port with a fresh home; yields process, port and log, and ends it."""
+    lab = pytest.importorskip("lab", exc_type=ImportError)
+    port, log = lab.free_port(), tmp_path / "log"
+    environment = lab.fresh_environment(tmp_path)
+    for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY", "MAKEFLAGS", "MAKELEVEL"):
+        environment.pop(name, None)
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            ["make", "lab", f"PORT={port}"],
+            cwd=ROOT,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        lab.wait_until_up(f"http://127.0.0.1:{port}/api", process, log)
+        yield process, port, log
+    finally:
+        lab.stop_group(process)
+
+
+@pytest.mark.skipif(
+    not (ROOT / ".venv" / ".installed").exists(), reason="no .venv made by make: nothing to start"
+)
+def test_make_lab_serves_this_machine_only_and_wants_the_token(make_lab) -> None:
+    process, port, log = make_lab
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/api/contents")
+    text = log.read_text()
+    address = re.search(rf"http://127.0.0.1:{port}/lab/tree/00-start-here.ipynb\?token=\w+", text)
+    assert address, text
+    token = address[0].split("=")[1]
+    url = f"http://127.0.0.1:{port}/api/contents?token={token}"
+    assert urllib.request.urlopen(url).status == 200
+    assert listening_hosts(process.pid, port) == {"127.0.0.1"}
+
+
+def listening_hosts(group: int, port: int) -> set[str]:
+    """Addresses on which a process of the group listens on the port."""
+    hosts = set()
+    for process in [psutil.Process(group), *psutil.Process(group).children(recursive=True)]:
+        for connection in process.net_connections(kind="inet"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                hosts.add(connection.laddr.ip)
+    return hosts

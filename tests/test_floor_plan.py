@@ -1,0 +1,105 @@
+"""The floor plan: which module may import which, and what `import lookbehind` must not load."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "lookbehind"
+BELOW_EXPLORE = {
+    "neighborhood": set(),
+    "optim": {"neighborhood"},
+    "toy": set(),
+    "data": set(),
+    "models": set(),
+    "train": set(),
+    "landscape": set(),
+    "sharpness": {"neighborhood"},
+    "lifelong": set(),
+    "sweep": {"optim", "neighborhood", "data", "models", "train"},
+}
+ALLOWED = BELOW_EXPLORE | {
+    "explore": set(BELOW_EXPLORE),
+    "__init__": set(BELOW_EXPLORE),
+    "__main__": {*BELOW_EXPLORE, "explore"},
+}
+ONLY_EXPLORE = {"plotly", "ipywidgets", "anywidget"}
+LATE = {"plotly", "ipywidgets", "anywidget", "torchvision", "sklearn", "matplotlib"}
+TOP_LEVEL = {
+    *("notebooks", "lookbehind", "binder", "tests", "environment.yml", "README.md"),
+    *("pyproject.toml", "Makefile", "LICENSE", "CITATION.cff", ".ci", ".github", ".gitignore"),
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    """The module of the floor plan that a file belongs to: `optim`, or `explore` for all of it."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Absolute dotted names of everything that a file imports, `from a import b` as `a.b`."""
+    package = ("lookbehind", *path.relative_to(PACKAGE).parent.parts)
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join((*start, *filter(None, [node.module])))
+            names |= {f"{base}.{alias.name}" for alias in node.names}
+    return names
+
+
+def rooms_imported(path: Path) -> set[str]:
+    names = (name.split(".") for name in imported(path))
+    return {name[1] for name in names if name[0] == "lookbehind" and name[1] in ALLOWED}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_only_go_down(path: Path) -> None:
+    assert room(path) in ALLOWED, "a module that the floor plan does not know"
+    assert rooms_imported(path) - {room(path)} <= ALLOWED[room(path)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_explore_uses_the_widget_libraries(path: Path) -> None:
+    if room(path) != "explore":
+        assert not {name.split(".")[0] for name in imported(path)} & ONLY_EXPLORE
+
+
+def files_imported(path: Path) -> set[Path]:
+    """The files of the package that a file imports, at any depth of the dotted name."""
+    found = set()
+    for name in imported(path):
+        parts = name.split(".")
+        for length in range(2, len(parts) + 1):
+            place = ROOT.joinpath(*parts[:length])
+            found |= {place.with_suffix(".py"), place / "__init__.py"} & set(FILES)
+    return found - {path}
+
+
+def test_no_file_imports_itself_in_a_circle() -> None:
+    waiting = {path: files_imported(path) for path in FILES if path.name != "__init__.py"}
+    while free := [path for path, needs in waiting.items() if not needs & set(waiting)]:
+        for path in free:
+            del waiting[path]
+    assert not waiting, f"circle among {sorted(path.stem for path in waiting)}"
+
+
+def test_import_lookbehind_loads_no_heavy_library() -> None:
+    code = f"import lookbehind, sys; print(*sorted({LATE!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_top_level_holds_what_the_plan_says() -> None:
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    present = {name.split("/")[0] for name in listed.stdout.splitlines()}
+    assert present <= TOP_LEVEL

@@ -1,0 +1,240 @@
+"""The recipe of the notebooks: how each is built, what it saves, and that its exercises work."""
+
+import ast
+import contextlib
+import io
+import itertools
+import json
+import os
+import re
+import statistics
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+
+FOLDER = Path(os.environ.get("LOOKBEHIND_NOTEBOOKS", Path(__file__).parents[1] / "notebooks"))
+PATHS = sorted(FOLDER.glob("*.ipynb"))
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+STABLE_OUTPUTS = {"text/plain", "text/markdown", "text/latex", "image/png", WIDGET_VIEW}
+FORBIDDEN = re.compile(
+    r"sys\.path|import \*|\.cuda\(|^\s*[!%]|NBVAL_|PYTEST_VALIDATE", re.MULTILINE
+)
+FENCE = re.compile(r"```.*?```", re.DOTALL)
+SOLUTION = re.compile(r"<details>.*?```python\n(.*?)```.*?</details>", re.DOTALL)
+TAGS = {"exercise-stub", "exercise-check", "nbval-ignore-output"}
+
+every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+
+
+@pytest.fixture
+def notebook(path: Path) -> NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def prose(notebook: NotebookNode) -> str:
+    """All Markdown without its fenced code."""
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    return FENCE.sub("", "\n\n".join(texts))
+
+
+def lines(cell: NotebookNode) -> int:
+    return len(cell.source.splitlines())
+
+
+def tags(cell: NotebookNode) -> set[str]:
+    return set(cell.metadata.get("tags", []))
+
+
+def outputs(notebook: NotebookNode) -> list[NotebookNode]:
+    return [output for cell in code_cells(notebook) for output in cell.outputs]
+
+
+def test_there_are_notebooks_and_each_number_is_used_once() -> None:
+    numbers = [path.name[:2] for path in PATHS]
+    assert numbers
+    assert len(set(numbers)) == len(numbers)
+
+
+@every_notebook
+def test_name(path: Path) -> None:
+    assert re.fullmatch(r"\d\d(-[a-z0-9]+)+\.ipynb", path.name)
+
+
+@every_notebook
+def test_opens_with_title_question_and_what_you_will_see(notebook: NotebookNode) -> None:
+    first_code = notebook.cells.index(code_cells(notebook)[0])
+    opening = "\n\n".join(cell.source for cell in notebook.cells[:first_code])
+    assert opening.startswith("# ")
+    question, found, seen = opening.partition("**You will see**")
+    assert found, "**You will see** is missing above the imports"
+    sentences = re.split(r"(?<=[.?!])\s+", question.partition("\n")[2].strip())
+    assert len(sentences) <= 3
+    assert len(re.findall(r"^[-*] ", seen, re.MULTILINE)) == 3
+
+
+@every_notebook
+def test_imports_then_settings(notebook: NotebookNode) -> None:
+    imports, settings = code_cells(notebook)[:2]
+    assert lines(imports) <= 8
+    kinds = (ast.Import, ast.ImportFrom)
+    assert all(isinstance(node, kinds) for node in ast.parse(imports.source).body)
+    kinds = (ast.Assign, ast.AnnAssign, ast.Expr)
+    body = ast.parse(settings.source).body
+    assert all(isinstance(node, kinds) for node in body), "the second code cell holds the settings"
+    assert isinstance(body[0], ast.Assign | ast.AnnAssign)
+
+
+@every_notebook
+def test_sections_and_ending(notebook: NotebookNode) -> None:
+    headings = re.findall(r"^## (.*)$", prose(notebook), re.MULTILINE)
+    assert headings[-2:] == ["Exercises", "References"]
+    assert len(headings) >= 4, "two sections at least, before the exercises"
+    assert notebook.cells[-1].cell_type == "markdown"
+    assert "**Next**" in notebook.cells[-1].source
+
+
+@every_notebook
+def test_cells_are_small(notebook: NotebookNode) -> None:
+    sizes = [lines(cell) for cell in code_cells(notebook)]
+    assert statistics.median(sizes) <= 5
+    assert max(sizes) <= 20
+
+
+@every_notebook
+def test_prose_stands_before_every_code_cell(notebook: NotebookNode) -> None:
+    for before, cell in itertools.pairwise(notebook.cells):
+        if cell.cell_type == "code" and "exercise-check" not in tags(cell):
+            assert before.cell_type == "markdown", f"no prose before\n{cell.source}"
+            assert re.search(r"\w", before.source)
+
+
+@every_notebook
+def test_eight_words_of_prose_per_line_of_code(notebook: NotebookNode) -> None:
+    words = len(re.findall(r"\b[^\W\d_]{2,}\b", prose(notebook)))
+    code = sum(1 for cell in code_cells(notebook) for line in cell.source.splitlines() if line)
+    assert words >= 8 * code, f"{words} words for {code} lines of code"
+
+
+@every_notebook
+def test_saved_as_after_restart_and_run_all(path: Path, notebook: NotebookNode) -> None:
+    counts = [cell.execution_count for cell in code_cells(notebook)]
+    assert counts == list(range(1, len(counts) + 1))
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert all(set(cell.metadata) <= {"tags", "nbval-ignore-reason"} for cell in notebook.cells)
+    assert path.stat().st_size <= 500_000
+
+
+@every_notebook
+def test_outputs_are_clean_and_comparable(notebook: NotebookNode) -> None:
+    for output in outputs(notebook):
+        assert output.output_type != "error"
+        assert output.get("name") != "stderr"
+        assert set(output.get("data", {})) <= STABLE_OUTPUTS
+        text = output.get("text", "") + output.get("data", {}).get("text/plain", "")
+        assert not re.search(r"object at 0x|Warning\b|/site-packages/", text), text
+
+
+@every_notebook
+def test_code_is_plain_and_stands_alone(notebook: NotebookNode) -> None:
+    for cell in code_cells(notebook):
+        assert not FORBIDDEN.search(cell.source), cell.source
+        ast.parse(cell.source)
+
+
+@every_notebook
+def test_a_picture_stands_above_every_widget(notebook: NotebookNode) -> None:
+    pictured = False
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and re.search(r"^## ", cell.source, re.MULTILINE):
+            pictured = False
+        for output in cell.get("outputs", []):
+            kinds = output.get("data", {})
+            if WIDGET_VIEW in kinds:
+                assert pictured, f"no PNG in this section above the widget of\n{cell.source}"
+            pictured = "image/png" in kinds or (pictured and WIDGET_VIEW not in kinds)
+
+
+@every_notebook
+def test_ignored_outputs_have_their_reason(notebook: NotebookNode) -> None:
+    for cell in notebook.cells:
+        assert tags(cell) <= TAGS
+        reason = cell.metadata.get("nbval-ignore-reason", "")
+        assert ("nbval-ignore-output" in tags(cell)) == (len(reason.split()) >= 4)
+
+
+def exercises(notebook: NotebookNode) -> list[tuple[str, str, str, str]]:
+    """Prompt, stub, check and solution of every exercise, which stand in this order."""
+    cells = notebook.cells
+    found = [place for place, cell in enumerate(cells) if "exercise-stub" in tags(cell)]
+    for place in found:
+        assert "exercise-check" in tags(cells[place + 1]), cells[place].source
+    checks = [place for place, cell in enumerate(cells) if "exercise-check" in tags(cell)]
+    assert checks == [place + 1 for place in found]
+    groups = [tuple(cell.source for cell in cells[at - 1 : at + 3]) for at in found]
+    return [(*group[:3], solution(group[3])) for group in groups]
+
+
+def solution(markdown: str) -> str:
+    match = SOLUTION.search(markdown)
+    assert match, f"no <details> with a ```python solution in\n{markdown}"
+    return match[1]
+
+
+def common_ground(notebook: NotebookNode) -> dict[str, object]:
+    """What an exercise may build on: imports, settings, every def, class and literal."""
+    start = [cell for cell in code_cells(notebook) if not tags(cell) & {"exercise-stub"}]
+    parts = [node for cell in start[2:] for node in ast.parse(cell.source).body]
+    parts = [node for node in parts if defines(node)]
+    space: dict[str, object] = {"__name__": "__main__"}
+    for cell in start[:2]:
+        exec(cell.source, space)
+    exec(compile(ast.Module(parts, []), "<definitions>", "exec"), space)
+    return space
+
+
+def defines(node: ast.stmt) -> bool:
+    """Whether a statement costs nothing to run: an import, a def, a class, or `name = literal`."""
+    if isinstance(node, ast.Assign):
+        return not any(isinstance(part, ast.Call | ast.Name) for part in ast.walk(node.value))
+    return isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)
+
+
+def verdict_of(answer: str, check: str, space: dict[str, object]) -> str:
+    """What the check cell prints last after the answer's cell."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(answer, space)
+        exec(check, space)
+    return printed.getvalue().splitlines()[-1]
+
+
+@every_notebook
+def test_exercises_tell_right_from_wrong(notebook: NotebookNode) -> None:
+    space = common_ground(notebook)
+    found = exercises(notebook)
+    assert 2 <= len(found) <= 4
+    for prompt, stub, check, answer in found:
+        assert prompt.lstrip("# ").startswith("Exercise") or "### Exercise" in prompt
+        assert is_unfilled(stub), f"the stub does more than ...\n{stub}"
+        assert verdict_of(stub, check, space).startswith("not yet")
+        assert verdict_of(answer, check, space) == "correct", answer
+
+
+def is_unfilled(stub: str) -> bool:
+    """Whether the cell is one function of nothing but a docstring and `...`."""
+    body = ast.parse(stub).body
+    if len(body) != 1 or not isinstance(body[0], ast.FunctionDef):
+        return False
+    last = body[0].body[-1]
+    return len(body[0].body) <= 2 and isinstance(last, ast.Expr) and ast.unparse(last) == "..."
+
+
+@every_notebook
+def test_ids_do_not_change_from_run_to_run(path: Path) -> None:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    assert [cell["id"] for cell in cells] == [f"cell-{n:02d}" for n in range(len(cells))]

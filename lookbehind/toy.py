@@ -48,7 +48,7 @@ def valley(w: Tensor) -> Tensor:
 
 def ring(w: Tensor) -> Tensor:
     """½(1 + 4(1 − x/r))(r − 1)², r = √(x² + y²): minima on the circle, λ 9 (left) to 1 (right)."""
-    r = w.norm(dim=-1)
+    r = (w.square().sum(-1) + 1e-24).sqrt()  # defined at the origin too
     return 0.5 * (5 - 4 * w[..., 0] / r) * (r - 1) ** 2
 
 

@@ -168,8 +168,14 @@ class ToyExplorer(anywidget.AnyWidget):
         }
         x, y = np.meshgrid(np.linspace(x0, x1, GRID), np.linspace(y0, y1, GRID))
         with torch.no_grad():
-            values = toy(torch.from_numpy(np.stack([x, y], -1)))
-        self.surface = values.numpy().astype(np.float32).tobytes()
+            values = toy(torch.from_numpy(np.stack([x, y], -1))).numpy()
+        defined = values[np.isfinite(values)]
+        if not len(defined):
+            raise ValueError(f"loss must be finite somewhere in the window {toy.window}")
+        values = np.nan_to_num(
+            values, nan=defined.max(), posinf=defined.max(), neginf=defined.min()
+        )
+        self.surface = values.astype(np.float32).tobytes()
 
     def _new_loss(self, _: Any) -> None:
         toy = self._toy(self.loss)
@@ -297,8 +303,8 @@ def surface3d(explorer: ToyExplorer) -> go.FigureWidget:
         low = np.frombuffer(explorer.surface, np.float32).min()
         with figure.batch_update():
             for line in figure.data[1:]:
-                line.visible = line.name in explorer.methods
-                if line.visible and (path := explorer.path(line.name)) is not None:
+                line.visible = shown = line.name in explorer.methods
+                if shown and (path := explorer.path(line.name)) is not None:
                     x, y, loss, _ = path.T
                     inside = (x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)
                     z = np.cbrt(np.maximum(loss - low, 0)) + 0.01

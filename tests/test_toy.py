@@ -1,0 +1,203 @@
+"""Toy losses and their trajectories."""
+
+import numpy as np
+import pytest
+import torch
+from torch.optim import SGD
+
+from lookbehind import ASAM, SAM, Ball, Lookahead, Lookbehind, MultistepSAM
+from lookbehind.explore.methods import METHODS, make_method
+from lookbehind.toy import LOSSES, descend, hessian_eigenvalues, ring, valley
+
+ALL = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
+
+
+def gradient(loss, points):
+    w = torch.tensor(np.asarray(points), requires_grad=True)
+    return torch.autograd.grad(loss(w).sum(), w)[0].numpy()
+
+
+@ALL
+def test_minima_are_minima(loss):
+    np.testing.assert_allclose(gradient(loss, loss.minima), 0, atol=1e-4)
+    assert (hessian_eigenvalues(loss, loss.minima) >= -1e-9).all()
+    lowest = min(loss(torch.tensor(m)).item() for m in loss.minima)
+    x0, x1, y0, y1 = loss.window
+    x, y = np.meshgrid(np.linspace(x0, x1, 401), np.linspace(y0, y1, 401))
+    assert loss(torch.from_numpy(np.stack([x, y], -1))).min() >= lowest - 1e-4
+
+
+@ALL
+def test_window_holds_start_and_minima(loss):
+    x0, x1, y0, y1 = loss.window
+    for x, y in (loss.start, *loss.minima):
+        assert x0 < x < x1 and y0 < y < y1
+    assert loss.lesson.endswith(".") and loss.formula
+
+
+@ALL
+def test_a_loss_maps_any_stack_of_points(loss):
+    points = torch.randn(3, 5, 2, dtype=torch.float64)
+    assert loss(points).shape == (3, 5)
+    assert torch.equal(loss(points)[1, 2], loss(points[1, 2]))
+
+
+@ALL
+def test_curvature_equals_the_dense_hessian(loss):
+    points = np.array([loss.start, (0.7, -0.4)])
+    expected = [
+        torch.linalg.eigvalsh(torch.autograd.functional.hessian(loss, torch.tensor(p)))
+        for p in points
+    ]
+    np.testing.assert_allclose(hessian_eigenvalues(loss, points), np.stack(expected), atol=1e-9)
+
+
+def test_known_curvatures():
+    x = np.linspace(0.4, 3, 7)
+    floor = np.stack([x, 1 / x], -1)
+    np.testing.assert_allclose(hessian_eigenvalues(valley, floor)[:, 1], x**2 + 1 / x**2)
+    angle = np.linspace(0, np.pi, 5)
+    circle = np.stack([np.cos(angle), np.sin(angle)], -1)
+    np.testing.assert_allclose(hessian_eigenvalues(ring, circle)[:, 1], 5 - 4 * np.cos(angle))
+
+
+def test_sgd_equals_gradient_descent_written_out():
+    loss = LOSSES["valley"]
+    run = descend(loss, loss.start, lambda w: SGD(w, lr=0.1), steps=20)
+    w = np.array(loss.start)
+    for t in range(20):
+        np.testing.assert_allclose(run.slow[t], w, atol=1e-14)
+        np.testing.assert_allclose(run.gradients[t], [gradient(loss, w)], atol=1e-14)
+        w = w - 0.1 * gradient(loss, w)
+    assert run.ascent.shape == (20, 0, 2) and run.fast.shape == (20, 1, 2)
+    assert run.losses.shape == (21,) and np.isnan(run.alpha).all() and not run.diverged
+
+
+@pytest.mark.parametrize(
+    ("make", "ascents", "descents", "gradients"),
+    [
+        (lambda w: SAM(SGD(w, lr=0.05), 0.1), 1, 1, 2),
+        (lambda w: ASAM(SGD(w, lr=0.05), 0.1), 1, 1, 2),
+        (lambda w: MultistepSAM(SGD(w, lr=0.05), Ball(0.1), k=3), 3, 1, 4),
+        (lambda w: Lookbehind(SGD(w, lr=0.05), Ball(0.1), k=3), 3, 3, 4),
+        (lambda w: Lookahead(SAM(SGD(w, lr=0.05), 0.1), k=3), 3, 3, 6),
+        (lambda w: Lookahead(SGD(w, lr=0.05), k=3), 0, 3, 3),
+    ],
+)
+def test_every_point_is_recorded(make, ascents, descents, gradients):
+    loss = LOSSES["ring"]
+    run = descend(loss, loss.start, make, steps=6)
+    assert run.ascent.shape == (6, ascents, 2)
+    assert run.fast.shape == (6, descents, 2)
+    assert run.gradients.shape[:1] + run.gradients.shape[2:] == (6, 2)
+    assert run.losses == pytest.approx(loss(torch.from_numpy(run.slow)).numpy())
+    if gradients != 3:  # an inner plain SGD has nobody to observe its gradients
+        assert run.gradients.shape[1] == gradients
+        np.testing.assert_allclose(run.gradients[:, 0], gradient(loss, run.slow[:-1]), atol=1e-14)
+
+
+def test_lookbehind_points_obey_the_algorithm():
+    loss, lr, rho = LOSSES["valley"], 0.05, 0.1
+    run = descend(
+        loss, loss.start, lambda w: Lookbehind(SGD(w, lr=lr), Ball(rho), k=4, alpha=0.3), steps=5
+    )
+    climb = np.concatenate([run.slow[:-1, None], run.ascent], 1)
+    np.testing.assert_allclose(run.gradients, gradient(loss, climb), atol=1e-13)
+    g = run.gradients[:, :-1]
+    epsilon = rho * g / np.linalg.norm(g, axis=-1, keepdims=True)
+    np.testing.assert_allclose(np.diff(climb, axis=1), epsilon, atol=1e-12)
+    fast = np.concatenate([run.slow[:-1, None], run.fast], 1)
+    np.testing.assert_allclose(np.diff(fast, axis=1), -lr * run.gradients[:, 1:], atol=1e-12)
+    moved = run.slow[:-1] + 0.3 * (run.fast[:, -1] - run.slow[:-1])
+    np.testing.assert_allclose(run.slow[1:], moved, atol=1e-12)
+    np.testing.assert_array_equal(run.alpha, 0.3)
+
+
+def test_adaptive_alpha_is_recorded():
+    loss = LOSSES["valley"]
+    make = lambda w: Lookbehind(SGD(w, lr=0.02), Ball(0.1), k=3, alpha="adaptive")  # noqa: E731
+    run = descend(loss, loss.start, make, steps=5)
+    first, total = run.fast[:, 0] - run.slow[:-1], run.fast[:, -1] - run.slow[:-1]
+    norms = np.linalg.norm(first, axis=-1) * np.linalg.norm(total, axis=-1)
+    np.testing.assert_allclose(run.alpha, (1 + (first * total).sum(-1) / norms) / 2, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("momentum", [0.0, 0.6])
+def test_members_equal_their_own_runs(method, momentum):
+    loss, k = LOSSES["noisy quadratic"], 3
+    rho, alpha = torch.tensor([0.0, 0.05, 0.2]).double(), torch.tensor([0.1, 0.5, 0.9]).double()
+    starts = np.array([(2.0, 1.0), (-1.0, 0.5), (0.3, -0.8)])
+
+    def make(rho, alpha):
+        return lambda w: make_method(
+            method, SGD(w, lr=0.05, momentum=momentum), rho=rho, k=k, alpha=alpha
+        )
+
+    together = descend(loss, starts, make(rho, alpha), steps=12, seed=[4, 5, 6])
+    for e in range(3):
+        alone = descend(loss, starts[e], make(rho[e].item(), alpha[e].item()), 12, seed=4 + e)
+        for name in ("slow", "ascent", "fast", "gradients", "losses", "alpha"):
+            member = np.moveaxis(
+                getattr(together, name), -1 if name in ("losses", "alpha") else -2, 0
+            )
+            np.testing.assert_allclose(member[e], getattr(alone, name), atol=1e-12, err_msg=name)
+
+
+def test_noise_is_seeded_and_shared_by_the_inner_steps():
+    loss = LOSSES["noisy quadratic"]
+
+    def run(seed):
+        make = lambda w: Lookbehind(SGD(w, lr=0.05), Ball(0.1), k=3)  # noqa: E731
+        return descend(loss, loss.start, make, steps=50, seed=seed)
+
+    a, b, c = run(1), run(1), run(2)
+    assert (a.slow == b.slow).all() and (a.slow[1:] != c.slow[1:]).any()
+    climb = np.concatenate([a.slow[:-1, None], a.ascent], 1)
+    noise = a.gradients - gradient(loss.function, climb)
+    np.testing.assert_allclose(noise, np.repeat(noise[:, :1], 4, 1), atol=1e-12)
+    assert 0.7 < noise[:, 0].std() < 1.3
+
+
+def test_a_diverging_member_stops_alone():
+    loss = LOSSES["valley"]
+    rho = torch.tensor([0.05, 0.4]).double()
+    starts = np.array([loss.start, (30.0, 30.0)])
+    run = descend(loss, starts, lambda w: SAM(SGD(w, lr=0.1), rho), steps=30)
+    assert run.diverged.tolist() == [False, True]
+    alone = descend(loss, loss.start, lambda w: SAM(SGD(w, lr=0.1), 0.05), steps=30)
+    np.testing.assert_allclose(run.slow[:, 0], alone.slow, atol=1e-12)
+    assert np.isfinite(run.slow).all()
+    with pytest.raises(FloatingPointError, match="not finite at evaluation"):
+        descend(loss, (30.0, 30.0), lambda w: SAM(SGD(w, lr=0.1), 0.4), steps=30)
+
+
+def test_a_loss_of_ones_own():
+    run = descend(lambda w: (w**4).sum(-1), (1.0, -1.0), lambda w: SAM(SGD(w, lr=0.05), 0.01), 50)
+    assert run.losses[-1] < 0.1 * run.losses[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"start": (1, 2, 3)}, "start must be finite, of shape"),
+        ({"start": (np.nan, 0)}, "start must be finite, of shape"),
+        ({"steps": 0}, "steps must be an int ≥ 1, got 0"),
+        ({"steps": 2.5}, "steps must be an int ≥ 1, got 2.5"),
+        ({"loss": lambda w: w}, r"loss must map shape \(…, 2\) to \(…\)"),
+        ({"loss": lambda w: 1.0}, r"loss must map shape \(…, 2\) to \(…\)"),
+        ({"start": [(1, 2), (3, 4)]}, r"rho must be a tensor of shape \(2,\)"),
+        ({"start": [(1, 2), (3, 4)], "seed": [1, 2, 3]}, "one int per member"),
+    ],
+)
+def test_wrong_arguments_are_named(change, message):
+    loss = LOSSES["noisy quadratic"]
+    rho = torch.full((2,), 0.1).double() if "seed" in change else 0.1
+    arguments = {"loss": loss, "start": loss.start, "steps": 3} | change
+    with pytest.raises(ValueError, match=message):
+        descend(make_optimizer=lambda w: SAM(SGD(w, lr=0.1), rho), **arguments)
+
+
+def test_an_unknown_method_is_named():
+    with pytest.raises(ValueError, match="name must be one of SGD, SAM"):
+        make_method("Lookbehind", SGD([torch.zeros(2)], lr=0.1), rho=0.1, k=2, alpha=0.5)

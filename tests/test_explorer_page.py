@@ -25,7 +25,8 @@ SET = """([name, position]) => {
     slider.dispatchEvent(new Event('input', {bubbles: true}));
     return window.__redraws.length - before;
 }"""
-TABLE = "() => [...document.querySelectorAll('tbody tr')].map(r => [...r.cells].map(c => c.textContent))"
+TABLE = """() => [...document.querySelectorAll('tbody tr')]
+    .map(row => [...row.cells].map(cell => cell.textContent))"""
 PIXELS = "selector => document.querySelector(selector).toDataURL()"
 
 
@@ -51,11 +52,6 @@ def page(address):
         assert not page.problems
 
 
-def expected(explorer, method):
-    x, y, loss, sharpness = explorer.path(method)[-1]
-    return loss, sharpness
-
-
 @pytest.mark.parametrize(
     ("name", "trait", "position", "value"),
     [("k", "k", 6, 7), ("ρ", "rho", 10, 0.2), ("α", "alpha", 2, 0.1), ("steps", "steps", 9, 10)],
@@ -68,7 +64,7 @@ def test_a_move_draws_at_once_what_the_kernel_would(page, explorer, name, trait,
     setattr(explorer, trait, value)
     try:
         for row, method in zip(page.evaluate(TABLE), ["SGD", "Lookbehind-SAM"], strict=True):
-            loss, sharpness = expected(explorer, method)
+            loss, sharpness = explorer.path(method)[-1, 2:]
             assert row[0] == f"● {method}"
             assert float(row[2]) == pytest.approx(loss, rel=0.06, abs=1e-12)
             assert float(row[3]) == pytest.approx(sharpness, rel=6e-3)

@@ -1,4 +1,4 @@
-"""The toy explorer's Python side. Its page is tested in test_explorer_page.py and test_browser.py."""
+"""The toy explorer's Python side; test_explorer_page.py and test_browser.py test its page."""
 
 import time
 

@@ -145,7 +145,7 @@ def stop_group(process: subprocess.Popen) -> None:
 
 @contextmanager
 def jupyterlab(notebooks: Path) -> Iterator[str]:
-    """Serve a folder in JupyterLab with fresh settings; yields its address, which wants no token."""
+    """Serve a folder in JupyterLab with fresh settings; yields its address (no token needed)."""
     port = free_port()
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch, "log")

@@ -81,13 +81,13 @@ def test_opens_with_title_question_and_what_you_will_see(notebook: NotebookNode)
 @every_notebook
 def test_imports_then_settings(notebook: NotebookNode) -> None:
     imports, settings = code_cells(notebook)[:2]
-    assert lines(imports) <= 8
+    assert len(list(filter(None, imports.source.splitlines()))) <= 8
     kinds = (ast.Import, ast.ImportFrom)
     assert all(isinstance(node, kinds) for node in ast.parse(imports.source).body)
     kinds = (ast.Assign, ast.AnnAssign, ast.Expr)
     body = ast.parse(settings.source).body
     assert all(isinstance(node, kinds) for node in body), "the second code cell holds the settings"
-    assert isinstance(body[0], ast.Assign | ast.AnnAssign)
+    assert any(isinstance(node, ast.Assign) for node in body), "the settings have names"
 
 
 @every_notebook
@@ -96,7 +96,7 @@ def test_sections_and_ending(notebook: NotebookNode) -> None:
     assert headings[-2:] == ["Exercises", "References"]
     assert len(headings) >= 4, "two sections at least, before the exercises"
     assert notebook.cells[-1].cell_type == "markdown"
-    assert "**Next**" in notebook.cells[-1].source
+    assert "**Next" in notebook.cells[-1].source
 
 
 @every_notebook
@@ -219,7 +219,7 @@ def test_exercises_tell_right_from_wrong(notebook: NotebookNode) -> None:
     found = exercises(notebook)
     assert 2 <= len(found) <= 4
     for prompt, stub, check, answer in found:
-        assert prompt.lstrip("# ").startswith("Exercise") or "### Exercise" in prompt
+        assert len(prompt.split()) >= 8, f"a prompt says what to do\n{prompt}"
         assert is_unfilled(stub), f"the stub does more than ...\n{stub}"
         assert verdict_of(stub, check, space).startswith("not yet")
         assert verdict_of(answer, check, space) == "correct", answer

@@ -416,7 +416,8 @@ class Lookbehind(_Climber):
     @alpha.setter
     def alpha(self, value: Alpha) -> None:
         if not callable(value) and not (isinstance(value, str) and value == "adaptive"):
-            check_bounded("alpha", value, 1, ' or "adaptive" or a callable (first, total) → α')
+            also = ', or one per member, or "adaptive", or a callable (first, total) → α'
+            check_bounded("alpha", value, 1, also)
             self._check_members("alpha", members_of(value))
         self._alpha = value
 

@@ -1,5 +1,8 @@
 """Small problems, base optimizers and methods that the optimizer's tests draw from."""
 
+from itertools import pairwise
+
+import pytest
 import torch
 from hypothesis import strategies as st
 from torch import nn
@@ -64,6 +67,15 @@ METHODS = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """On a busy machine two threads mostly wait for each other over problems as small as these."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 class Problem:
     """A model with its minibatches: a closure for the package, a gradient for the oracle."""
 
@@ -107,7 +119,7 @@ class Problem:
 def mlp(widths=(4, 5, 3), activation="tanh", seed=0, batches=1, dtype=torch.float64):
     torch.manual_seed(seed)
     layers = []
-    for n, m in zip(widths, widths[1:], strict=False):
+    for n, m in pairwise(widths):
         layers += [nn.Linear(n, m), ACTIVATIONS[activation]()]
     model = nn.Sequential(*layers[:-1]).to(dtype)
     data = [

@@ -18,12 +18,14 @@ def ascended(weights, gradients, climb, scaled):
     rho, eta = climb
     stretch = [
         w.abs() + eta if eta is not None and s else torch.ones_like(w)
-        for w, s in zip(weights, scaled)
+        for w, s in zip(weights, scaled, strict=True)
     ]
-    length = total([t * g for t, g in zip(stretch, gradients)])
+    length = total([t * g for t, g in zip(stretch, gradients, strict=True)])
     if length == 0:
         return list(weights)
-    return [w + rho * t * t * g / length for w, t, g in zip(weights, stretch, gradients)]
+    return [
+        w + rho * t * t * g / length for w, t, g in zip(weights, stretch, gradients, strict=True)
+    ]
 
 
 class Base:
@@ -38,7 +40,9 @@ class Base:
         """The weights after one step; the state moves on."""
         return [
             self.update(w, g, state, **options)
-            for w, g, state, options in zip(weights, gradients, self.state, self.options)
+            for w, g, state, options in zip(
+                weights, gradients, self.state, self.options, strict=True
+            )
         ]
 
 
@@ -75,7 +79,7 @@ def multistep(weights, gradient, base, climb, scaled, k, mean=False):
     for _ in range(k):
         point = ascended(point, gradient(point)[1], climb, scaled)
         found.append(gradient(point)[1])
-    used = [sum(gs) / k for gs in zip(*found)] if mean else found[-1]
+    used = [sum(gs) / k for gs in zip(*found, strict=True)] if mean else found[-1]
     return base.step(weights, used)
 
 
@@ -89,7 +93,7 @@ def lookbehind(weights, gradients, base, climb, scaled, alpha):
         path.append(fast)
     return [
         w + interpolation(a - w, b - w, alpha) * (b - w)
-        for w, a, b in zip(weights, path[0], path[-1])
+        for w, a, b in zip(weights, path[0], path[-1], strict=True)
     ]
 
 
@@ -103,11 +107,11 @@ def interpolation(first, total, alpha):
 
 
 def lookahead(weights, gradients, base, climb, scaled, alpha):
-    """Lookahead over SAM (over `base` alone where `climb` is None): one minibatch per inner step."""
+    """Lookahead over SAM, or over `base` alone where `climb` is None: a minibatch an inner step."""
     fast = weights
     for gradient in gradients:
         if climb is None:
             fast = base.step(fast, gradient(fast)[1])
         else:
             fast = multistep(fast, gradient, base, climb, scaled, 1)
-    return [w + alpha * (b - w) for w, b in zip(weights, fast)]
+    return [w + alpha * (b - w) for w, b in zip(weights, fast, strict=True)]

@@ -21,6 +21,7 @@ from problems import (
     make_base,
     mlp,
     mlps,
+    one_thread,  # noqa: F401
     same_state,
 )
 from torch import nn
@@ -116,7 +117,7 @@ def test_the_official_weights_are_reached(n, groups):
 
 @st.composite
 def groupings(draw, problem):
-    """Parameter groups with their own learning rate and `adaptive` flag, as both sides need them."""
+    """Groups with their own learning rate and `adaptive` flag, as both sides need them."""
     n = len(problem.params)
     of = draw(st.lists(st.integers(0, 2), min_size=n, max_size=n))
     lrs = draw(st.lists(st.sampled_from([0.01, 0.05, 0.1]), min_size=3, max_size=3))
@@ -532,7 +533,7 @@ def test_a_foreign_or_broken_state_is_refused_before_anything_changes(kind):
     state = FOREIGN[kind](good, problem)
     before, options = copied_state(optimizer.base), copy.deepcopy(optimizer.base.defaults)
     lrs = [group["lr"] for group in optimizer.param_groups]
-    with pytest.raises((ValueError, TypeError), match="state|k must|rho must|alpha must|param"):
+    with pytest.raises((ValueError, TypeError), match=r"state|k must|rho must|alpha must|param"):
         optimizer.load_state_dict(state)
     assert (optimizer.k, optimizer.alpha, optimizer.ball) == (3, 0.7, Ball(0.2))
     assert same_state(copied_state(optimizer.base), before)
@@ -660,19 +661,15 @@ def test_a_member_that_diverges_is_put_back_and_the_others_go_on(method, base, b
         make = MEMBER_METHODS[method]
         optimizer = make(make_base(base, together), rho=RHOS, alpha=ALPHAS)
         reference_run = make(make_base(base, untouched), rho=RHOS, alpha=ALPHAS)
-        calls = 0
-        fails = False
+        factors = iter(())
 
         def diverging(*params):
-            nonlocal calls
-            calls += 1
             factor = torch.ones(E, dtype=torch.float64)
-            if fails and calls == 2:
-                factor[2] = bad
+            factor[2] = next(factors, 1.0)  # noqa: B023
             return loss(*params) * factor
 
         for t in range(1, 5):
-            calls, fails = 0, t == failing
+            factors = iter((1.0, bad if t == failing else 1.0))
             before = [p.detach().clone() for p in together]
             state = copied_state(optimizer.base)
             optimizer.step(member_closure(together, diverging))
@@ -762,7 +759,10 @@ def test_observers_see_the_path_of_lookbehind(method):
         ("descent", 2),
         ("slow", 1),
     ]
-    by = {kind: (event, weights, grads) for kind, (event, weights, grads) in zip(kinds, events)}
+    by = {
+        kind: (event, weights, grads)
+        for kind, (event, weights, grads) in zip(kinds, events, strict=True)
+    }
     assert identical(by["slow", 0][1], before)
     assert by["gradient", 0][0].loss == loss
     for i in range(3):
@@ -911,7 +911,9 @@ def test_a_member_in_bfloat16_is_what_it_would_be_alone():
 
 
 @examples(30)
-@given(mlps(), st.sampled_from(sorted(METHODS)), ALPHA, st.sampled_from(["sgd", "momentum", "adam"]))
+@given(
+    mlps(), st.sampled_from(sorted(METHODS)), ALPHA, st.sampled_from(["sgd", "momentum", "adam"])
+)
 def test_a_zero_gradient_moves_nothing(problem, method, alpha, base):
     optimizer = METHODS[method](make_base(base, problem.params), alpha=alpha)
     before = problem.weights

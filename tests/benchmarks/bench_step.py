@@ -1,0 +1,132 @@
+"""What a step of Lookbehind costs beyond its k + 1 gradients: time, and memory.
+
+usage: python tests/benchmarks/bench_step.py [--seconds 100]
+"""
+
+import argparse
+import itertools
+import sys
+import time
+from pathlib import Path
+
+import torch
+from bench import alternate, goal, ratio
+from torch import nn
+from torch.nn.functional import cross_entropy, relu
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from memory import live, outside, size, state_size
+
+from lookbehind import AdaptiveBall, Ball, Lookbehind
+
+STEPS = (1, 2, 5, 10)
+
+
+class Block(nn.Module):
+    def __init__(self, n, m, stride):
+        super().__init__()
+        self.a = nn.Conv2d(n, m, 3, stride, 1, bias=False)
+        self.b = nn.Conv2d(m, m, 3, 1, 1, bias=False)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(m), nn.BatchNorm2d(m)])
+        self.short = nn.Conv2d(n, m, 1, stride, bias=False) if n != m else nn.Identity()
+
+    def forward(self, x):
+        return relu(self.norms[1](self.b(relu(self.norms[0](self.a(x))))) + self.short(x))
+
+
+def resnet():
+    """ResNet-8 for CIFAR on 16 x 16 images: 78,000 weights."""
+    stem = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    blocks = [Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2)]
+    model = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+    return model, torch.randn(128, 3, 16, 16)
+
+
+def mlp():
+    model = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU())
+    return model.append(nn.Linear(256, 10)), torch.randn(128, 784)
+
+
+def closure_of(model, x):
+    y = torch.randint(10, (len(x),))
+
+    def closure():
+        model.zero_grad()
+        loss = cross_entropy(model(x), y)
+        loss.backward()
+        return loss
+
+    return closure
+
+
+def sgd(params):
+    return torch.optim.SGD(params, lr=1e-4, momentum=0.9, weight_decay=5e-4)
+
+
+def compare(make, k, seconds):
+    """(our step / (k + 1) plain forward-backwards, the 2k protocol / ours), medians."""
+    torch.manual_seed(0)
+    model, x = make()
+    closure = closure_of(model, x)
+    ours, official = (
+        Lookbehind(sgd(model.parameters()), Ball(1e-3), k=k, reuse_gradients=reuse)
+        for reuse in (True, False)
+    )
+    sides = {
+        "plain": lambda: [closure() for _ in range(k + 1)],
+        "ours": lambda: ours.step(closure),
+        "2k": lambda: official.step(closure),
+    }
+    start = time.perf_counter()
+    alternate(sides, 2)
+    rounds = max(9, int(seconds / (time.perf_counter() - start) * 2))
+    times = alternate(sides, rounds)
+    return ratio(times, "ours", "plain"), ratio(times, "2k", "ours"), rounds
+
+
+def memory(make, base, ball, alpha):
+    """Copies of the weights that a step holds at its peak, beside one of the base's state."""
+    torch.manual_seed(0)
+    model, x = make()
+    made = base(model.parameters())
+    optimizer = Lookbehind(made, ball, k=3, alpha=alpha)
+    closure = closure_of(model, x)
+    optimizer.step(closure)
+    found = live(lambda: optimizer.step(outside(closure)))
+    weights = size(list(model.parameters()))
+    return (found.peak - state_size(made)) / weights, found.kept / weights
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=100, help="for all timings together")
+    seconds = parser.parse_args().seconds / (len(STEPS) * 2)
+    torch.set_num_threads(1)  # two that wait for each other make a noisy figure of a busy machine
+    goals = []
+    print("net      k   step / (k + 1) forward-backwards   2k protocol / step   rounds")
+    for (net, make), k in itertools.product({"ResNet-8": resnet, "MLP": mlp}.items(), STEPS):
+        overhead, gain, rounds = compare(make, k, seconds)
+        print(f"{net:8} {k:2}   {overhead:8.3f} {gain:36.3f} {rounds:16}", flush=True)
+        if net == "ResNet-8":
+            goals.append((f"{net} k={k} step / (k + 1) forward-backwards", overhead, "<=", 1.03))
+        goals.append((f"{net} k={k} 2k protocol / step", gain, ">=", 0.97 * 2 * k / (k + 1)))
+    print("\nnet      base   ball          alpha      copies at the peak   after it")
+    bases = {"SGD": sgd, "AdamW": lambda params: torch.optim.AdamW(params, lr=1e-4)}
+    balls = {"Ball": Ball(1e-3), "AdaptiveBall": AdaptiveBall(1e-3)}
+    for (net, make), (base, made), (name, ball), (alpha, copies) in itertools.product(
+        {"ResNet-8": resnet, "MLP": mlp}.items(),
+        bases.items(),
+        balls.items(),
+        {0.5: 3, "adaptive": 4}.items(),
+    ):
+        peak, kept = memory(make, made, ball, alpha)
+        print(f"{net:8} {base:6} {name:13} {alpha!s:9} {peak:19.2f} {kept:10.2g}", flush=True)
+        what = f"{net} {base} {name} α={alpha} copies of the weights"
+        goals.append((what, peak, "<=", copies))
+    print()
+    for name, figure, sign, bound in goals:
+        goal(name, figure, sign, bound)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""What a step costs: gradients, synchronizations, memory."""
+
+import pytest
+import torch
+from memory import live, outside, size, state_size
+from problems import METHODS, make_base, mlp, one_thread  # noqa: F401
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lookbehind import ASAM, AdaptiveBall, Ball, Lookahead, Lookbehind, MultistepSAM
+
+GRADIENTS = {"SAM": 2, "ASAM": 2, "Lookbehind 2k": 6, "Lookahead": 6}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_closure_is_called_k_plus_one_times(method):
+    problem = mlp()
+    METHODS[method](make_base("sgd", problem.params), k=3).step(problem.closure())
+    assert problem.calls == GRADIENTS.get(method, 4)
+
+
+# --- synchronizations ---------------------------------------------------------------------------
+
+WAITING_OPS = ("_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "masked_select")
+WAITING_METHODS = ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy", "nonzero")
+
+
+class Waits(TorchDispatchMode):
+    """Counts what would make a host wait for its device: operations, and Tensor's own methods."""
+
+    def __init__(self, monkeypatch):
+        super().__init__()
+        self.seen, self.paused = [], False
+        for name in WAITING_METHODS:
+            monkeypatch.setattr(
+                torch.Tensor, name, self.counting(name, getattr(torch.Tensor, name))
+            )
+
+    def counting(self, name, method):
+        def counted(tensor, *args):
+            outer, self.paused = self.paused, True  # its own operations don't count again
+            try:
+                return method(tensor, *args)
+            finally:
+                self.paused = outer
+                if not self.paused:
+                    self.seen.append(name)
+
+        return counted
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name.removeprefix("aten::")
+        masked = name == "index" and any(t is not None and t.dtype == torch.bool for t in args[1])
+        if not self.paused and (name in WAITING_OPS or masked):
+            self.seen.append(name)
+        return func(*args, **kwargs or {})
+
+    def leave_out(self, optimizer):
+        """What the base does by itself: AdamW reads its own step count."""
+
+        def pause(*_):
+            self.paused = True
+
+        def resume(*_):
+            self.paused = False
+
+        optimizer.register_step_pre_hook(pause)
+        optimizer.register_step_post_hook(resume)
+
+
+@pytest.mark.parametrize("base", ["momentum wd", "nesterov foreach", "adamw"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_waits_for_its_device_once_at_its_end(method, base, monkeypatch):
+    problem = mlp()
+    events = []
+    optimizer = METHODS[method](make_base(base, problem.params), observers=[events.append])
+    optimizer.step(problem.closure())
+    waits = Waits(monkeypatch)
+    waits.leave_out(optimizer.base)
+    seen_at_the_last_event = []
+    optimizer.observers.append(lambda event: seen_at_the_last_event.append(len(waits.seen)))
+    with waits:
+        optimizer.step(problem.closure())
+    inner = 3 if method == "Lookahead" else 0  # each of its SAM steps may wait once
+    assert waits.seen == ["tolist"] * (1 + inner)
+    assert seen_at_the_last_event[-1] == inner
+
+
+def test_waits_are_seen(monkeypatch):
+    one = torch.ones(3)
+    waits = Waits(monkeypatch)
+    with waits:
+        one.sum().item()
+        one.tolist()
+        bool(one[0] > 0)
+        one[one > 0]
+        torch.equal(one, one)
+        one.nonzero()
+    assert waits.seen == ["item", "tolist", "__bool__", "index", "equal", "nonzero"]
+
+
+def test_members_never_wait(monkeypatch):
+    w = nn.Parameter(torch.ones(3, 2))
+    rho = torch.full((3,), 0.1)
+    optimizer = Lookbehind(torch.optim.SGD([w], lr=0.1), AdaptiveBall(rho), alpha="adaptive")
+
+    def closure():
+        losses = w.square().sum(1)
+        (w.grad,) = torch.autograd.grad(losses.sum(), w)
+        return losses
+
+    waits = Waits(monkeypatch)
+    with waits:
+        optimizer.step(closure)
+    assert waits.seen == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("base", ["momentum wd", "nesterov foreach", "adamw"])
+@pytest.mark.parametrize("method", METHODS)
+def test_on_a_gpu_nothing_waits_before_the_last_event(method, base):
+    problem = mlp(dtype=torch.float32)
+    problem.model.cuda()
+    problem.batches = [(x.cuda(), y.cuda()) for x, y in problem.batches]
+    optimizer = METHODS[method](make_base(base, problem.params))
+    for _ in range(3):
+        optimizer.step(problem.closure())
+
+    def strict(event):
+        strictness = {("slow", 0): "error", ("slow", 1): "default"}.get((event.kind, event.i))
+        if strictness:
+            torch.cuda.set_sync_debug_mode(strictness)
+
+    (optimizer.inner if method == "Lookahead" else optimizer).observers.append(strict)
+    try:
+        optimizer.step(problem.closure())
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+SHAPES = {
+    "one large": [(500, 1000), (7,), (7,)],
+    "one vector": [(500_000,)],
+    "many": [(110, 110)] * 40,
+}
+STEPS = {  # name: (make, copies of the weights allowed)
+    "Lookbehind": (lambda b: Lookbehind(b, Ball(0.1), k=3), 3),
+    "Lookbehind-ASAM": (lambda b: Lookbehind(b, AdaptiveBall(0.1), k=3), 3),
+    "Lookbehind 2k": (lambda b: Lookbehind(b, Ball(0.1), k=3, reuse_gradients=False), 3),
+    "Lookbehind adaptive": (lambda b: Lookbehind(b, Ball(0.1), k=3, alpha="adaptive"), 4),
+    "Lookbehind-ASAM adaptive": (
+        lambda b: Lookbehind(b, AdaptiveBall(0.1), k=3, alpha="adaptive"),
+        4,
+    ),
+    "Multistep mean": (lambda b: MultistepSAM(b, AdaptiveBall(0.1), k=3, gradient="mean"), 3),
+    "ASAM": (lambda b: ASAM(b), 3),
+    "Lookahead": (lambda b: Lookahead(ASAM(b), k=3), 3),
+}
+MEMORY_BASES = {
+    "sgd": lambda params: torch.optim.SGD(params, lr=1e-3, momentum=0.9, weight_decay=1e-2),
+    "adamw": lambda params: torch.optim.AdamW(params, lr=1e-3),
+    "adamw foreach": lambda params: torch.optim.AdamW(params, lr=1e-3, foreach=True),
+}
+
+
+@pytest.mark.parametrize("base", MEMORY_BASES)
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("shapes", SHAPES)
+def test_a_step_holds_few_copies_of_the_weights_and_none_after_it(shapes, step, base):
+    torch.manual_seed(0)
+    params = [nn.Parameter(torch.randn(shape)) for shape in SHAPES[shapes]]
+    make, copies = STEPS[step]
+    made = MEMORY_BASES[base](params)
+    optimizer = make(made)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = sum(p.square().sum() for p in params)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    # What AdamW itself allocates for one large tensor goes beyond the one copy that ε had before.
+    beyond = max(0, live(made.step).peak - size(params))
+    found = live(lambda: optimizer.step(outside(closure)))
+    small = 2048  # norms and losses
+    assert found.peak <= copies * size(params) + state_size(made) + beyond + small
+    assert abs(found.kept) <= small
+
+
+def test_live_bytes_are_seen():
+    kept = []
+
+    def step():
+        one = torch.ones(1000)
+        outside(lambda: torch.ones(5000).sum())()
+        kept.append(one + 1)
+
+    found = live(step)
+    assert 8000 <= found.peak < 9000
+    assert 4000 <= found.kept < 4200

@@ -1,0 +1,419 @@
+"""Nothing is lost when a step fails, and wrong arguments are told by name."""
+
+import copy
+import math
+
+import pytest
+import torch
+from problems import (
+    METHODS,
+    copied_state,
+    identical,
+    make_base,
+    mlp,
+    one_thread,  # noqa: F401
+    same_state,
+)
+from torch import nn
+
+from lookbehind import ASAM, SAM, AdaptiveBall, Ball, Lookahead, Lookbehind, MultistepSAM
+
+NAN, INF = math.nan, math.inf
+EVALUATIONS = {
+    "SAM": 2,
+    "ASAM": 2,
+    "Multistep last": 4,
+    "Multistep mean": 4,
+    "Lookbehind": 4,
+    "Lookbehind-ASAM": 4,
+    "Lookbehind adaptive": 4,
+    "Lookbehind 2k": 6,
+    "Lookahead": 6,
+}
+EVENTS = {  # with k = 3
+    "SAM": 6,
+    "ASAM": 6,
+    "Multistep last": 10,
+    "Multistep mean": 10,
+    "Lookbehind": 12,
+    "Lookbehind-ASAM": 12,
+    "Lookbehind adaptive": 12,
+    "Lookbehind 2k": 12,
+    "Lookahead": 5,
+}
+
+
+class Mishap(Exception):
+    pass
+
+
+class Failing:
+    """A closure that goes wrong at evaluation `at` (from 0), once `armed`."""
+
+    def __init__(self, problem, kind, at):
+        self.problem, self.kind, self.at = problem, kind, at
+        self.closure = problem.closure()
+        self.armed, self.n = False, 0
+
+    def __call__(self):
+        loss = self.closure()
+        failing = self.armed and self.n == self.at
+        self.n += 1
+        return KINDS[self.kind][0](self.problem, loss) if failing else loss
+
+
+def raising(error):
+    def go_wrong(problem, loss):
+        raise error
+
+    return go_wrong
+
+
+def spoiled(value):
+    """A finite loss, but one value of one gradient isn't."""
+
+    def go_wrong(problem, loss):
+        problem.params[-1].grad.view(-1)[0] = value
+        return loss
+
+    return go_wrong
+
+
+def forgetful(problem, loss):
+    problem.model.zero_grad()
+    return loss
+
+
+# name: (what the closure then does, the error that leaves `step`, its message)
+KINDS = {
+    "exception": (raising(Mishap("mine")), Mishap, "mine"),
+    "interrupt": (raising(KeyboardInterrupt("mine")), KeyboardInterrupt, "mine"),
+    "nan loss": (lambda problem, loss: loss * NAN, FloatingPointError, "loss"),
+    "inf loss": (lambda problem, loss: loss * INF, FloatingPointError, "loss"),
+    "nan loss as a float": (lambda problem, loss: NAN, FloatingPointError, "loss"),
+    "nan in several": (lambda p, loss: torch.tensor([1.0, NAN]), FloatingPointError, "loss"),
+    "nan of shape (1,)": (lambda p, loss: torch.tensor([NAN]), FloatingPointError, "loss"),
+    "nan gradient": (spoiled(NAN), FloatingPointError, "gradient"),
+    "inf gradient": (spoiled(INF), FloatingPointError, "gradient"),
+    "no loss": (lambda problem, loss: None, TypeError, "closure must return the loss, got None"),
+    "no backward": (forgetful, ValueError, "closure must call backward"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_failing_evaluation_leaves_everything_as_it_was(method, kind):
+    """Each evaluation, on the first step (no state yet) and later; then training can go on."""
+    _, error, message = KINDS[kind]
+    for base in ("momentum wd", "adamw"):
+        for at in range(EVALUATIONS[method]):
+            for earlier in (0, 2):
+                problem = mlp()
+                closure = Failing(problem, kind, at)
+                optimizer = METHODS[method](make_base(base, problem.params))
+                for _ in range(earlier):
+                    optimizer.step(closure)
+                weights, state = problem.weights, copied_state(optimizer.base)
+                never_failed = copy.deepcopy((problem, optimizer))
+                storage = [p.data_ptr() for p in problem.params]
+                closure.armed, closure.n = True, 0
+                with pytest.raises(error, match=message) as caught:
+                    optimizer.step(closure)
+                assert identical(problem.weights, weights)
+                assert same_state(copied_state(optimizer.base), state)
+                assert [p.data_ptr() for p in problem.params] == storage
+                if error is FloatingPointError:
+                    assert_named(str(caught.value), method, at)
+                closure.armed = False
+                optimizer.step(closure)
+                other, other_optimizer = never_failed
+                other_optimizer.step(other.closure())
+                assert identical(problem.weights, other.weights)
+                assert same_values(optimizer.base, other_optimizer.base)
+
+
+def assert_named(message, method, at):
+    """The message says which evaluation of how many, and how far from φ."""
+    if method == "Lookahead":  # the inner SAM speaks
+        assert f"evaluation {at % 2 + 1} of 2" in message
+    else:
+        assert f"evaluation {at + 1} of {EVALUATIONS[method]}" in message
+        ascents = (at + 1) // 2 if method == "Lookbehind 2k" else at
+        assert f"after {ascents} ascent steps" in message
+
+
+def same_values(one, two):
+    states = [list(base.state_dict()["state"].values()) for base in (one, two)]
+    flat = [[v for values in state for v in values.values()] for state in states]
+    return all(
+        torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(*flat, strict=True)
+    )
+
+
+class Observer:
+    """Raises `error` at the `fails`-th event."""
+
+    def __init__(self, error):
+        self.error, self.n, self.fails = error, 0, None
+
+    def __call__(self, event):
+        self.n += 1
+        if self.n == self.fails:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [Mishap, KeyboardInterrupt])
+@pytest.mark.parametrize("method", METHODS)
+def test_an_observer_that_raises_leaves_everything_as_it_was(method, error):
+    for earlier in (0, 2):
+        problem, observer = mlp(), Observer(error)
+        optimizer = METHODS[method](make_base("momentum wd", problem.params), observers=[observer])
+        for _ in range(earlier):
+            optimizer.step(problem.closure())
+        weights, state = problem.weights, copied_state(optimizer.base)
+        storage = [p.data_ptr() for p in problem.params]
+        for fails in range(1, EVENTS[method] + 1):
+            observer.n, observer.fails = 0, fails
+            with pytest.raises(error):
+                optimizer.step(problem.closure())
+            assert identical(problem.weights, weights)
+            assert same_state(copied_state(optimizer.base), state)
+            assert [p.data_ptr() for p in problem.params] == storage
+        observer.n, observer.fails = 0, None
+        optimizer.step(problem.closure())
+        assert observer.n == EVENTS[method]
+
+
+class Interrupted(torch.optim.SGD):
+    """Raises after it has moved the weights for the `fails`-th time."""
+
+    fails = n = 0
+
+    def step(self, closure=None):
+        super().step(closure)
+        self.n += 1
+        if self.n == self.fails:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_interrupt_in_the_base_leaves_everything_as_it_was(method):
+    for earlier in (0, 2):
+        for fails in range(1, 4 if method.startswith("Look") else 2):
+            problem = mlp()
+            base = Interrupted(problem.params, lr=0.1, momentum=0.9)
+            optimizer = METHODS[method](base)
+            for _ in range(earlier):
+                optimizer.step(problem.closure())
+            weights, state = problem.weights, copied_state(base)
+            storage = [p.data_ptr() for p in problem.params]
+            base.n, base.fails = 0, fails
+            with pytest.raises(KeyboardInterrupt):
+                optimizer.step(problem.closure())
+            assert identical(problem.weights, weights)
+            assert same_state(copied_state(base), state)
+            assert [p.data_ptr() for p in problem.params] == storage
+
+
+@pytest.mark.parametrize("at", [0, 1])
+@pytest.mark.parametrize(("value", "what"), [(NAN, "nan loss"), (NAN, "nan gradient")])
+def test_lookahead_over_a_plain_optimizer_loses_nothing(at, value, what):
+    problem = mlp()
+    optimizer = Lookahead(make_base("momentum", problem.params), k=2)
+    closure = Failing(problem, what, at)
+    optimizer.step(closure)
+    weights, state = problem.weights, copied_state(optimizer.base)
+    closure.armed, closure.n = True, 0
+    with pytest.raises(FloatingPointError, match=f"evaluation {at + 1} of 2"):
+        optimizer.step(closure)
+    assert identical(problem.weights, weights)
+    assert same_state(copied_state(optimizer.base), state)
+
+
+def test_an_error_inside_lookahead_does_not_leave_the_inner_step_unguarded():
+    """The inner step relies on Lookahead's copy of the state only while Lookahead is at work."""
+    problem = mlp()
+    optimizer = Lookahead(SAM(make_base("momentum", problem.params)), k=2)
+    optimizer.step(problem.closure())
+    for failing in (optimizer, optimizer.inner):
+        state = copied_state(optimizer.base)
+        closure = Failing(problem, "nan gradient", 1)
+        closure.armed = True
+        with pytest.raises(FloatingPointError):
+            failing.step(closure)
+        assert same_state(copied_state(optimizer.base), state)
+
+
+# --- wrong arguments ----------------------------------------------------------------------------
+
+
+def base():
+    return torch.optim.SGD([nn.Parameter(torch.ones(3, 2))], lr=0.1)
+
+
+def stepped(optimizer, closure):
+    optimizer.step(closure)
+
+
+def empty():
+    emptied = base()
+    emptied.param_groups[0]["params"] = []
+    return emptied
+
+
+WRONG = {
+    # k
+    "k=0": (lambda: Lookbehind(base(), Ball(), k=0), ValueError, "k must be ≥ 1, got 0"),
+    "k=-2": (lambda: MultistepSAM(base(), Ball(), k=-2), ValueError, "k must be ≥ 1, got -2"),
+    "k=2.0": (
+        lambda: Lookbehind(base(), Ball(), k=2.0),
+        TypeError,
+        "k must be an int ≥ 1, got 2.0",
+    ),
+    "k=True": (lambda: Lookahead(base(), k=True), TypeError, "k must be an int ≥ 1, got True"),
+    "k='5'": (
+        lambda: Lookbehind(base(), Ball(), k="5"),
+        TypeError,
+        "k must be an int ≥ 1, got '5'",
+    ),
+    "k set": (lambda: setattr(SAM(base()), "k", 0), ValueError, "k must be ≥ 1, got 0"),
+    # alpha
+    **{
+        f"alpha={alpha!r}": (
+            lambda alpha=alpha: Lookbehind(base(), Ball(), alpha=alpha),
+            error,
+            r'alpha must be a finite number in \[0, 1\], or one per member, or "adaptive", or a '
+            rf"callable.*; got {found}",
+        )
+        for alpha, error, found in [
+            (-0.1, ValueError, "-0.1"),
+            (1.1, ValueError, "1.1"),
+            (NAN, ValueError, "nan"),
+            ("adaptiv", ValueError, "'adaptiv'"),
+            (None, TypeError, "None"),
+            (True, TypeError, "True"),
+            (torch.tensor([0.5, 2.0, 0.5]), ValueError, "tensor"),
+            (torch.tensor([0.5, NAN, 0.5]), ValueError, "tensor"),
+            (torch.ones(3, 1), ValueError, r"a torch.float32 tensor of shape \(3, 1\)"),
+            (torch.ones(3, dtype=torch.int64), ValueError, "a torch.int64 tensor"),
+        ]
+    },
+    "alpha of 4 members": (
+        lambda: Lookbehind(base(), Ball(), alpha=torch.full((4,), 0.5)),
+        ValueError,
+        r"alpha has shape \(4,\).*leading dimension 4; got one of shape \(3, 2\)",
+    ),
+    "alpha of Lookahead": (
+        lambda: Lookahead(base(), alpha="adaptive"),
+        ValueError,
+        r"alpha must be a finite number in \[0, 1\].*got 'adaptive'",
+    ),
+    "alpha set": (
+        lambda: setattr(Lookbehind(base(), Ball()), "alpha", 2),
+        ValueError,
+        "alpha must.*got 2",
+    ),
+    # rho and eta
+    **{
+        f"rho={rho!r} of {make.__name__}": (
+            lambda rho=rho, make=make: make(rho),
+            error,
+            f"rho must be a finite number ≥ 0.*; got {found}",
+        )
+        for make in (Ball, AdaptiveBall)
+        for rho, error, found in [
+            (-0.1, ValueError, "-0.1"),
+            (NAN, ValueError, "nan"),
+            (INF, ValueError, "inf"),
+            (None, TypeError, "None"),
+            (True, TypeError, "True"),
+            ("0.1", ValueError, "'0.1'"),
+            (torch.tensor([0.1, -0.1]), ValueError, "tensor"),
+            (torch.tensor(INF), ValueError, "inf"),
+            (torch.ones(2, 2), ValueError, r"a torch.float32 tensor of shape \(2, 2\)"),
+            (torch.ones(0), ValueError, r"a torch.float32 tensor of shape \(0,\)"),
+        ]
+    },
+    "rho of SAM": (lambda: SAM(base(), -1), ValueError, "rho must.*got -1"),
+    "rho of ASAM": (lambda: ASAM(base(), NAN), ValueError, "rho must.*got nan"),
+    "rho of 4 members": (
+        lambda: SAM(base(), torch.ones(4)),
+        ValueError,
+        r"rho has shape \(4,\).*leading dimension 4; got one of shape \(3, 2\)",
+    ),
+    "eta=-1": (
+        lambda: AdaptiveBall(0.1, -1),
+        ValueError,
+        "eta must be a finite number ≥ 0; got -1",
+    ),
+    "eta=nan": (lambda: ASAM(base(), 0.1, NAN), ValueError, "eta must.*got nan"),
+    "eta=None": (lambda: AdaptiveBall(0.1, None), TypeError, "eta must.*got None"),
+    "eta of members": (lambda: AdaptiveBall(0.1, torch.ones(3)), TypeError, "eta must be.*tensor"),
+    # the optimizers inside
+    "base a list": (
+        lambda: SAM([torch.ones(2)]),
+        TypeError,
+        r"base must be a torch.optim.Optimizer, got \[tensor",
+    ),
+    "base a SAM": (
+        lambda: Lookbehind(SAM(base()), Ball()),
+        TypeError,
+        "base must be a torch.optim",
+    ),
+    "inner a list": (lambda: Lookahead([]), TypeError, r"inner must be an optimizer.*got \[\]"),
+    "no parameters": (lambda: SAM(empty()), ValueError, "base must hold parameters, got an empty"),
+    "ball a number": (lambda: Lookbehind(base(), 0.1), TypeError, "ball must be a Ball.*got 0.1"),
+    "gradient": (
+        lambda: MultistepSAM(base(), Ball(), k=2, gradient="first"),
+        ValueError,
+        'gradient must be "last" or "mean", got \'first\'',
+    ),
+    # the closure
+    "no closure": (lambda: stepped(SAM(base()), None), TypeError, "closure must be.*got None"),
+    "closure a number": (lambda: stepped(SAM(base()), 3), TypeError, "closure must be.*got 3"),
+    "closures of None": (lambda: stepped(SAM(base()), [None]), TypeError, "closure must be a func"),
+    "too few closures": (
+        lambda: stepped(Lookbehind(base(), Ball(), k=3), [lambda: 1.0] * 2),
+        ValueError,
+        "closure must be one, or a sequence of k = 3; got 2",
+    ),
+    "too many closures": (
+        lambda: stepped(Lookahead(base(), k=1), [lambda: 1.0] * 2),
+        ValueError,
+        "closure must be one, or a sequence of k = 1; got 2",
+    ),
+    "no loss": (lambda: stepped(SAM(base()), lambda: None), TypeError, "return the loss, got None"),
+    "no loss in Lookahead": (
+        lambda: stepped(Lookahead(base()), lambda: None),
+        TypeError,
+        "return the loss, got None",
+    ),
+    "no backward": (lambda: stepped(SAM(base()), lambda: 1.0), ValueError, "must call backward"),
+    "no backward in Lookahead": (
+        lambda: stepped(Lookahead(base()), lambda: 1.0),
+        ValueError,
+        "must call backward",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_argument_is_named_with_its_value_and_what_is_allowed(case):
+    make, error, message = WRONG[case]
+    with pytest.raises(error, match=message) as caught:
+        make()
+    assert type(caught.value) is error
+
+
+def test_a_refused_change_changes_nothing():
+    optimizer = Lookbehind(base(), Ball(0.1), k=3, alpha=0.4)
+    for name, value in {"k": 0, "alpha": 2, "ball": 0.1}.items():
+        with pytest.raises((ValueError, TypeError), match=name):
+            setattr(optimizer, name, value)
+    assert (optimizer.k, optimizer.alpha, optimizer.ball) == (3, 0.4, Ball(0.1))
+
+
+def test_the_bounds_themselves_are_allowed():
+    Lookbehind(base(), Ball(0), k=1, alpha=0)
+    Lookbehind(base(), AdaptiveBall(0.0, 0), k=1, alpha=1)
+    Lookbehind(base(), Ball(torch.tensor(0.1)), alpha=torch.tensor([0.0, 0.5, 1.0]))

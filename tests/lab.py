@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from socket import socket
@@ -43,6 +44,7 @@ ERRORS = (
     ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr'],"
     ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']"
 )
+KERNEL_TROUBLE = re.compile(r'"msg_type": ?"error"|"name": ?"stderr"')
 IDLE = """document.querySelector(".jp-Notebook-ExecutionIndicator[data-status='idle']")"""
 PROMPTS = "[...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')]"
 ALL_RAN = PROMPTS + r".every(prompt => /\d/.test(prompt.textContent))"
@@ -163,6 +165,20 @@ def jupyterlab(notebooks: Path) -> Iterator[str]:
             stop(process)
 
 
+def note_trouble(page: Page) -> Callable[[str | bytes], None]:
+    """Collect the kernel's errors that no cell shows: those of a widget's callback.
+
+    "No such comm" is JupyterLab's own: it asks a fresh kernel for the widgets of the last one.
+    """
+
+    def note(frame: str | bytes) -> None:
+        text = frame if isinstance(frame, str) else frame.decode("utf-8", "replace")
+        if KERNEL_TROUBLE.search(text) and "No such comm" not in text:
+            page.problems.append(text)
+
+    return note
+
+
 @contextmanager
 def browser_page() -> Iterator[Page]:
     """A blank page in a headless Chromium; its scripts' errors collect in `page.problems`."""
@@ -171,6 +187,7 @@ def browser_page() -> Iterator[Page]:
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.problems = []
         page.on("pageerror", lambda error: page.problems.append(str(error)))
+        page.on("websocket", lambda socket: socket.on("framereceived", note_trouble(page)))
         yield page
         browser.close()
 

@@ -33,8 +33,8 @@ notebooks: $(READY) ## run and clean every notebook; NOTEBOOKS="notebooks/a.ipyn
 	$(VENV)/bin/python tests/refresh_notebooks.py $(NOTEBOOKS)
 
 bench: $(READY) ## run the benchmarks, one after the other
-	@set -e; for bench in tests/benchmarks/bench_*.py; do \
-	    printf '\n== %s\n' "$$bench"; $(VENV)/bin/python "$$bench"; done
+	@status=0; for bench in tests/benchmarks/bench_*.py; do \
+	    printf '\n== %s\n' "$$bench"; $(VENV)/bin/python "$$bench" || status=1; done; exit $$status
 
 clean: ## remove caches and build leftovers; keeps .venv
 	rm -rf build dist *.egg-info binder/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -50,7 +50,8 @@ PROMPTS = "[...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPro
 ALL_RAN = PROMPTS + r".every(prompt => /\d/.test(prompt.textContent))"
 ANY_STARTED = PROMPTS + r".some(prompt => /[*\d]/.test(prompt.textContent))"
 BLANK_CANVASES = """() => [...document.querySelectorAll('.jp-OutputArea canvas')].filter(canvas => {
-    if (!canvas.width || !canvas.height || !canvas.checkVisibility()) return false;
+    const drawn = canvas.width && canvas.height && canvas.checkVisibility();
+    if (!drawn || !canvas.getContext('2d')) return false; // WebGL keeps no pixels to read
     const copy = document.createElement('canvas');
     [copy.width, copy.height] = [canvas.width, canvas.height];
     const pen = copy.getContext('2d');

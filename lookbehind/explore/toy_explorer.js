@@ -187,6 +187,7 @@ function axes(pad, view, title, ink, yTicks) {
 
 function element(tag, parent, properties = {}) {
   const made = Object.assign(document.createElement(tag), properties);
+  made.dataset.lmSuppressShortcuts = "true";  // else JupyterLab takes the arrow keys for itself
   parent.append(made);
   return made;
 }

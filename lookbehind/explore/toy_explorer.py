@@ -282,6 +282,7 @@ def surface3d(explorer: ToyExplorer) -> go.FigureWidget:
     for method, color in METHOD_COLORS.items():
         style = {"mode": "lines+markers", "marker_size": 2, "line_width": 5}
         figure.add_scatter3d(name=method, line_color=color, marker_color=color, **style)
+    figure._config = {"displaylogo": False, "modeBarButtonsToRemove": ["sendChartToCloud"]}
     titles = {"xaxis_title": "x", "yaxis_title": "y", "zaxis_title": "∛L"}
     figure.update_layout(
         scene=titles | {"aspectmode": "manual", "aspectratio": {"x": 1.2, "y": 1, "z": 0.6}},

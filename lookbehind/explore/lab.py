@@ -23,6 +23,7 @@ from lookbehind.train import History, Record, fit
 
 SECONDS_BETWEEN_UPDATES = 0.25
 GRADIENTS_BETWEEN_RECORDS = 60
+LEARNING_RATES = (0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 GREY = "#808080"  # readable on white and on JupyterLab's dark background
 GRID = "rgba(128, 128, 128, 0.25)"
@@ -42,7 +43,7 @@ class Settings:
         alpha = self.alpha if isinstance(self.alpha, str) else f"{self.alpha:g}"
         values = {"k": self.k, "rho": f"{self.rho:g}", "alpha": alpha}
         used = [f"{SYMBOLS[name]} {values[name]}" for name in USES[self.method]]
-        return f"{self.method}: " + ", ".join([*used, f"lr {self.lr:.3g}"])
+        return f"{self.method}: " + ", ".join([*used, f"lr {self.lr:g}"])
 
 
 SYMBOLS = {"k": "k", "rho": "ρ", "alpha": "α"}
@@ -133,7 +134,7 @@ class TrainingLab(widgets.VBox):
         return self._status.value
 
     def put(self, settings: Settings) -> None:
-        """Set every control."""
+        """Set every control; `lr` is one of those that the slider offers."""
         adaptive = isinstance(settings.alpha, str)
         self.method.value, self.k.value, self.rho.value = settings.method, settings.k, settings.rho
         self.adaptive.value, self.lr.value = adaptive, settings.lr
@@ -186,9 +187,8 @@ class TrainingLab(widgets.VBox):
         self.rho = widgets.FloatSlider(min=0, max=1, step=0.01, description="ρ")
         self.alpha = widgets.FloatSlider(min=0, max=1, step=0.05, description="α")
         self.adaptive = widgets.Checkbox(description="adaptive α")
-        self.lr = widgets.FloatLogSlider(
-            min=-3, max=0, step=0.05, description="lr", readout_format=".3f"
-        )
+        rates = sorted({*LEARNING_RATES, self._first.lr})
+        self.lr = widgets.SelectionSlider(options=rates, description="lr")
         self.gradients = widgets.IntSlider(
             value=gradients, min=600, max=30_000, step=600, description="gradients"
         )
@@ -281,6 +281,7 @@ class _Watch:
         if wanted != self.settings:
             tune(self.optimizer, wanted)
             self.settings, self.moved = wanted, " (moved)"
+            self.lab._say(f"Training: {wanted}")
         if time.monotonic() >= self.due:
             self.show(records)
             self.lab.progress.value = gradients
@@ -298,10 +299,11 @@ class _Watch:
 
 
 def _empty_figure() -> Any:
-    figure = go.FigureWidget(make_subplots(rows=1, cols=2, horizontal_spacing=0.1))
+    figure = go.FigureWidget(make_subplots(rows=1, cols=2, horizontal_spacing=0.12))
     clear = "rgba(0, 0, 0, 0)"
     figure.update_layout(
         height=400,
+        width=900,
         margin={"l": 60, "r": 20, "t": 20, "b": 50},
         paper_bgcolor=clear,
         plot_bgcolor=clear,
@@ -311,5 +313,5 @@ def _empty_figure() -> Any:
     figure.update_xaxes(title="gradients taken", gridcolor=GRID, zeroline=False)
     figure.update_yaxes(gridcolor=GRID, zeroline=False)
     figure.update_yaxes(title="test accuracy", range=[0, 1], col=1)
-    figure.update_yaxes(title="training loss (nats, given labels)", rangemode="tozero", col=2)
+    figure.update_yaxes(title="training loss (nats)", rangemode="tozero", col=2)
     return figure

@@ -83,7 +83,10 @@ def one_step(
     if len(run.fast[t]) > 1:
         _arrow(ax, slow, end, "interpolation", linewidth=3)
     ax.plot(*slow, "o", color="black", markeredgecolor="white")
-    ax.legend(handles=_key(lr is not None, len(run.fast[t]) > 1), fontsize="small")
+    key = _key(lr is not None, len(run.fast[t]) > 1)
+    ax.legend(
+        handles=key, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2
+    )
     return ax
 
 

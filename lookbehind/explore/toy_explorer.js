@@ -287,12 +287,19 @@ class Explorer {
     this.status = element("span", row);
     this.refresh = () => {
       for (const s of this.sliders) s.update();
+      ["k", "rho", "alpha"].forEach((axis, i) => (this.sliders[i].input.disabled = !this.moves(axis)));
+      box.disabled = !this.moves("adaptive");
       loss.value = this.get("loss");
       box.checked = this.get("adaptive");
       this.lesson.textContent = this.get("scene").lesson;
       for (const b of this.boxes.querySelectorAll("input")) b.checked = this.get("methods").includes(b.value);
     };
   }
+
+  shown() { return [...new Set([...this.get("methods"), ...(this.show("lens") ? [this.get("lens")] : [])])]; }
+
+  // Whether a slider changes any of the methods shown: SGD has no ρ, SAM no k.
+  moves(axis) { return this.shown().some((method) => this.get("scene").axes[method].includes(axis)); }
 
   checkbox(method, color) {
     const box = element("label", this.boxes), input = element("input", box, { type: "checkbox", value: method });
@@ -427,8 +434,7 @@ class Explorer {
       Object.assign(this, { ink: style.color, paper: style.backgroundColor, backdrop: null, lensKey: null });
     }
     this.refresh();
-    const wanted = [...this.get("methods"), ...(this.lens ? [this.get("lens")] : [])];
-    const missing = wanted.filter((method) => !this.fresh(this.find(method)));
+    const missing = this.shown().filter((method) => !this.fresh(this.find(method)));
     this.status.textContent = this.get("error") || (missing.length ? `computing ${missing.join(", ")} …` : "");
     this.paths = this.get("methods").map((method) => [method, this.find(method)]).filter(([, found]) => found)
       .map(([method, found]) => ({ method, found, rows: pathOf(found, this.get("steps")), color: this.get("scene").colors[method] }));

@@ -282,14 +282,19 @@ def surface3d(explorer: ToyExplorer) -> go.FigureWidget:
     for method, color in METHOD_COLORS.items():
         style = {"mode": "lines+markers", "marker_size": 2, "line_width": 5}
         figure.add_scatter3d(name=method, line_color=color, marker_color=color, **style)
-    figure._config = {"displaylogo": False, "modeBarButtonsToRemove": ["sendChartToCloud"]}
+    figure._config = {
+        "displaylogo": False,
+        "modeBarButtonsToRemove": ["sendChartToCloud"],
+        "scrollZoom": False,  # the wheel scrolls the notebook
+    }
     titles = {"xaxis_title": "x", "yaxis_title": "y", "zaxis_title": "∛L"}
     figure.update_layout(
         scene=titles | {"aspectmode": "manual", "aspectratio": {"x": 1.2, "y": 1, "z": 0.6}},
         height=460,
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
         legend={"x": 0, "y": 1},
-        template="plotly_white",
+        paper_bgcolor="rgba(0, 0, 0, 0)",  # the theme's own, and a grey that both themes can read
+        font_color="#888888",
         uirevision="turned",  # a turned surface stays turned
     )
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 NORM_FLOOR = 1e-16
 # What is made for all parameters at once is made in batches: of a quarter of all values (so that
 # it takes little memory), but not of fewer values than this (so that it takes few operations).
-SMALLEST_BATCH = 2**16
+SMALLEST_BATCH = 2**12
 
 Lists = tuple[list[Tensor], list[Tensor], list[bool]]
 

@@ -442,7 +442,6 @@ class Lookbehind(_Climber):
                 if i == 1 and isinstance(self.alpha, str | Callable):
                     first = _clones(fast)
             torch._foreach_copy_(params, fast)
-            del fast
             self._notify("slow", 1, alpha=self._interpolate(params, slow, first))
         return self._evaluations[0].loss
 

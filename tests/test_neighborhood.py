@@ -166,6 +166,14 @@ def test_batches_are_views_that_cover_everything_once(shape, members):
         assert (g == (2 if flag else 3)).all()
 
 
+def test_no_batch_cuts_through_members():
+    """However many: more members than values of each."""
+    params = [torch.zeros(5000, 60), torch.zeros(5000)]
+    found = list(batches(params, params, [True, True], 5000))
+    assert len(found) >= 4
+    assert {w.shape[0] for weights, _, _ in found for w in weights} == {5000}
+
+
 def test_few_values_are_one_batch():
     params = [torch.zeros(10), torch.zeros(20)]
     assert list(batches(params, params, [True, False])) == [(params, params, [True, False])]

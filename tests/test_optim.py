@@ -719,9 +719,13 @@ def test_one_loss_for_all_members_is_allowed_and_another_shape_is_not():
 
 
 def test_rolled_back_tells_nothing_without_members():
-    problem = mlp()
-    optimizer = SAM(make_base("sgd", problem.params))
-    optimizer.step(problem.closure())
+    w = nn.Parameter(torch.ones(3, 2))
+    optimizer = SAM(torch.optim.SGD([w], lr=0.1), torch.full((3,), 0.1))
+    closure = member_closure([w], lambda w: w.square().sum(1))
+    optimizer.step(closure)
+    assert optimizer.rolled_back.tolist() == [False] * 3
+    optimizer.ball = Ball(0.1)
+    optimizer.step(closure)
     assert optimizer.rolled_back is None
 
 

@@ -6,6 +6,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 CLOSURE = "the closure"
+NUMBER = 16  # bytes: a loss, a norm or a step count isn't memory worth counting
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ def live(step):
     events = profiler.profiler.kineto_results.events()
     closures = [(e.start_ns(), e.end_ns()) for e in events if e.name() == CLOSURE]
     memory = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    memory = [(at, change) for at, change in memory if abs(change) > NUMBER]
     now = peak = 0
     for at, change in memory:
         if not any(start <= at <= end for start, end in closures):
@@ -46,4 +48,4 @@ def size(tensors):
 def state_size(base):
     """Bytes of a base optimizer's state."""
     values = [v for state in base.state.values() for v in state.values()]
-    return size([v for v in values if isinstance(v, torch.Tensor)])
+    return size([v for v in values if isinstance(v, torch.Tensor) and v.ndim])

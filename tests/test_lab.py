@@ -38,6 +38,11 @@ def small_net() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
 
 
+def curves(lab: TrainingLab) -> tuple[Any, ...]:
+    """Test accuracy and training loss of each run; the figure's first two traces show nothing."""
+    return lab.figure.data[2:]
+
+
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
@@ -65,7 +70,7 @@ def test_every_method_trains_and_draws_its_curves(lab: TrainingLab, method: str)
     lab.train()
     lab.wait()
     assert lab.message.count("Done after 60") == 1
-    accuracy, loss = lab.figure.data
+    accuracy, loss = curves(lab)
     assert accuracy.line.color == METHOD_COLORS[method]
     assert accuracy.name == str(lab.settings)
     assert accuracy.name.startswith(f"{method}: ")
@@ -110,7 +115,7 @@ def test_moving_the_sliders_changes_the_run_under_way_at_the_next_step(
     assert set(seen[:5]) == {(2, 0.2, 0.5, 0.03)}
     assert set(seen[moved + 2 : adapted]) == {(4, 0.07, 0.25, 0.01)}
     assert seen[-1] == (4, 0.07, "adaptive", 0.01)
-    assert lab.figure.data[0].name == "Lookbehind-SAM: k 4, ρ 0.07, α adaptive, lr 0.01 (moved)"
+    assert curves(lab)[0].name == "Lookbehind-SAM: k 4, ρ 0.07, α adaptive, lr 0.01 (moved)"
 
 
 @methods
@@ -155,7 +160,7 @@ def test_stop_keeps_the_curve_and_frees_the_controls(lab: TrainingLab) -> None:
     lab.wait()
     assert "Stopped after" in lab.message
     assert lab.history.stopped
-    assert len(lab.figure.data[0].y) >= 1
+    assert len(curves(lab)[0].y) >= 1
     assert lab.stop_button.disabled
     assert not lab.train_button.disabled
 
@@ -167,7 +172,7 @@ def test_reset_stops_clears_the_curves_and_puts_the_sliders_back(lab: TrainingLa
     lab.train()
     lab.reset_button.click()
     assert not lab.running
-    assert lab.figure.data == ()
+    assert curves(lab) == ()
     assert lab.settings == opened
     assert not lab.train_button.disabled
     assert "press Train" in lab.message
@@ -185,17 +190,25 @@ def test_runs_are_overlaid_in_one_colour_a_method_and_told_apart_by_dashes(
         lab.rho.value = rho
         lab.train()
         lab.wait()
-    lines = [trace.line for trace in lab.figure.data[::2]]
+    lines = [trace.line for trace in curves(lab)[::2]]
     assert [line.dash for line in lines] == ["solid", "dash"]
     assert len({line.color for line in lines}) == 1
-    assert len({trace.name for trace in lab.figure.data[::2]}) == 2
+    assert len({trace.name for trace in curves(lab)[::2]}) == 2
+
+
+def test_the_axis_holds_the_longest_run(lab: TrainingLab) -> None:
+    for budget in (1200, 600):
+        lab.gradients.value = budget
+        lab.train()
+        lab.wait()
+    assert lab.figure.layout.xaxis.range == lab.figure.layout.xaxis2.range == (0, 1200)
 
 
 def test_a_second_press_of_train_starts_no_second_run(lab: TrainingLab) -> None:
     lab.gradients.value = 30_000
     lab.train()
     lab.train()
-    assert len(lab.figure.data) == 2
+    assert len(curves(lab)) == 2
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,7 @@ class TrainingLab(widgets.VBox):
         self.history = History()
         self._build_controls(gradients)
         self.figure = _empty_figure()
+        self.figure.update_xaxes(range=[0, gradients])
         buttons = [self.train_button, self.stop_button, self.reset_button]
         left = [self.method, self.k, self.rho, self.alpha, self.adaptive]
         right = [self.lr, self.gradients, widgets.HBox(buttons), self.progress]
@@ -176,7 +177,7 @@ class TrainingLab(widgets.VBox):
         self.stop()
         self.wait()
         self._curves.clear()
-        self.figure.data = []
+        self.figure.data = self.figure.data[:2]
         self.progress.value = 0
         self._say("Move the sliders, then press Train.")
         self.put(self._first)
@@ -232,6 +233,8 @@ class TrainingLab(widgets.VBox):
         color = METHOD_COLORS[settings.method]
         earlier = [1 for accuracy, _ in self._curves if accuracy.line.color == color]
         line = {"color": color, "width": 2.5, "dash": DASHES[len(earlier) % len(DASHES)]}
+        earlier_end = self.figure.layout.xaxis.range[1] if self._curves else 0
+        self.figure.update_xaxes(range=[0, max(self.gradients.value, earlier_end)])
         for column in (1, 2):
             self.figure.add_scatter(
                 x=[], y=[], name=str(settings), line=line, mode="lines", row=1, col=column,
@@ -310,6 +313,8 @@ def _empty_figure() -> Any:
         font={"color": GREY, "size": 13},
         legend={"x": 0, "y": -0.2, "yanchor": "top"},
     )
+    for column in (1, 2):  # plotly draws no axes where there is no trace: one that shows nothing
+        figure.add_scatter(x=[0], y=[0], mode="lines", showlegend=False, row=1, col=column)
     figure.update_xaxes(title="gradients taken", gridcolor=GRID, zeroline=False)
     figure.update_yaxes(gridcolor=GRID, zeroline=False)
     figure.update_yaxes(title="test accuracy", range=[0, 1], col=1)

@@ -178,9 +178,9 @@ def test_reset_stops_clears_the_curves_and_puts_the_sliders_back(lab: TrainingLa
     assert "press Train" in lab.message
 
 
-def test_the_slider_offers_the_learning_rate_that_the_lab_opens_with(dataset: Dataset) -> None:
-    lab = TrainingLab(small_net, dataset, settings=Settings(lr=0.042))
-    assert lab.settings.lr == 0.042
+def test_the_sliders_offer_what_the_lab_opens_with(dataset: Dataset) -> None:
+    lab = TrainingLab(small_net, dataset, settings=Settings(rho=0.123, lr=0.042))
+    assert (lab.settings.rho, lab.settings.lr) == (0.123, 0.042)
 
 
 def test_runs_are_overlaid_in_one_colour_a_method_and_told_apart_by_dashes(

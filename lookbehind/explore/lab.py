@@ -23,6 +23,7 @@ from lookbehind.train import History, Record, fit
 
 SECONDS_BETWEEN_UPDATES = 0.25
 GRADIENTS_BETWEEN_RECORDS = 60
+RADII = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.7, 1.0)
 LEARNING_RATES = (0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 GREY = "#808080"  # readable on white and on JupyterLab's dark background
@@ -135,7 +136,7 @@ class TrainingLab(widgets.VBox):
         return self._status.value
 
     def put(self, settings: Settings) -> None:
-        """Set every control; `lr` is one of those that the slider offers."""
+        """Set every control; `rho` and `lr` are of those that the sliders offer."""
         adaptive = isinstance(settings.alpha, str)
         self.method.value, self.k.value, self.rho.value = settings.method, settings.k, settings.rho
         self.adaptive.value, self.lr.value = adaptive, settings.lr
@@ -185,11 +186,11 @@ class TrainingLab(widgets.VBox):
     def _build_controls(self, gradients: int) -> None:
         self.method = widgets.Dropdown(options=list(USES), description="method")
         self.k = widgets.IntSlider(min=1, max=10, description="k")
-        self.rho = widgets.FloatSlider(min=0, max=1, step=0.01, description="ρ")
+        radii, rates = {*RADII, self._first.rho}, {*LEARNING_RATES, self._first.lr}
+        self.rho = widgets.SelectionSlider(options=sorted(radii), description="ρ")
         self.alpha = widgets.FloatSlider(min=0, max=1, step=0.05, description="α")
         self.adaptive = widgets.Checkbox(description="adaptive α")
-        rates = sorted({*LEARNING_RATES, self._first.lr})
-        self.lr = widgets.SelectionSlider(options=rates, description="lr")
+        self.lr = widgets.SelectionSlider(options=sorted(rates), description="lr")
         self.gradients = widgets.IntSlider(
             value=gradients, min=600, max=30_000, step=600, description="gradients"
         )

@@ -135,8 +135,8 @@ LOSSES = {
             start=(2.0, 1.0),
             minima=((0.0, 0.0),),
             window=(-1.6, 2.6, -1.5, 1.5),
-            lesson="Minibatch noise: k descents on one minibatch repeat its error k times, and the "
-            "interpolation averages it away again.",
+            lesson="Minibatch noise: k descents on one minibatch repeat its error k times, and α "
+            "scales the sum down again.",
             lr=0.05,
             noise=1.0,
         ),

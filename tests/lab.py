@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from socket import socket
 
-from playwright.sync_api import ElementHandle, Page, TimeoutError, sync_playwright
+import nbformat
+from playwright.sync_api import ElementHandle, Page, sync_playwright
 
 BROWSERS = (
     "chromium",
@@ -48,7 +49,7 @@ KERNEL_TROUBLE = re.compile(r'"msg_type": ?"error"|"name": ?"stderr"')
 IDLE = """document.querySelector(".jp-Notebook-ExecutionIndicator[data-status='idle']")"""
 PROMPTS = "[...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')]"
 ALL_RAN = PROMPTS + r".every(prompt => /\d/.test(prompt.textContent))"
-ANY_STARTED = PROMPTS + r".some(prompt => /[*\d]/.test(prompt.textContent))"
+CONNECTED = r"/\| Idle/.test(document.querySelector('#jp-main-statusbar')?.textContent)"
 BLANK_CANVASES = """() => [...document.querySelectorAll('.jp-OutputArea canvas')].filter(canvas => {
     const drawn = canvas.width && canvas.height && canvas.checkVisibility();
     if (!drawn || !canvas.getContext('2d')) return false; // WebGL keeps no pixels to read
@@ -146,15 +147,28 @@ def stop_group(process: subprocess.Popen) -> None:
         process.wait()
 
 
+def copy_without_outputs(notebooks: Path, to: Path) -> Path:
+    """A copy to run in: what a cell shows there it showed now, and the saved files stay."""
+    shutil.copytree(notebooks, to, ignore=shutil.ignore_patterns(".*"))
+    for path in to.glob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None
+        nbformat.write(notebook, path)
+    return to
+
+
 @contextmanager
 def jupyterlab(notebooks: Path) -> Iterator[str]:
-    """Serve a folder in JupyterLab with fresh settings; yields its address (no token needed)."""
+    """Serve a copy of a folder in JupyterLab with fresh settings; yields its address (no token)."""
     port = free_port()
     with tempfile.TemporaryDirectory() as scratch:
+        folder = copy_without_outputs(notebooks, Path(scratch, "notebooks"))
         log = Path(scratch, "log")
         command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
         command += ["--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0"]
-        command += ["--IdentityProvider.token=", f"--ServerApp.root_dir={notebooks.resolve()}"]
+        command += ["--IdentityProvider.token=", f"--ServerApp.root_dir={folder.resolve()}"]
         with log.open("w") as output:
             process = subprocess.Popen(
                 command, env=fresh_environment(Path(scratch)), stdout=output, stderr=output
@@ -195,31 +209,19 @@ def browser_page() -> Iterator[Page]:
 
 def run_notebook(page: Page, address: str, name: str, seconds: float = 180) -> None:
     """Open a notebook, run all its cells, wait until the kernel is idle, show every output once."""
-    page.goto(f"{address}/lab/tree/{name}?reset", wait_until="domcontentloaded")
-    page.wait_for_selector(
-        ".jp-Notebook-ExecutionIndicator[data-status='idle']", state="attached", timeout=90_000
-    )
-    choose(page, "Edit", "Clear Outputs of All Cells")
-    run_all(page)
+    workspace = f"{Path(name).stem}-{time.monotonic_ns()}"  # a new one: nothing to restore
+    page.goto(f"{address}/lab/workspaces/{workspace}/tree/{name}", wait_until="domcontentloaded")
+    # Before the kernel is there, JupyterLab answers "Run All Cells" with a dialog, or not at all.
+    page.wait_for_function(f"() => {CONNECTED}", timeout=90_000)
+    page.wait_for_selector(".jp-CodeCell")
+    choose(page, "Run", "Run All Cells")
     wait_until_idle(page, seconds)
     walk(page)
 
 
-def run_all(page: Page) -> None:
-    """Run all cells; again where the request came before the kernel did, and was lost."""
-    for _ in range(20):
-        choose(page, "Run", "Run All Cells")
-        try:
-            page.wait_for_function(f"() => {ANY_STARTED}", timeout=3000)
-            return
-        except TimeoutError:
-            continue
-    raise RuntimeError("no cell starts to run")
-
-
 def choose(page: Page, menu: str, item: str) -> None:
-    page.get_by_role("menuitem", name=menu, exact=True).click()
-    page.get_by_role("menuitem", name=item, exact=True).click()
+    for name in (menu, item):
+        page.get_by_role("menuitem", name=name, exact=True).click(timeout=5000)
 
 
 def wait_until_idle(page: Page, seconds: float = 180) -> None:

@@ -95,7 +95,7 @@ const rgb = (color) => {
 
 // The loss as bands between the theme's background (low) and its text colour (high).
 function terrain(field, view, width, height, paper, ink) {
-  const image = new ImageData(width, height), { values, W, H, window: [x0, x1, y0, y1], low, high } = field;
+  const image = new ImageData(width, height), { values, W, H, ground: [x0, x1, y0, y1], low, high } = field;
   const band = new Float32Array(width * height);
   for (let j = 0; j < height; j++) {
     const y = view.y1 - ((j + 0.5) / height) * (view.y1 - view.y0);
@@ -106,12 +106,12 @@ function terrain(field, view, width, height, paper, ink) {
       const at = q * W + p, a = u - p, b = v - q;
       const inside = x >= x0 && x <= x1 && y >= y0 && y <= y1;
       const loss = (1 - b) * ((1 - a) * values[at] + a * values[at + 1]) + b * ((1 - a) * values[at + W] + a * values[at + W + 1]);
-      band[j * width + i] = inside ? Math.floor(LEVELS * Math.cbrt(Math.max(loss - low, 0) / (high - low))) : -1;
+      band[j * width + i] = inside ? Math.floor(LEVELS * Math.min(Math.cbrt(Math.max(loss - low, 0) / (high - low)), 2)) : -1;
     }
   }
   for (let n = 0; n < band.length; n++) {
     const edge = (n + 1) % width && n + width < band.length && (band[n] !== band[n + 1] || band[n] !== band[n + width]);
-    const share = band[n] < 0 ? 0 : 0.02 + 0.2 * (band[n] / LEVELS) + (edge ? 0.16 : 0);
+    const share = band[n] < 0 ? 0 : 0.02 + 0.2 * Math.min(band[n] / LEVELS, 1.5) + (edge ? 0.16 : 0);
     for (let c = 0; c < 3; c++) image.data[4 * n + c] = paper[c] + share * (ink[c] - paper[c]);
     image.data[4 * n + 3] = 255;
   }
@@ -232,9 +232,15 @@ class Explorer {
   }
 
   field() {
-    const view = this.get("surface"), { shape: [H, W], window } = this.get("scene");
+    const view = this.get("surface"), { shape: [H, W], window, ground } = this.get("scene");
     const values = new Float32Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
-    this.terrain = { values, W, H, window, low: Math.min(...values), high: Math.max(...values) };
+    const [gx, gX, gy, gY] = ground, [x0, x1, y0, y1] = window;
+    let low = Infinity, high = -Infinity;  // of the window
+    values.forEach((value, n) => {
+      const x = gx + ((n % W) / (W - 1)) * (gX - gx), y = gy + (Math.floor(n / W) / (H - 1)) * (gY - gy);
+      if (x >= x0 && x <= x1 && y >= y0 && y <= y1) [low, high] = [Math.min(low, value), Math.max(high, value)];
+    });
+    this.terrain = { values, W, H, window, ground, low, high };
     this.backdrop = this.lensKey = null;
   }
 
@@ -262,7 +268,7 @@ class Explorer {
     loss.addEventListener("change", () => this.set({ loss: loss.value }));
     this.lesson = element("span", top);
     this.boxes = element("div", this.root, { className: "lb-row" });
-    for (const method of Object.keys(colors)) this.checkbox(method, colors[method]);
+    if (this.show("map") || this.show("curves")) for (const method of Object.keys(colors)) this.checkbox(method, colors[method]);
     const grid = element("div", this.root, { className: "lb-sliders" });
     const pick = (name, text, values, digits, disabled = false) => slider(grid, text, values.length, { disabled,
       get: () => nearest(values, this.get(name)), show: () => this.get(name).toFixed(digits), set: (i) => this.set({ [name]: values[i] }) });
@@ -455,8 +461,9 @@ class Explorer {
     c.drawImage(this.backdrop, 0, 0, width, height);
     for (const minimum of this.get("scene").minima) star(c, at(minimum), this.ink, this.paper);
     for (const { rows, color } of this.paths) {
-      const points = rows.map(at);
-      line(c, points, color, 2);
+      const points = rows.map(at), out = ([u, v]) => u < 0 || v < 0 || u > width || v > height;
+      // A step from outside to outside is left out: methods that diverge would hatch the map.
+      points.slice(1).forEach((p, t) => out(p) && out(points[t]) || line(c, [points[t], p], color, 2));
       for (const p of points) dot(c, p, 2, color);
       dot(c, points.at(-1), 5, color, this.paper);
     }

@@ -8,6 +8,7 @@ steps needs no kernel.
 import base64
 import json
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ from lookbehind.explore.palette import METHOD_COLORS, ROLE_COLORS
 from lookbehind.toy import LOSSES, Loss, ToyLoss
 
 HERE = Path(__file__).parent
-GRID = 160  # values of the loss along each side of the window
+GRID = 241  # values of the loss along each side of the ground that the page holds
+SURFACE = 101  # the same of the surface to turn
+MARGIN = 0.75  # of the ground around the window, in windows: the lens may look out of it
 PANELS = ("map", "lens", "curves")
 LR = [round(0.005 * i, 3) for i in range(1, 61)]
 MOMENTUM = [round(0.05 * i, 2) for i in range(20)]
@@ -136,6 +139,11 @@ class ToyExplorer(anywidget.AnyWidget):
             raise ValueError(f"loss must be a function or one of {list(LOSSES)}, got {name!r}")
         return self._losses[name]
 
+    @property
+    def toy(self) -> ToyLoss:
+        """The loss that is shown."""
+        return self._toy(self.loss)
+
     def path(self, method: str) -> NDArray[np.float32] | None:
         """x, y, loss and sharpness after 0 … `steps` outer steps where the sliders stand, (·, 4).
 
@@ -159,23 +167,15 @@ class ToyExplorer(anywidget.AnyWidget):
     def _draw_scene(self) -> None:
         """What the page needs to know of the loss: a grid of its values, its minima, its window."""
         toy = self._toy(self.loss)
-        x0, x1, y0, y1 = toy.window
+        ground = _ground(toy.window)
         self.scene = FIXED | {
             "window": toy.window,
+            "ground": ground,
             "minima": toy.minima,
             "lesson": toy.lesson,
             "defaults": self._defaults,
         }
-        x, y = np.meshgrid(np.linspace(x0, x1, GRID), np.linspace(y0, y1, GRID))
-        with torch.no_grad():
-            values = toy(torch.from_numpy(np.stack([x, y], -1))).numpy()
-        defined = values[np.isfinite(values)]
-        if not len(defined):
-            raise ValueError(f"loss must be finite somewhere in the window {toy.window}")
-        values = np.nan_to_num(
-            values, nan=defined.max(), posinf=defined.max(), neginf=defined.min()
-        )
-        self.surface = values.astype(np.float32).tobytes()
+        self.surface = _heights(toy, ground, GRID).astype(np.float32).tobytes()
 
     def _new_loss(self, _: Any) -> None:
         toy = self._toy(self.loss)
@@ -278,7 +278,7 @@ def surface3d(explorer: ToyExplorer) -> go.FigureWidget:
     The cube root shows a valley and its walls together. The paths follow the explorer's controls
     through the kernel, at the pace of the kernel.
     """
-    figure = go.FigureWidget(go.Surface(colorscale="Greys", reversescale=True, showscale=False))
+    figure = go.FigureWidget(go.Surface(colorscale="Greys", showscale=False))
     for method, color in METHOD_COLORS.items():
         style = {"mode": "lines+markers", "marker_size": 2, "line_width": 5}
         figure.add_scatter3d(name=method, line_color=color, marker_color=color, **style)
@@ -287,9 +287,13 @@ def surface3d(explorer: ToyExplorer) -> go.FigureWidget:
         "modeBarButtonsToRemove": ["sendChartToCloud"],
         "scrollZoom": False,  # the wheel scrolls the notebook
     }
-    titles = {"xaxis_title": "x", "yaxis_title": "y", "zaxis_title": "∛L"}
+    axis = {"showbackground": False, "gridcolor": "#888888"}
+    titles = {"x": "x", "y": "y", "z": "∛L"}
+    scene = {f"{name}axis": axis | {"title": {"text": text}} for name, text in titles.items()}
     figure.update_layout(
-        scene=titles | {"aspectmode": "manual", "aspectratio": {"x": 1.2, "y": 1, "z": 0.6}},
+        scene=scene
+        | {"aspectmode": "manual", "aspectratio": {"x": 1.2, "y": 1, "z": 0.5}}
+        | {"camera_eye": {"x": -0.9, "y": -1.3, "z": 1.2}},
         height=460,
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
         legend={"x": 0, "y": 1},
@@ -299,28 +303,49 @@ def surface3d(explorer: ToyExplorer) -> go.FigureWidget:
     )
 
     def ground(_: Any = None) -> None:
-        x0, x1, y0, y1 = explorer.scene["window"]
-        height = np.frombuffer(explorer.surface, np.float32).reshape(GRID, GRID)
-        x, y = np.linspace(x0, x1, GRID), np.linspace(y0, y1, GRID)
-        figure.data[0].update(x=x, y=y, z=np.cbrt(height - height.min()))
+        x0, x1, y0, y1 = window = explorer.scene["window"]
+        height = np.cbrt(_heights(explorer.toy, window, SURFACE))
+        x, y = np.linspace(x0, x1, SURFACE), np.linspace(y0, y1, SURFACE)
+        light = {"cmin": -height.max(), "cmax": 2 * height.max()}  # no darker than the paths
+        figure.data[0].update(x=x, y=y, z=height, **light)
 
     def lines(_: Any = None) -> None:
         x0, x1, y0, y1 = explorer.scene["window"]
-        low = np.frombuffer(explorer.surface, np.float32).min()
         with figure.batch_update():
             for line in figure.data[1:]:
                 line.visible = shown = line.name in explorer.methods
                 if shown and (path := explorer.path(line.name)) is not None:
                     x, y, loss, _ = path.T
                     inside = (x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)
-                    z = np.cbrt(np.maximum(loss - low, 0)) + 0.01
-                    line.update(x=x, y=y, z=np.where(inside, z, np.nan))
+                    z = np.cbrt(loss) + 0.01  # on the ground, not in it
+                    z = np.where(inside, z, None)
+                    # lists: plotly asks an array that the page sends back whether it is true
+                    line.update(x=x.tolist(), y=y.tolist(), z=z.tolist())
 
     ground()
     lines()
     explorer.observe(ground, "surface")
     explorer.observe(lines, [*POSITION, *SETTING, "arrived"])
     return figure
+
+
+def _heights(toy: ToyLoss, window: Sequence[float], n: int) -> NDArray[np.float64]:
+    """The loss on an n × n grid over the window; where it isn't finite, the highest it is."""
+    x0, x1, y0, y1 = window
+    x, y = np.meshgrid(np.linspace(x0, x1, n), np.linspace(y0, y1, n))
+    with torch.no_grad():
+        values = toy(torch.from_numpy(np.stack([x, y], -1))).numpy()
+    defined = values[np.isfinite(values)]
+    if not len(defined):
+        raise ValueError(f"loss must be finite somewhere in the window {tuple(window)}")
+    low, high = defined.min(), defined.max()
+    return np.nan_to_num(values, nan=high, posinf=high, neginf=low)
+
+
+def _ground(window: Sequence[float]) -> list[float]:
+    x0, x1, y0, y1 = window
+    u, v = MARGIN * (x1 - x0), MARGIN * (y1 - y0)
+    return [x0 - u, x1 + u, y0 - v, y1 + v]
 
 
 def _own(loss: Any, start: Any, window: Any) -> ToyLoss:

@@ -14,7 +14,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -41,8 +41,7 @@ Alpha = float | Tensor | str | Callable[[Tensor, Tensor], Any]
 State = dict[Tensor, dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """What an observer receives. One outer step sends, in this order:
 
     `slow` 0 (the weights are φ), `gradient` 0 (∇L(φ) is in `.grad`, `loss` is L(φ)); for each inner

@@ -279,6 +279,35 @@ def test_alpha_zero_changes_nothing(problem, base, k, ball):
 
 
 @examples(30)
+@given(mlps(), st.sampled_from(["sgd", "momentum", "nesterov", "adam"]), K, ALPHA, BALLS)
+def test_a_constant_alpha_is_a_factor_on_the_learning_rate(problem, base, k, alpha, ball):
+    """No gradient is taken at the fast weights: without weight decay, (α, lr) is (1, α lr)."""
+    interpolated = trained(
+        problem, lambda q: Lookbehind(make_base(base, q.params, 0.05), ball, k=k, alpha=alpha)
+    )
+    slower = trained(
+        problem, lambda q: Lookbehind(make_base(base, q.params, 0.05 * alpha), ball, k=k, alpha=1.0)
+    )
+    assert difference(interpolated, slower) < 1e-10
+
+
+@examples(30)
+@given(mlps(), K, ALPHA, BALLS)
+def test_on_plain_sgd_it_is_multistep_with_the_mean_gradient(problem, k, alpha, ball):
+    """φ + α Σ (−lr ∇L(φ'_i)) is one step along the mean gradient with the learning rate αk lr."""
+    lookbehind = trained(
+        problem, lambda q: Lookbehind(make_base("sgd", q.params, 0.05), ball, k=k, alpha=alpha)
+    )
+    mean = trained(
+        problem,
+        lambda q: MultistepSAM(
+            make_base("sgd", q.params, 0.05 * alpha * k), ball, k=k, gradient="mean"
+        ),
+    )
+    assert difference(lookbehind, mean) < 1e-10
+
+
+@examples(30)
 @given(mlps(), ANY_BASE, K, BALLS)
 def test_multistep_shares_the_climb_and_descends_once(problem, base, k, ball):
     """Both meet the same φ'_1..φ'_k; Multistep goes from φ with the gradient at the last."""

@@ -28,6 +28,13 @@ def test_minima_are_minima(loss):
 
 
 @ALL
+def test_the_closed_form_is_the_gradient(loss):
+    points = np.vstack([loss.start, np.random.default_rng(0).normal(size=(50, 2))])
+    closed = loss.gradient(torch.from_numpy(points)).numpy()
+    np.testing.assert_allclose(closed, gradient(loss, points), rtol=1e-9, atol=1e-9)
+
+
+@ALL
 def test_window_holds_start_and_minima(loss):
     x0, x1, y0, y1 = loss.window
     for x, y in (loss.start, *loss.minima):

@@ -318,7 +318,7 @@ def surface3d(explorer: ToyExplorer) -> go.FigureWidget:
                     x, y, loss, _ = path.T
                     inside = (x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)
                     z = np.cbrt(loss) + 0.01  # on the ground, not in it
-                    z = np.where(inside, z, None)
+                    z = np.ma.masked_array(z, ~inside)  # None in the list
                     # lists: plotly asks an array that the page sends back whether it is true
                     line.update(x=x.tolist(), y=y.tolist(), z=z.tolist())
 

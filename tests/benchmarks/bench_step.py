@@ -1,6 +1,6 @@
 """What a step of Lookbehind costs beyond its k + 1 gradients: time, and memory.
 
-usage: python tests/benchmarks/bench_step.py [--seconds 100]
+usage: python tests/benchmarks/bench_step.py [--seconds 150]
 """
 
 import argparse
@@ -35,11 +35,11 @@ class Block(nn.Module):
 
 
 def resnet():
-    """ResNet-8 for CIFAR on 16 x 16 images: 78,000 weights."""
+    """ResNet-8 for CIFAR, 32 x 32 images: 78,000 weights."""
     stem = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
     blocks = [Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2)]
     model = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
-    return model, torch.randn(128, 3, 16, 16)
+    return model, torch.randn(128, 3, 32, 32)
 
 
 def mlp():
@@ -99,7 +99,7 @@ def memory(make, base, ball, alpha):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=100, help="for all timings together")
+    parser.add_argument("--seconds", type=float, default=150, help="for all timings together")
     seconds = parser.parse_args().seconds / (len(STEPS) * 2)
     torch.set_num_threads(1)  # two that wait for each other make a noisy figure of a busy machine
     goals = []

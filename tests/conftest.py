@@ -1,8 +1,10 @@
-"""What all tests share: hypothesis without a clock, GPU tests where a GPU is, torch as it was."""
+"""What all tests share: hypothesis without a clock, what a machine lacks, torch as it was."""
 
+import os
 from collections.abc import Iterator
 
 import hypothesis
+import lab
 import pytest
 import torch
 
@@ -13,6 +15,10 @@ hypothesis.settings.load_profile("shared machine")
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
+    if item.get_closest_marker("browser") and lab.find_browser() is None:
+        missing = "no Chromium found: install it, or name one in LOOKBEHIND_CHROMIUM"
+        required = os.environ.get("LOOKBEHIND_REQUIRE_BROWSER") == "1"
+        (pytest.fail if required else pytest.skip)(missing)
 
 
 @pytest.fixture(autouse=True)

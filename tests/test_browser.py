@@ -4,31 +4,22 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import lab
 import pytest
 
-lab = pytest.importorskip("lab", reason="playwright is not installed", exc_type=ImportError)
-
 NOTEBOOKS = Path(os.environ.get("LOOKBEHIND_NOTEBOOKS", Path(__file__).parents[1] / "notebooks"))
-REQUIRED = os.environ.get("LOOKBEHIND_REQUIRE_BROWSER") == "1"
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        not REQUIRED and lab.find_browser() is None,
-        reason="no Chromium found: install it, or name one in LOOKBEHIND_CHROMIUM",
-    ),
-]
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    assert lab.find_browser(), "LOOKBEHIND_REQUIRE_BROWSER=1, and no Chromium found"
     with lab.jupyterlab(NOTEBOOKS) as url:
         yield url
 
 
 @pytest.fixture
-def page(address: str) -> Iterator["lab.Page"]:
+def page(address: str) -> Iterator[lab.Page]:
     with lab.browser_page() as blank:
         yield blank
 
@@ -40,7 +31,7 @@ def screenshots(tmp_path: Path) -> Path:
     return folder
 
 
-def move_sliders(page: "lab.Page") -> None:
+def move_sliders(page: lab.Page) -> None:
     for slider in filter(lab.ElementHandle.is_enabled, lab.controls(page, lab.SLIDERS)):
         slider.focus()
         page.wait_for_timeout(100)  # JupyterLab makes the cell under the focus its active one
@@ -53,18 +44,18 @@ def move_sliders(page: "lab.Page") -> None:
         assert moved, f"the slider {lab.slider_label(slider)!r} does not follow the arrow keys"
 
 
-def slider_value(slider: "lab.ElementHandle") -> str:
+def slider_value(slider: lab.ElementHandle) -> str:
     return slider.evaluate("one => one.value ?? one.getAttribute('aria-valuenow')")
 
 
-def press_buttons(page: "lab.Page") -> None:
+def press_buttons(page: lab.Page) -> None:
     for control in lab.controls(page, lab.BUTTONS):
         if control.is_enabled():
             control.click()
             page.wait_for_timeout(100)
 
 
-def choose_every_option(page: "lab.Page") -> None:
+def choose_every_option(page: lab.Page) -> None:
     for dropdown in lab.controls(page, lab.DROPDOWNS):
         first = dropdown.input_value()
         for option in dropdown.eval_on_selector_all("option", "all => all.map(one => one.value)"):
@@ -73,7 +64,7 @@ def choose_every_option(page: "lab.Page") -> None:
         dropdown.select_option(first)
 
 
-def assert_healthy(page: "lab.Page") -> None:
+def assert_healthy(page: lab.Page) -> None:
     assert not lab.error_outputs(page)
     assert not page.problems
     assert page.evaluate(lab.BLANK_CANVASES) == 0, "a canvas shows one colour only"
@@ -81,7 +72,7 @@ def assert_healthy(page: "lab.Page") -> None:
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_every_control_of_the_notebook_works(
-    path: Path, address: str, page: "lab.Page", screenshots: Path
+    path: Path, address: str, page: lab.Page, screenshots: Path
 ) -> None:
     lab.run_notebook(page, address, path.name)
     assert_healthy(page)

@@ -1,21 +1,11 @@
 """The toy explorer's exported page in Chromium: no kernel, no network, and the sliders live."""
 
-import os
-
+import lab
 import pytest
 
 from lookbehind.explore.toy_explorer import ToyExplorer
 
-lab = pytest.importorskip("lab", reason="playwright is not installed", exc_type=ImportError)
-
-REQUIRED = os.environ.get("LOOKBEHIND_REQUIRE_BROWSER") == "1"
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        not REQUIRED and lab.find_browser() is None,
-        reason="no Chromium found: install it, or name one in LOOKBEHIND_CHROMIUM",
-    ),
-]
+pytestmark = pytest.mark.browser
 
 SET = """([name, position]) => {
     const slider = [...document.querySelectorAll('.lb-slider')]
@@ -86,7 +76,7 @@ def test_the_inner_loop_plays_step_by_step(page):
         seen.add(caption.text_content().split(":")[0])
         page.wait_for_timeout(100)
     assert {"ascent 1", "descent 1", "ascent 2", "descent 2", "interpolation"} <= seen
-    page.get_by_role("button", name="⏸ Pause").click()
+    page.get_by_role("button", name="Pause").click()
     before = caption.text_content()
     page.get_by_role("button", name="Step ▶").click()
     assert caption.text_content() != before

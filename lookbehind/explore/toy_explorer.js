@@ -341,7 +341,7 @@ class Explorer {
     play.addEventListener("click", () => {
       if (this.playing) return stop();
       if (this.frame >= this.arrows().length) this.frame = 0;
-      play.textContent = "⏸ Pause";
+      play.textContent = "Pause";
       this.playing = setInterval(() => step(1) || stop(), 1000 / STEPS_A_SECOND);
       this.draw();
     });

@@ -16,7 +16,7 @@ from torch.optim import SGD
 
 from lookbehind.data import Dataset
 from lookbehind.explore.methods import make_method
-from lookbehind.explore.palette import METHOD_COLORS
+from lookbehind.explore.palette import METHOD_COLORS, PLOTLY_CONFIG
 from lookbehind.neighborhood import param_groups
 from lookbehind.optim import Lookahead
 from lookbehind.train import History, Record, fit
@@ -304,6 +304,7 @@ class _Watch:
 
 def _empty_figure() -> Any:
     figure = go.FigureWidget(make_subplots(rows=1, cols=2, horizontal_spacing=0.12))
+    figure._config = PLOTLY_CONFIG
     clear = "rgba(0, 0, 0, 0)"
     figure.update_layout(
         height=400,

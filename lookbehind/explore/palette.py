@@ -1,8 +1,8 @@
-"""One colour per method, the same in every figure.
+"""How all figures look: one colour per method, and plotly's tool bar.
 
-Chosen so that every pair keeps apart (CIE Lab distance ≥ 24) under normal vision, protanopia,
-deuteranopia and tritanopia, and every colour keeps a contrast ≥ 3 to white and to JupyterLab's dark
-background.
+The colours are chosen so that every pair keeps apart (CIE Lab distance ≥ 24) under normal vision,
+protanopia, deuteranopia and tritanopia, and every colour keeps a contrast ≥ 3 to white and to
+JupyterLab's dark background.
 """
 
 METHOD_COLORS: dict[str, str] = {
@@ -21,4 +21,11 @@ ROLE_COLORS: dict[str, str] = {
     "descent": "#2F86D6",
     "gradient": "#0BA55C",
     "interpolation": "#B23319",
+}
+
+# For a FigureWidget's `_config`: no upload of the reader's figure, and the wheel scrolls the page.
+PLOTLY_CONFIG = {
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["sendChartToCloud"],
+    "scrollZoom": False,
 }

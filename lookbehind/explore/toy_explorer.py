@@ -30,7 +30,7 @@ from lookbehind.explore.atlas import (
     compute_sheet,
     sheet_ks,
 )
-from lookbehind.explore.palette import METHOD_COLORS, ROLE_COLORS
+from lookbehind.explore.palette import METHOD_COLORS, PLOTLY_CONFIG, ROLE_COLORS
 from lookbehind.toy import LOSSES, Loss, ToyLoss
 
 HERE = Path(__file__).parent
@@ -282,11 +282,7 @@ def surface3d(explorer: ToyExplorer) -> go.FigureWidget:
     for method, color in METHOD_COLORS.items():
         style = {"mode": "lines+markers", "marker_size": 2, "line_width": 5}
         figure.add_scatter3d(name=method, line_color=color, marker_color=color, **style)
-    figure._config = {
-        "displaylogo": False,
-        "modeBarButtonsToRemove": ["sendChartToCloud"],
-        "scrollZoom": False,  # the wheel scrolls the notebook
-    }
+    figure._config = PLOTLY_CONFIG
     axis = {"showbackground": False, "gridcolor": "#888888"}
     titles = {"x": "x", "y": "y", "z": "∛L"}
     scene = {f"{name}axis": axis | {"title": {"text": text}} for name, text in titles.items()}

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import torch
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import ProfilerActivity, profile
 
-CLOSURE = "the closure"
 NUMBER = 16  # bytes: a loss, a norm or a step count isn't memory worth counting
 
 
@@ -15,30 +14,43 @@ class Live:
     kept: int  # still live after it
 
 
-def outside(closure):
-    """`closure`, whose own allocations (activations, gradients) `live` leaves out."""
+def given_gradients(params):
+    """A closure that allocates nothing, so that all that is allocated is the optimizer's."""
+    params = list(params)
+    gradients, loss = [torch.randn_like(p) for p in params], torch.zeros(())
 
-    def marked():
-        with record_function(CLOSURE):
-            return closure()
+    def closure():
+        for p, gradient in zip(params, gradients, strict=True):
+            p.grad = gradient
+        return loss
 
-    return marked
+    return closure
 
 
 def live(step):
-    """What `step()` allocates on the CPU, outside of the closures marked by `outside`."""
+    """What `step()` allocates on the CPU."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
     events = profiler.profiler.kineto_results.events()
-    closures = [(e.start_ns(), e.end_ns()) for e in events if e.name() == CLOSURE]
-    memory = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
-    memory = [(at, change) for at, change in memory if abs(change) > NUMBER]
+    memory = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
     now = peak = 0
-    for at, change in memory:
-        if not any(start <= at <= end for start, end in closures):
+    for _, change in sorted(memory, key=lambda event: event[0]):
+        if abs(change) > NUMBER:
             now += change
             peak = max(peak, now)
     return Live(peak, now)
+
+
+def live_of_a_step(optimizer):
+    """`live` of one step; gradients that it made, as the mean of many, don't count as kept."""
+    closure = given_gradients(p for group in optimizer.param_groups for p in group["params"])
+    optimizer.zero_grad()
+
+    def step():
+        optimizer.step(closure)
+        optimizer.zero_grad()
+
+    return live(step)
 
 
 def size(tensors):

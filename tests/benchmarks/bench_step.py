@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, relu
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from memory import live, outside, size, state_size
+from memory import live_of_a_step, size, state_size
 
 from lookbehind import AdaptiveBall, Ball, Lookbehind
 
@@ -90,9 +90,8 @@ def memory(make, base, ball, alpha):
     model, x = make()
     made = base(model.parameters())
     optimizer = Lookbehind(made, ball, k=3, alpha=alpha)
-    closure = closure_of(model, x)
-    optimizer.step(closure)
-    found = live(lambda: optimizer.step(outside(closure)))
+    optimizer.step(closure_of(model, x))
+    found = live_of_a_step(optimizer)
     weights = size(list(model.parameters()))
     return (found.peak - state_size(made)) / weights, found.kept / weights
 

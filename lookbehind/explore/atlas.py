@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import SGD
 
-from lookbehind.explore.methods import make_method
+from lookbehind.explore.methods import AXES, make_method
 from lookbehind.optim import cosine_alpha
 from lookbehind.toy import Loss, Trajectory, descend, hessian_eigenvalues
 
@@ -23,16 +23,6 @@ RHO = [round(0.02 * i, 2) for i in range(21)]
 ALPHA = [0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 STEPS = 40
 
-# Which sliders move a method; "adaptive" is one more position of α.
-AXES = {
-    "SGD": (),
-    "SAM": ("rho",),
-    "ASAM": ("rho",),
-    "Multistep-SAM": ("k", "rho"),
-    "Lookahead-SAM": ("k", "rho", "alpha"),
-    "Lookbehind-SAM": ("k", "rho", "alpha", "adaptive"),
-    "Lookbehind-ASAM": ("k", "rho", "alpha", "adaptive"),
-}
 FAR = 1e6  # a point further out than this is drawn as "diverged"
 
 

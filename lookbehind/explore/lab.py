@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import SGD
 
 from lookbehind.data import Dataset
-from lookbehind.explore.methods import make_method
+from lookbehind.explore.methods import AXES, make_method
 from lookbehind.explore.palette import METHOD_COLORS, PLOTLY_CONFIG
 from lookbehind.neighborhood import param_groups
 from lookbehind.optim import Lookahead
@@ -43,20 +43,11 @@ class Settings:
     def __str__(self) -> str:
         alpha = self.alpha if isinstance(self.alpha, str) else f"{self.alpha:g}"
         values = {"k": self.k, "rho": f"{self.rho:g}", "alpha": alpha}
-        used = [f"{SYMBOLS[name]} {values[name]}" for name in USES[self.method]]
+        used = [f"{SYMBOLS[name]} {values[name]}" for name in AXES[self.method] if name in values]
         return f"{self.method}: " + ", ".join([*used, f"lr {self.lr:g}"])
 
 
 SYMBOLS = {"k": "k", "rho": "ρ", "alpha": "α"}
-USES: dict[str, tuple[str, ...]] = {
-    "SGD": (),
-    "SAM": ("rho",),
-    "ASAM": ("rho",),
-    "Multistep-SAM": ("k", "rho"),
-    "Lookahead-SAM": ("k", "rho", "alpha"),
-    "Lookbehind-SAM": ("k", "rho", "alpha"),
-    "Lookbehind-ASAM": ("k", "rho", "alpha"),
-}
 
 
 def make_optimizer(settings: Settings, model: nn.Module) -> Any:
@@ -68,7 +59,7 @@ def make_optimizer(settings: Settings, model: nn.Module) -> Any:
 
 def tune(optimizer: Any, settings: Settings) -> None:
     """Give an optimizer made by `make_optimizer` new settings, between two steps."""
-    uses = USES[settings.method]
+    uses = AXES[settings.method]
     for group in optimizer.param_groups:
         group["initial_lr"] = settings.lr
     if "k" in uses:
@@ -184,7 +175,7 @@ class TrainingLab(widgets.VBox):
         self.put(self._first)
 
     def _build_controls(self, gradients: int) -> None:
-        self.method = widgets.Dropdown(options=list(USES), description="method")
+        self.method = widgets.Dropdown(options=list(AXES), description="method")
         self.k = widgets.IntSlider(min=1, max=10, description="k")
         radii, rates = {*RADII, self._first.rho}, {*LEARNING_RATES, self._first.lr}
         self.rho = widgets.SelectionSlider(options=sorted(radii), description="ρ")
@@ -206,9 +197,9 @@ class TrainingLab(widgets.VBox):
             control.observe(lambda _: self._show_what_counts(), "value")
 
     def _show_what_counts(self) -> None:
-        uses = USES[self.method.value]
+        uses = AXES[self.method.value]
         self.k.disabled, self.rho.disabled = "k" not in uses, "rho" not in uses
-        self.adaptive.disabled = not self.method.value.startswith("Lookbehind")
+        self.adaptive.disabled = "adaptive" not in uses
         self.alpha.disabled = "alpha" not in uses or isinstance(self.settings.alpha, str)
 
     def _lock(self, running: bool) -> None:

@@ -20,6 +20,17 @@ METHODS: dict[str, Callable[..., Any]] = {
     ),
 }
 
+# Which settings a method has; "adaptive" is one more value of α.
+AXES: dict[str, tuple[str, ...]] = {
+    "SGD": (),
+    "SAM": ("rho",),
+    "ASAM": ("rho",),
+    "Multistep-SAM": ("k", "rho"),
+    "Lookahead-SAM": ("k", "rho", "alpha"),
+    "Lookbehind-SAM": ("k", "rho", "alpha", "adaptive"),
+    "Lookbehind-ASAM": ("k", "rho", "alpha", "adaptive"),
+}
+
 
 def make_method(name: str, base: Optimizer, *, rho: Any, k: int, alpha: Alpha) -> Any:
     """The optimizer called `name` around `base`; what a method doesn't have is ignored.

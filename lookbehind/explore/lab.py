@@ -43,11 +43,12 @@ class Settings:
     def __str__(self) -> str:
         alpha = self.alpha if isinstance(self.alpha, str) else f"{self.alpha:g}"
         values = {"k": self.k, "rho": f"{self.rho:g}", "alpha": alpha}
-        used = [f"{SYMBOLS[name]} {values[name]}" for name in AXES[self.method] if name in values]
+        used = [f"{SYMBOLS[name]} {values[name]}" for name in USES[self.method]]
         return f"{self.method}: " + ", ".join([*used, f"lr {self.lr:g}"])
 
 
 SYMBOLS = {"k": "k", "rho": "ρ", "alpha": "α"}
+USES = {method: tuple(a for a in axes if a in SYMBOLS) for method, axes in AXES.items()}
 
 
 def make_optimizer(settings: Settings, model: nn.Module) -> Any:
@@ -59,7 +60,7 @@ def make_optimizer(settings: Settings, model: nn.Module) -> Any:
 
 def tune(optimizer: Any, settings: Settings) -> None:
     """Give an optimizer made by `make_optimizer` new settings, between two steps."""
-    uses = AXES[settings.method]
+    uses = USES[settings.method]
     for group in optimizer.param_groups:
         group["initial_lr"] = settings.lr
     if "k" in uses:
@@ -175,7 +176,7 @@ class TrainingLab(widgets.VBox):
         self.put(self._first)
 
     def _build_controls(self, gradients: int) -> None:
-        self.method = widgets.Dropdown(options=list(AXES), description="method")
+        self.method = widgets.Dropdown(options=list(USES), description="method")
         self.k = widgets.IntSlider(min=1, max=10, description="k")
         radii, rates = {*RADII, self._first.rho}, {*LEARNING_RATES, self._first.lr}
         self.rho = widgets.SelectionSlider(options=sorted(radii), description="ρ")
@@ -197,9 +198,9 @@ class TrainingLab(widgets.VBox):
             control.observe(lambda _: self._show_what_counts(), "value")
 
     def _show_what_counts(self) -> None:
-        uses = AXES[self.method.value]
+        uses = USES[self.method.value]
         self.k.disabled, self.rho.disabled = "k" not in uses, "rho" not in uses
-        self.adaptive.disabled = "adaptive" not in uses
+        self.adaptive.disabled = "adaptive" not in AXES[self.method.value]
         self.alpha.disabled = "alpha" not in uses or isinstance(self.settings.alpha, str)
 
     def _lock(self, running: bool) -> None:

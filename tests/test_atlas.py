@@ -5,7 +5,7 @@ import pytest
 from torch.optim import SGD
 
 from lookbehind.explore.atlas import ALPHA, AXES, RHO, STEPS, Setting, compute_sheet, sheet_ks
-from lookbehind.explore.methods import METHODS, make_method
+from lookbehind.methods import METHODS, make_method
 from lookbehind.toy import LOSSES, descend, hessian_eigenvalues
 
 POSITIONS = [(2, 4, 3), (5, 10, 6), (3, 0, 11), (4, 7, 12)]  # k, index of ρ, index of α

@@ -14,12 +14,14 @@ BELOW_EXPLORE = {
     "optim": {"neighborhood"},
     "toy": set(),
     "data": set(),
+    "methods": {"neighborhood", "optim"},
     "models": set(),
     "train": set(),
+    "recipe": {"neighborhood", "methods", "data", "models", "train"},
     "landscape": set(),
     "sharpness": {"neighborhood"},
     "lifelong": set(),
-    "sweep": {"optim", "neighborhood", "data", "models", "train"},
+    "sweep": {"optim", "neighborhood", "methods", "data", "models", "train", "recipe"},
 }
 ALLOWED = BELOW_EXPLORE | {
     "explore": set(BELOW_EXPLORE),
@@ -27,7 +29,7 @@ ALLOWED = BELOW_EXPLORE | {
     "__main__": {*BELOW_EXPLORE, "explore"},
 }
 ONLY_EXPLORE = {"plotly", "ipywidgets", "anywidget"}
-LATE = {"plotly", "ipywidgets", "anywidget", "torchvision", "sklearn", "matplotlib"}
+LATE = {*ONLY_EXPLORE, "torchvision", "sklearn", "matplotlib", "click", "tqdm"}
 TOP_LEVEL = {
     *("notebooks", "lookbehind", "binder", "tests", "environment.yml", "README.md"),
     *("pyproject.toml", "Makefile", "LICENSE", "CITATION.cff", ".ci", ".github", ".gitignore"),

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("ipywidgets")
 
-from lookbehind.explore.methods import METHODS
+from lookbehind.methods import METHODS
 from lookbehind.explore.palette import METHOD_COLORS
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB.

@@ -6,7 +6,7 @@ import torch
 from torch.optim import SGD
 
 from lookbehind import ASAM, SAM, Ball, Lookahead, Lookbehind, MultistepSAM
-from lookbehind.explore.methods import METHODS, make_method
+from lookbehind.methods import METHODS, make_method
 from lookbehind.toy import LOSSES, descend, hessian_eigenvalues, ring, valley
 
 ALL = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())

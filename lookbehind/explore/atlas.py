@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import SGD
 
-from lookbehind.explore.methods import AXES, make_method
+from lookbehind.methods import AXES, make_method
 from lookbehind.optim import cosine_alpha
 from lookbehind.toy import Loss, Trajectory, descend, hessian_eigenvalues
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import SGD
 
 from lookbehind.data import Dataset
-from lookbehind.explore.methods import AXES, make_method
+from lookbehind.methods import AXES, make_method
 from lookbehind.explore.palette import METHOD_COLORS, PLOTLY_CONFIG
 from lookbehind.neighborhood import param_groups
 from lookbehind.optim import Lookahead

@@ -29,7 +29,7 @@ from lookbehind.explore.atlas import (
     compute_sheet,
     sheet_ks,
 )
-from lookbehind.explore.methods import AXES
+from lookbehind.methods import AXES
 from lookbehind.explore.palette import METHOD_COLORS, PLOTLY_CONFIG, ROLE_COLORS
 from lookbehind.toy import LOSSES, Loss, ToyLoss
 

@@ -29,7 +29,7 @@ ALLOWED = BELOW_EXPLORE | {
     "__main__": {*BELOW_EXPLORE, "explore"},
 }
 ONLY_EXPLORE = {"plotly", "ipywidgets", "anywidget"}
-LATE = {*ONLY_EXPLORE, "torchvision", "sklearn", "matplotlib", "click", "tqdm"}
+LATE = {*ONLY_EXPLORE, "torchvision", "sklearn", "matplotlib", "click", "platformdirs"}
 TOP_LEVEL = {
     *("notebooks", "lookbehind", "binder", "tests", "environment.yml", "README.md"),
     *("pyproject.toml", "Makefile", "LICENSE", "CITATION.cff", ".ci", ".github", ".gitignore"),

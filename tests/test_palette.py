@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("ipywidgets")
 
-from lookbehind.methods import METHODS
 from lookbehind.explore.palette import METHOD_COLORS
+from lookbehind.methods import METHODS
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB.
 EYES = {

@@ -15,8 +15,8 @@ from torch import nn
 from torch.optim import SGD
 
 from lookbehind.data import Dataset
-from lookbehind.methods import AXES, make_method
 from lookbehind.explore.palette import METHOD_COLORS, PLOTLY_CONFIG
+from lookbehind.methods import AXES, make_method
 from lookbehind.neighborhood import param_groups
 from lookbehind.optim import Lookahead
 from lookbehind.train import History, Record, fit

@@ -29,8 +29,8 @@ from lookbehind.explore.atlas import (
     compute_sheet,
     sheet_ks,
 )
-from lookbehind.methods import AXES
 from lookbehind.explore.palette import METHOD_COLORS, PLOTLY_CONFIG, ROLE_COLORS
+from lookbehind.methods import AXES
 from lookbehind.toy import LOSSES, Loss, ToyLoss
 
 HERE = Path(__file__).parent

@@ -1,0 +1,265 @@
+"""Networks for small images: ResNets and Wide-ResNets for CIFAR, and small ones for a CPU.
+
+All take images (N, C, H, W), H and W ≥ 8, and give logits (N, classes). The convolutional ones end
+in a global average, so the same weights serve every size. Parts are named as in torchvision.
+Weights come from torch's global generator: for convolutions N(0, 2 / (outputs × kernel area)) (He
+et al. 2015, arXiv 1502.01852, "fan out"), for linear layers torch's default.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+
+def conv(kernel: int, inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution that keeps H × W at stride 1; no bias: a normalization follows."""
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+
+
+def shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
+    """The identity, or a projection where the shape changes (option B of He et al. 2016)."""
+    if stride == 1 and inputs == outputs:
+        return nn.Identity()
+    return nn.Sequential(conv(1, inputs, outputs, stride), nn.BatchNorm2d(outputs))
+
+
+class BasicBlock(nn.Module):
+    """relu(F(x) + shortcut(x)) with F of two 3×3 convolutions (He et al., arXiv 1512.03385)."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = conv(3, inputs, width, stride), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = conv(3, width, width), nn.BatchNorm2d(width)
+        self.downsample = shortcut(inputs, width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = relu(self.bn1(self.conv1(x)))
+        return relu(self.bn2(self.conv2(y)) + self.downsample(x))
+
+
+class Bottleneck(nn.Module):
+    """relu(F(x) + shortcut(x)) with F of 1×1, 3×3 and 1×1 convolutions, 4 × width channels out.
+
+    The stride sits in the 3×3 convolution, as in torchvision and the CIFAR versions.
+    """
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int = 1) -> None:
+        super().__init__()
+        outputs = self.expansion * width
+        self.conv1, self.bn1 = conv(1, inputs, width), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = conv(3, width, width, stride), nn.BatchNorm2d(width)
+        self.conv3, self.bn3 = conv(1, width, outputs), nn.BatchNorm2d(outputs)
+        self.downsample = shortcut(inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = relu(self.bn1(self.conv1(x)))
+        y = relu(self.bn2(self.conv2(y)))
+        return relu(self.bn3(self.conv3(y)) + self.downsample(x))
+
+
+class WideBlock(nn.Module):
+    """F(x) + shortcut, normalization and ReLU before each convolution (arXiv 1605.07146).
+
+    Where the shape changes the shortcut is a bare 1×1 convolution of relu(bn1(x)), as in the
+    authors' code.
+    """
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int = 1) -> None:
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(inputs), conv(3, inputs, width, stride)
+        self.bn2, self.conv2 = nn.BatchNorm2d(width), conv(3, width, width)
+        same = stride == 1 and inputs == width
+        self.downsample = None if same else conv(1, inputs, width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = relu(self.bn1(x))
+        past = x if self.downsample is None else self.downsample(y)
+        return self.conv2(relu(self.bn2(self.conv1(y)))) + past
+
+
+Block = BasicBlock | Bottleneck | WideBlock
+
+
+def stages(
+    block: type[Block], depths: Sequence[int], widths: Sequence[int], inputs: int
+) -> dict[str, nn.Module]:
+    """layer1, layer2, … of `depths` blocks; each layer but the first halves H and W."""
+    layers: dict[str, nn.Module] = {}
+    for depth, width in zip(depths, widths, strict=True):
+        strides = (2 if layers else 1, *[1] * (depth - 1))
+        blocks = []
+        for stride in strides:
+            blocks.append(block(inputs, width, stride))
+            inputs = width * block.expansion
+        layers[f"layer{len(layers) + 1}"] = nn.Sequential(*blocks)
+    return layers
+
+
+def head(inputs: int, classes: int) -> dict[str, nn.Module]:
+    """The average over all positions, then a linear layer."""
+    return {
+        "avgpool": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(),
+        "fc": nn.Linear(inputs, classes),
+    }
+
+
+def network(**layers: nn.Module) -> nn.Sequential:
+    """The layers one after the other, under their names, convolutions initialized as He et al."""
+    model = nn.Sequential(OrderedDict(layers))
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return model
+
+
+def resnet(
+    block: type[Block],
+    depths: Sequence[int],
+    widths: Sequence[int],
+    channels: int,
+    classes: int,
+    stem_stride: int = 1,
+) -> nn.Sequential:
+    """A ResNet for small images: a 3×3 stem and no max-pool in front of the stages."""
+    return network(
+        conv1=conv(3, channels, widths[0], stem_stride),
+        bn1=nn.BatchNorm2d(widths[0]),
+        relu=nn.ReLU(),
+        **stages(block, depths, widths, widths[0]),
+        **head(widths[-1] * block.expansion, classes),
+    )
+
+
+def wide_resnet(depth: int, widen: int, channels: int, classes: int) -> nn.Sequential:
+    """WRN-depth-widen without dropout (Zagoruyko & Komodakis 2016, arXiv 1605.07146, table 1)."""
+    widths = [16 * widen, 32 * widen, 64 * widen]
+    return network(
+        conv1=conv(3, channels, 16),
+        **stages(WideBlock, [(depth - 4) // 6] * 3, widths, 16),
+        bn1=nn.BatchNorm2d(widths[-1]),
+        relu=nn.ReLU(),
+        **head(widths[-1], classes),
+    )
+
+
+def whole(argument: str, value: int, least: int) -> int:
+    """`value`; TypeError or ValueError unless it is an int ≥ `least`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{argument} must be an int ≥ {least}, got {value!r}")
+    if value < least:
+        raise ValueError(f"{argument} must be an int ≥ {least}, got {value!r}")
+    return value
+
+
+def resnet8(
+    channels: int = 3, classes: int = 10, *, width: int = 16, stem_stride: int = 1
+) -> nn.Sequential:
+    """One block a stage of width, 2 width, 4 width channels: 78,042 parameters at width 16.
+
+    The smallest of He et al. 2016, section 4.2, with projections where the shape changes.
+    `stem_stride=2` halves H and W in front of the stages: about a quarter of the time.
+    """
+    widths = [whole("width", width, 1) * n for n in (1, 2, 4)]
+    stem_stride = whole("stem_stride", stem_stride, 1)
+    return resnet(BasicBlock, (1, 1, 1), widths, channels, classes, stem_stride)
+
+
+def resnet20(
+    channels: int = 3, classes: int = 10, *, width: int = 16, stem_stride: int = 1
+) -> nn.Sequential:
+    """As `resnet8`, three blocks a stage: 272,474 parameters, 2,752 of them in projections."""
+    widths = [whole("width", width, 1) * n for n in (1, 2, 4)]
+    stem_stride = whole("stem_stride", stem_stride, 1)
+    return resnet(BasicBlock, (3, 3, 3), widths, channels, classes, stem_stride)
+
+
+def resnet18(channels: int = 3, classes: int = 10) -> nn.Sequential:
+    """ResNet-18 with the stem for CIFAR: 11,173,962 parameters."""
+    return resnet(BasicBlock, (2, 2, 2, 2), (64, 128, 256, 512), channels, classes)
+
+
+def resnet34(channels: int = 3, classes: int = 10) -> nn.Sequential:
+    """ResNet-34 with the stem for CIFAR, the paper's: 21,282,122 parameters."""
+    return resnet(BasicBlock, (3, 4, 6, 3), (64, 128, 256, 512), channels, classes)
+
+
+def resnet50(channels: int = 3, classes: int = 10) -> nn.Sequential:
+    """ResNet-50 with the stem for CIFAR: 23,520,842 parameters."""
+    return resnet(Bottleneck, (3, 4, 6, 3), (64, 128, 256, 512), channels, classes)
+
+
+def wrn28_2(channels: int = 3, classes: int = 10) -> nn.Sequential:
+    """Wide-ResNet-28-2: 1,467,610 parameters."""
+    return wide_resnet(28, 2, channels, classes)
+
+
+def wrn28_10(channels: int = 3, classes: int = 10) -> nn.Sequential:
+    """Wide-ResNet-28-10: 36,479,194 parameters."""
+    return wide_resnet(28, 10, channels, classes)
+
+
+def tiny_cnn(channels: int = 3, classes: int = 10) -> nn.Sequential:
+    """Three 3×3 convolutions to 16, 24, 32 channels: 10,986 parameters for the digits."""
+    layers: dict[str, nn.Module] = {}
+    inputs = channels
+    for i, (width, stride) in enumerate([(16, 1), (24, 2), (32, 2)], start=1):
+        layers[f"conv{i}"] = conv(3, inputs, width, stride)
+        layers[f"bn{i}"] = nn.BatchNorm2d(width)
+        layers[f"relu{i}"] = nn.ReLU()
+        inputs = width
+    return network(**layers, **head(inputs, classes))
+
+
+def mlp(channels: int = 3, classes: int = 10, size: tuple[int, int] = (32, 32)) -> nn.Sequential:
+    """C·H·W - 64 - 64 - classes with ReLU; unlike the others it takes images of one size only."""
+    return network(
+        flatten=nn.Flatten(),
+        fc1=nn.Linear(channels * size[0] * size[1], 64),
+        relu1=nn.ReLU(),
+        fc2=nn.Linear(64, 64),
+        relu2=nn.ReLU(),
+        fc3=nn.Linear(64, classes),
+    )
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": mlp,
+    "tiny-cnn": tiny_cnn,
+    "resnet8": resnet8,
+    "resnet20": resnet20,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "wrn28-2": wrn28_2,
+    "wrn28-10": wrn28_10,
+}
+
+
+def make_model(
+    name: str, *, channels: int = 3, classes: int = 10, size: tuple[int, int] = (32, 32)
+) -> nn.Module:
+    """The network called `name` for images of `channels` × H × W, `size` = (H, W).
+
+    Raises ValueError for a name that isn't one of `MODELS`, channels that are neither 1 nor 3,
+    fewer than 2 classes, or a side under 8 pixels; TypeError for what isn't an int.
+    """
+    if name not in MODELS:
+        raise ValueError(f"name must be one of {', '.join(MODELS)}, got {name!r}")
+    if whole("channels", channels, 1) not in (1, 3):
+        raise ValueError(f"channels must be 1 or 3, got {channels!r}")
+    whole("classes", classes, 2)
+    if not isinstance(size, Sequence) or len(size) != 2:
+        raise ValueError(f"size must be two ints ≥ 8, (height, width), got {size!r}")
+    for side in size:
+        whole("size", side, 8)
+    options = {"size": size} if name == "mlp" else {}
+    return MODELS[name](channels=channels, classes=classes, **options)

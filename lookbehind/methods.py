@@ -9,14 +9,18 @@ from lookbehind.neighborhood import AdaptiveBall, Ball
 from lookbehind.optim import ASAM, SAM, Alpha, Lookahead, Lookbehind, MultistepSAM
 
 METHODS: dict[str, Callable[..., Any]] = {
-    "SGD": lambda base, rho, k, alpha: base,
-    "SAM": lambda base, rho, k, alpha: SAM(base, rho),
-    "ASAM": lambda base, rho, k, alpha: ASAM(base, rho),
-    "Multistep-SAM": lambda base, rho, k, alpha: MultistepSAM(base, Ball(rho), k=k),
-    "Lookahead-SAM": lambda base, rho, k, alpha: Lookahead(SAM(base, rho), k=k, alpha=alpha),
-    "Lookbehind-SAM": lambda base, rho, k, alpha: Lookbehind(base, Ball(rho), k=k, alpha=alpha),
-    "Lookbehind-ASAM": lambda base, rho, k, alpha: Lookbehind(
-        base, AdaptiveBall(rho), k=k, alpha=alpha
+    "SGD": lambda base, **_: base,
+    "SAM": lambda base, rho, **_: SAM(base, rho),
+    "ASAM": lambda base, rho, eta, **_: ASAM(base, rho, eta),
+    "Multistep-SAM": lambda base, rho, k, gradient, **_: MultistepSAM(
+        base, Ball(rho), k=k, gradient=gradient
+    ),
+    "Lookahead-SAM": lambda base, rho, k, alpha, **_: Lookahead(SAM(base, rho), k=k, alpha=alpha),
+    "Lookbehind-SAM": lambda base, rho, k, alpha, **_: Lookbehind(
+        base, Ball(rho), k=k, alpha=alpha
+    ),
+    "Lookbehind-ASAM": lambda base, rho, eta, k, alpha, **_: Lookbehind(
+        base, AdaptiveBall(rho, eta), k=k, alpha=alpha
     ),
 }
 
@@ -32,11 +36,21 @@ AXES: dict[str, tuple[str, ...]] = {
 }
 
 
-def make_method(name: str, base: Optimizer, *, rho: Any, k: int, alpha: Alpha) -> Any:
+def make_method(
+    name: str,
+    base: Optimizer,
+    *,
+    rho: Any,
+    k: int,
+    alpha: Alpha,
+    eta: float = 0.01,
+    gradient: str = "last",
+) -> Any:
     """The optimizer called `name` around `base`; what a method doesn't have is ignored.
 
+    `eta` is that of ASAM and Lookbehind-ASAM, `gradient` ("last" or "mean") that of Multistep-SAM.
     Raises ValueError for a name that isn't one of `METHODS`.
     """
     if name not in METHODS:
         raise ValueError(f"name must be one of {', '.join(METHODS)}, got {name!r}")
-    return METHODS[name](base, rho, k, alpha)
+    return METHODS[name](base, rho=rho, k=k, alpha=alpha, eta=eta, gradient=gradient)

@@ -1,15 +1,31 @@
 """`fit` and `evaluate`: one training loop for anything with `step(closure)`."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, astuple, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from lookbehind.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
+
 Minibatch = tuple[Tensor, Tensor]
+Context = Callable[[], AbstractContextManager[Any]]
+
+
+class Minibatches(Protocol):
+    """One epoch of (images, labels) each time it is iterated: `Split.batches`, a `DataLoader`."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -22,8 +38,9 @@ class Score:
 
 @dataclass(frozen=True)
 class Record:
-    """The score of one split at the slow weights, after so many gradients."""
+    """The score of one split at the slow weights, after so many epochs and gradients."""
 
+    epoch: float
     gradients: int
     split: str
     loss: float
@@ -64,45 +81,6 @@ class History:
         return list(dict.fromkeys(record.split for record in self.records))
 
 
-@dataclass
-class _Run:
-    """A model in training: the closure that every optimizer gets, and how often it was called."""
-
-    model: nn.Module
-    optimizer: Any
-    loss: Callable[[Tensor, Tensor], Tensor]
-    gradients: int = 0
-    records: list[Record] = field(default_factory=list)
-
-    def step(self, stream: Iterator[Minibatch]) -> None:
-        closures = [self.closure(next(stream)) for _ in range(_minibatches(self.optimizer))]
-        self.optimizer.step(closures if len(closures) > 1 else closures[0])
-
-    def closure(self, minibatch: Minibatch) -> Callable[[], Tensor]:
-        images, labels = minibatch
-
-        def gradient() -> Tensor:
-            self.gradients += 1
-            self.optimizer.zero_grad()
-            loss = self.loss(self.model(images), labels)
-            loss.backward()
-            return loss
-
-        return gradient
-
-    def record(self, splits: Mapping[str, Iterable[Minibatch]]) -> None:
-        for name, batches in splits.items():
-            score = evaluate(self.model, batches, self.loss)
-            if not math.isfinite(score.loss):
-                raise FloatingPointError(
-                    f"the loss on {name} is not finite after {self.gradients} gradients"
-                )
-            self.records.append(Record(self.gradients, name, score.loss, score.accuracy))
-
-
-Callback = Callable[[int, Sequence[Record]], None]
-
-
 def constant(progress: float) -> float:
     """The learning rate stays as it is."""
     return 1.0
@@ -113,97 +91,335 @@ def cosine(progress: float) -> float:
     return (1 + math.cos(math.pi * progress)) / 2
 
 
+@dataclass(frozen=True)
+class MultiStep:
+    """The learning rate is multiplied by `factor` at each milestone, a share of the budget.
+
+    The default is the official script's: x 0.1 at epochs 50, 100 and 150 of 200.
+    """
+
+    milestones: tuple[float, ...] = (0.25, 0.5, 0.75)
+    factor: float = 0.1
+
+    def __call__(self, progress: float) -> float:
+        return self.factor ** sum(progress >= milestone for milestone in self.milestones)
+
+
+class _Stream:
+    """Minibatches, epoch after epoch, and where they are: `taken` of epoch `epoch`."""
+
+    def __init__(self, batches: Minibatches) -> None:
+        if not isinstance(batches, Sized) or not len(batches):
+            raise ValueError(f"batches must have a length ≥ 1 (minibatches an epoch): {batches!r}")
+        self.batches, self.epoch, self.taken = batches, 0, 0
+        self.rng = torch.get_rng_state()  # as the epoch began: a DataLoader draws its order from it
+        self._left: Iterator[Minibatch] | None = None
+
+    def __next__(self) -> Minibatch:
+        if self._left is None:
+            self._open()
+        assert self._left is not None
+        minibatch = next(self._left, None)
+        if minibatch is None:
+            raise ValueError(
+                f"batches must give {len(self.batches)} minibatches, its length, each time it is "
+                f"iterated; it ended after {self.taken}"
+            )
+        self.taken += 1
+        if self.taken == len(self.batches):
+            self.epoch, self.taken, self._left = self.epoch + 1, 0, None
+        return minibatch
+
+    def go_to(self, epoch: int, taken: int, rng: Tensor) -> None:
+        self.epoch, self.taken, self._left = epoch, 0, None
+        torch.set_rng_state(rng)
+        for _ in range(taken):
+            next(self)
+
+    def _open(self) -> None:
+        self.rng = torch.get_rng_state()
+        for shuffler in (self.batches, getattr(self.batches, "sampler", None)):
+            set_epoch = getattr(shuffler, "set_epoch", None)
+            if set_epoch is not None:
+                set_epoch(self.epoch)
+        self._left = iter(self.batches)
+
+
+@dataclass(eq=False)
+class Run:
+    """A training under way: what a callback receives after each step.
+
+    `gradients` and `images` are what was taken so far (an image counts once a step), `epoch` how
+    often the data was seen, `share` the part of the budget that is spent, in [0, 1], `records` the
+    scores. Between steps a callback may change the optimizer's settings and "initial_lr".
+    """
+
+    model: nn.Module
+    optimizer: Any
+    unit: str  # of the budget: "gradients" or "minibatches"
+    budget: int
+    gradients: int = 0
+    images: int = 0
+    minibatches: int = 0
+    records: list[Record] = field(default_factory=list)
+    _stream: Any = None
+    _loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy
+    _score: Callable[..., Score] | None = None
+    _precision: Context = nullcontext
+    _elsewhere: Context = nullcontext  # around the gradients of a step that are not at φ
+    _plan: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def epoch(self) -> float:
+        return self.minibatches / len(self._stream.batches)
+
+    @property
+    def spent(self) -> int:
+        """Of the budget, in its unit."""
+        return int(getattr(self, self.unit))
+
+    @property
+    def share(self) -> float:
+        return min(1.0, self.spent / self.budget)
+
+    def save(self, path: str | Path) -> None:
+        """Write a checkpoint that `fit(..., resume=True)` continues bit for bit; see there."""
+        stream, device = self._stream, _device(self.model)
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "position": [stream.epoch, stream.taken, self.gradients, self.images, self.minibatches],
+            "records": [list(astuple(record)) for record in self.records],
+            "rng": {"epoch": stream.rng, "now": torch.get_rng_state()},
+            "plan": self._plan,
+        }
+        if device.type != "cpu":
+            state["rng"]["device"] = torch.get_device_module(device.type).get_rng_state()
+        save_checkpoint(path, state)
+
+    def _restore(self, path: str | Path) -> None:
+        state = read_checkpoint(path)
+        _check_fits(path, state, self._plan, self.model)
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (ValueError, KeyError) as error:
+            raise CheckpointError(f"{path} holds another optimizer: {error}") from error
+        self.model.load_state_dict(state["model"])
+        epoch, taken, self.gradients, self.images, self.minibatches = state["position"]
+        self.records = [Record(*values) for values in state["records"]]
+        self._stream.go_to(epoch, taken, state["rng"]["epoch"])
+        torch.set_rng_state(state["rng"]["now"])
+        device = _device(self.model)
+        if device.type != "cpu" and "device" in state["rng"]:
+            torch.get_device_module(device.type).set_rng_state(state["rng"]["device"])
+
+    def _step(self) -> None:
+        count = getattr(self.optimizer, "minibatches", 1)
+        closures = [self._closure(next(self._stream)) for _ in range(count)]
+        self.optimizer.step(closures if count > 1 else closures[0])
+        self.minibatches += count
+
+    def _closure(self, minibatch: Minibatch) -> Callable[[], Tensor]:
+        device = _device(self.model)
+        images, labels = (tensor.to(device, non_blocking=True) for tensor in minibatch)
+        self.images += len(labels)
+        statistics: Context = nullcontext
+
+        def gradient() -> Tensor:
+            nonlocal statistics
+            self.gradients += 1
+            self.optimizer.zero_grad()
+            with statistics(), self._precision():
+                loss = self._loss(self.model(images), labels)
+            loss.backward()
+            statistics = self._elsewhere
+            return loss
+
+        return gradient
+
+    def _record(self, splits: Mapping[str, Iterable[Minibatch]]) -> None:
+        assert self._score is not None
+        for name, batches in splits.items():
+            score = self._score(self.model, batches)
+            if not math.isfinite(score.loss):
+                raise FloatingPointError(
+                    f"the loss on {name} is not finite after {self.gradients} gradients"
+                )
+            row = Record(self.epoch, self.gradients, name, score.loss, score.accuracy)
+            self.records.append(row)
+
+
+Callback = Callable[[Run], None]
+
+
 def fit(
     model: nn.Module,
     optimizer: Any,
-    batches: Iterable[Minibatch],
+    batches: Minibatches,
     *,
-    gradients: int,
+    epochs: int | None = None,
+    gradients: int | None = None,
     splits: Mapping[str, Iterable[Minibatch]],
     schedule: Callable[[float], float] = cosine,
-    records: int = 20,
+    records: int | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+    autocast: torch.dtype | None = None,
+    statistics: str = "slow",
     callbacks: Sequence[Callback] = (),
     stop: Callable[[], bool] = lambda: False,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    config: Mapping[str, Any] | None = None,
+    progress: bool = False,
 ) -> History:
-    """Train until `gradients` minibatch gradients were taken, and record the scores on the way.
+    """Train for a budget of `epochs`, or of `gradients`, and record the scores on the way.
 
     A budget in gradients is fair to all: a step takes 1 of SGD, 2 of SAM, k + 1 of Lookbehind. The
     last step is finished, so up to one step's gradients may be spent beyond the budget.
 
-    `optimizer` is anything with `step(closure)`, `zero_grad` and `param_groups`; each step gets as
-    many new minibatches as its `minibatches` says (k for `Lookahead`, else 1). `batches` gives one
-    epoch of (images, labels) each time it is iterated: `Split.batches`, or a `DataLoader`. The
-    order of the minibatches is its seed's, the first weights are the model's.
+    `model` is trained on the device that it is on. `optimizer` is anything with `step(closure)`,
+    `zero_grad` and `param_groups`; each step gets as many new minibatches as its `minibatches` says
+    (k for `Lookahead`, else 1). `batches` gives one epoch of (images, labels) each time it is
+    iterated; where it, or its sampler, has `set_epoch`, that is called first, as torch's
+    distributed samplers expect.
 
     `schedule` maps the share of the budget spent, in [0, 1], to a factor of each group's
-    "initial_lr" (the lr that it came with; may be changed during training).
-    `splits` maps names to what is scored, at the slow weights, `records` times and at the start.
-    `callbacks` are called after each step with the gradients so far and all records.
-    `stop` is asked before each step; after it, or after Ctrl-C, the history so far is returned.
+    "initial_lr" (the lr that it came with; may be changed during training). `loss` takes logits
+    and labels; partial(cross_entropy, label_smoothing=0.1) smooths. `autocast`: torch.bfloat16 for
+    mixed precision. `statistics` of BatchNorm are updated by a step's first gradient only, at φ
+    ("slow"), or by each ("every", as in the official code).
+
+    `splits` maps names to what is scored, at the slow weights: at the start and `records` times
+    (default: every epoch, or 20 times). `callbacks` get the `Run` after each step. `stop` is asked
+    before each step; after it, or after Ctrl-C, the step under way is finished and the history so
+    far returned; a second Ctrl-C ends at once. `progress` shows a tqdm bar.
+
+    `checkpoint` is written at the end of every epoch, and where the run is stopped. With `resume`,
+    a run whose file exists goes on from it, bit for bit; `config` (plain values) is stored with it,
+    and a file of another config, budget, schedule, model or optimizer is refused before anything
+    is changed. `batches` must then draw from its `set_epoch` or from torch's global generator only.
 
     Raises FloatingPointError where the loss of a split is no longer finite, TypeError or ValueError
-    where `gradients` or `records` is not an int ≥ 1, and ValueError where `batches` is empty.
+    for a wrong argument, CheckpointError where `checkpoint` can't be continued, OSError where it
+    can't be written.
     """
-    _check_positive("gradients", gradients)
-    _check_positive("records", records)
-    run = _Run(model, optimizer, loss)
-    stream = _endless(batches)
+    stream = _Stream(batches)
+    unit, budget, records = _budget(epochs, gradients, records, len(batches))
+    _check_choices(autocast, statistics)
+    if resume and checkpoint is None:
+        raise ValueError("checkpoint must name the file to resume from, got None")
+    precision = partial(_precision, _device(model).type, autocast)
+    run = Run(
+        model, optimizer, unit, budget, _stream=stream, _loss=loss, _precision=precision,
+        _score=partial(evaluate, autocast=autocast), _elsewhere=_elsewhere(model, statistics),
+        _plan={"budget": [unit, budget], "schedule": _name(schedule), "records": records,
+               "config": dict(config or {})},
+    )  # fmt: skip
+    if resume and checkpoint is not None and Path(checkpoint).exists():
+        run._restore(checkpoint)
+    if not run.records:
+        run._record(splits)
+    model.train()
+    stopped = _loop(run, splits, schedule, records, callbacks, stop, checkpoint, progress)
+    return History(tuple(run.records), stopped)
+
+
+def _loop(
+    run: Run,
+    splits: Mapping[str, Iterable[Minibatch]],
+    schedule: Callable[[float], float],
+    records: int,
+    callbacks: Sequence[Callback],
+    stop: Callable[[], bool],
+    checkpoint: str | Path | None,
+    progress: bool,
+) -> bool:
+    """Returns whether the run was stopped."""
     stopped = False
     try:
-        run.record(splits)
-        due = 1
-        while run.gradients < gradients and not (stopped := stop()):
-            _set_lr(optimizer, schedule(run.gradients / gradients))
-            run.step(stream)
-            if run.gradients * records >= due * gradients:
-                run.record(splits)
-                due = run.gradients * records // gradients + 1
-            for callback in callbacks:
-                callback(run.gradients, run.records)
+        with _interrupted() as interrupted, _bar(run, progress) as show:
+            while run.spent < run.budget and not (stopped := stop() or interrupted()):
+                epoch, seen = run._stream.epoch, run.spent * records // run.budget
+                _set_lr(run.optimizer, schedule(run.share))
+                run._step()
+                if run.spent * records // run.budget > seen:
+                    run._record(splits)
+                if checkpoint is not None and run._stream.epoch > epoch:
+                    run.save(checkpoint)
+                for callback in callbacks:
+                    callback(run)
+                show()
     except KeyboardInterrupt:
-        stopped = True
-    return History(tuple(run.records), stopped)
+        return True
+    if stopped and checkpoint is not None:
+        run.save(checkpoint)
+    return stopped
 
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module,
-    batches: Iterable[Minibatch],
-    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+    model: nn.Module, batches: Iterable[Minibatch], *, autocast: torch.dtype | None = None
 ) -> Score:
-    """Mean loss and accuracy over all images, in evaluation mode; the model's mode is put back.
+    """Mean cross-entropy and accuracy over all images, in evaluation mode; the mode is put back.
 
-    `loss` takes logits (B, classes) and labels (B,) and returns the mean. Raises ValueError where
-    `batches` is empty.
+    Raises ValueError where `batches` is empty.
     """
-    training = model.training
+    device, training = _device(model), model.training
     model.eval()
+    losses, hits, count = [], [], 0
     try:
-        count, total, right = 0, torch.tensor(0.0), torch.tensor(0)
-        for images, labels in batches:
-            logits = model(images)
+        for minibatch in batches:
+            images, labels = (tensor.to(device, non_blocking=True) for tensor in minibatch)
+            with _precision(device.type, autocast):
+                logits = model(images)
             count += len(labels)
-            total = total + loss(logits, labels) * len(labels)
-            right = right + (logits.argmax(1) == labels).sum()
+            losses.append(cross_entropy(logits, labels, reduction="sum"))
+            hits.append((logits.argmax(1) == labels).sum())
     finally:
         model.train(training)
     if not count:
         raise ValueError("batches must hold at least one image, got none")
-    return Score(float(total / count), float(right / count))
+    return Score(float(torch.stack(losses).sum()) / count, int(torch.stack(hits).sum()) / count)
 
 
-def _minibatches(optimizer: Any) -> int:
-    return getattr(optimizer, "minibatches", 1)
+@contextmanager
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """BatchNorm normalizes by the minibatch, but its running statistics stay as they are.
+
+    For an optimizer's `around`: λ i: frozen_statistics(model) if i else nullcontext().
+    """
+    with _frozen(_tracking(model)):
+        yield
 
 
-def _endless(batches: Iterable[Minibatch]) -> Iterator[Minibatch]:
-    while True:
-        minibatch = None
-        for minibatch in batches:
-            yield minibatch
-        if minibatch is None:
-            raise ValueError("batches must give a minibatch each time it is iterated, got none")
+def _tracking(model: nn.Module) -> list[Any]:
+    """The BatchNorm layers that keep running statistics."""
+    kind = nn.modules.batchnorm._BatchNorm
+    return [m for m in model.modules() if isinstance(m, kind) and m.track_running_stats]
+
+
+@contextmanager
+def _frozen(layers: Sequence[Any]) -> Iterator[None]:
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True
+
+
+def _elsewhere(model: nn.Module, statistics: str) -> Context:
+    layers = _tracking(model) if statistics == "slow" else []
+    return partial(_frozen, layers) if layers else nullcontext
+
+
+def _precision(device: str, autocast: torch.dtype | None) -> AbstractContextManager[Any]:
+    return nullcontext() if autocast is None else torch.autocast(device, autocast)
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 def _set_lr(optimizer: Any, factor: float) -> None:
@@ -211,8 +427,101 @@ def _set_lr(optimizer: Any, factor: float) -> None:
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
 
+@contextmanager
+def _interrupted() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed: the first only asks, the next interrupts as ever."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = signal.getsignal(signal.SIGINT) or signal.SIG_DFL
+
+    def ask(*_: Any) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _bar(run: Run, progress: bool) -> Iterator[Callable[[], None]]:
+    """A progress bar over the budget, with the last scores; nothing without `progress`."""
+    if not progress:
+        yield lambda: None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=run.budget, initial=run.spent, unit=f" {run.unit}") as bar:
+
+        def show() -> None:
+            last = {record.split: f"{record.accuracy:.3f}" for record in run.records}
+            bar.set_postfix(last, refresh=False)
+            bar.update(min(run.spent, run.budget) - bar.n)
+
+        yield show
+
+
+def _budget(
+    epochs: int | None, gradients: int | None, records: int | None, length: int
+) -> tuple[str, int, int]:
+    """The unit and size of the budget, and the number of records."""
+    if (epochs is None) == (gradients is None):
+        raise ValueError(
+            "exactly one of epochs and gradients must be given, "
+            f"got epochs={epochs!r} and gradients={gradients!r}"
+        )
+    for name, value in (("epochs", epochs), ("gradients", gradients), ("records", records)):
+        if value is not None:
+            _check_positive(name, value)
+    if epochs is not None:
+        return "minibatches", epochs * length, records or epochs
+    assert gradients is not None
+    return "gradients", gradients, records or 20
+
+
+def _check_choices(autocast: torch.dtype | None, statistics: str) -> None:
+    if autocast not in (None, torch.bfloat16):  # float16 would need its gradients scaled
+        raise ValueError(f"autocast must be torch.bfloat16 or None, got {autocast!r}")
+    if statistics not in ("slow", "every"):
+        raise ValueError(f'statistics must be "slow" or "every", got {statistics!r}')
+
+
 def _check_positive(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int ≥ 1, got {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be ≥ 1, got {value}")
+
+
+def _check_fits(
+    path: str | Path, state: Mapping[str, Any], plan: Mapping[str, Any], model: nn.Module
+) -> None:
+    """Raises CheckpointError where the checkpoint is another run's."""
+    missing = {"model", "optimizer", "position", "records", "rng", "plan"} - set(state)
+    if missing:
+        raise CheckpointError(f"{path} is no checkpoint of a run: it lacks {sorted(missing)}")
+    theirs, ours = ({**p, **p["config"]} for p in (state["plan"], plan))
+    for name in sorted({*theirs, *ours} - {"config"}):
+        if theirs.get(name) != ours.get(name):
+            raise CheckpointError(
+                f"{path} is of a run with {name} = {theirs.get(name)!r}, "
+                f"this one has {name} = {ours.get(name)!r}"
+            )
+    shapes, found = (
+        {name: tuple(value.shape) for name, value in weights.items()}
+        for weights in (model.state_dict(), state["model"])
+    )
+    if shapes != found:
+        name = next(n for n in {**shapes, **found} if shapes.get(n) != found.get(n))
+        raise CheckpointError(
+            f"{path} holds another model: {name} has shape {found.get(name)}, "
+            f"here {shapes.get(name)}"
+        )
+
+
+def _name(schedule: Callable[[float], float]) -> str:
+    return getattr(schedule, "__name__", repr(schedule))

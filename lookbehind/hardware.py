@@ -1,7 +1,9 @@
 """Where a network trains, and in which form it is fastest there."""
 
 import os
+import shlex
 import shutil
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +29,7 @@ class Hardware:
         """Move `model` there, in place; returns it. Its `state_dict` keeps its names."""
         model.to(self.device)
         if self.channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model.to(memory_format=torch.channels_last)
         if self.compile:
             model.compile()
         return model
@@ -47,13 +49,15 @@ def choose_hardware(
 ) -> Hardware:
     """The hardware called `device`: "auto" (CUDA, else Apple's MPS, else the CPU), or one of them.
 
+    One of several CUDA devices is "cuda:1".
+
     None means: on where it is faster. bf16 is on where a CUDA device computes with it (compute
     capability ≥ 8.0); CPUs emulate it or gain nothing on networks of this size. channels_last is
     on for the CPU (ResNet-8 at 32 x 32: about 1.4 times faster, see `bench_epoch.py`) and for CUDA,
     whose tensor cores take that layout; MPS takes the other.
 
-    Raises ValueError for an unknown or missing device, or where `compile` is asked for and no C++
-    compiler is found (named in CXX, or `c++` or `g++`).
+    Raises ValueError for an unknown or missing device, or where `compile` is asked for and there is
+    no C++ compiler (see `has_compiler`).
     """
     chosen = _device(device)
     cuda = chosen.type == "cuda"
@@ -62,21 +66,29 @@ def choose_hardware(
     if channels_last is None:
         channels_last = chosen.type != "mps"
     if compile and not has_compiler():
-        raise ValueError("compile needs a C++ compiler: none found in CXX, nor as c++ or g++")
+        raise ValueError(f"compile needs a C++ compiler: {_compiler()!r} was not found (see CXX)")
     return Hardware(chosen, torch.bfloat16 if bf16 else None, channels_last, compile)
 
 
 def has_compiler() -> bool:
-    """Whether `torch.compile` will find a C++ compiler on this machine."""
-    names = filter(None, (os.environ.get("CXX"), "c++", "g++", "clang++"))
-    return any(shutil.which(name) for name in names)
+    """Whether `torch.compile` will find a C++ compiler: CXX, else g++ (on macOS clang++)."""
+    return shutil.which(_compiler()) is not None
+
+
+def _compiler() -> str:
+    """What torch._inductor calls; CXX may hold options, too."""
+    default = "clang++" if sys.platform == "darwin" else "g++"
+    return (shlex.split(os.environ.get("CXX", default)) or [""])[0]
 
 
 def _device(name: str) -> torch.device:
-    kind = name.split(":")[0]
-    if kind not in DEVICES:
-        raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {name!r}")
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    kind, _, index = name.partition(":")
+    if name not in DEVICES and not (kind == "cuda" and index.isdecimal()):
+        raise ValueError(f"device must be one of {', '.join(DEVICES)}, or cuda:0, …, got {name!r}")
+    there = {
+        "cuda": int(index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
     if kind == "auto":
         return torch.device(next((kind for kind, found in there.items() if found), "cpu"))
     if not there.get(kind, True):

@@ -1,5 +1,7 @@
 """One training run from one frozen description: dataset, network, method and its settings."""
 
+import math
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,14 +14,34 @@ from torch.optim import SGD
 
 from lookbehind.data import Dataset, load
 from lookbehind.hardware import Hardware, choose_hardware
-from lookbehind.methods import AXES, make_method
-from lookbehind.models import make_model
-from lookbehind.neighborhood import param_groups
+from lookbehind.methods import AXES, METHODS, make_method
+from lookbehind.models import MODELS, make_model, whole
+from lookbehind.neighborhood import check_bounded, param_groups
 from lookbehind.train import History, MultiStep, constant, cosine, fit
 
-SCHEDULES = {"cosine": cosine, "multistep": MultiStep(), "constant": constant}
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": cosine,
+    "multistep": MultiStep(),
+    "constant": constant,
+}
 SYMBOLS = {"k": "k", "rho": "ρ", "alpha": "α"}
 EVALUATION_BATCH = 1000
+
+# What a recipe's values may be: one of these names, a number from 0 to this, an int from this.
+CHOICES: dict[str, Collection[str]] = {
+    "model": MODELS,
+    "method": METHODS,
+    "schedule": SCHEDULES,
+    "gradient": ("last", "mean"),
+}
+MOST = {
+    **dict.fromkeys(("rho", "eta", "lr", "weight_decay"), math.inf),
+    **dict.fromkeys(("momentum", "label_smoothing", "label_noise"), 1),
+}
+LEAST = {
+    **dict.fromkeys(("k", "batch_size", "epochs", "gradients", "train", "test"), 1),
+    **dict.fromkeys(("validation", "seed"), 0),
+}
 
 
 @dataclass(frozen=True)
@@ -37,13 +59,17 @@ class Recipe:
 
     `dataset` is digits, cifar10, cifar100, or a folder of images; `train`, `validation` and `test`
     are numbers of images (None: the dataset's default); `label_noise` is the share of wrong
-    training labels. `augment` crops and flips (not for digits). `model` is one of
+    training labels. `augment` crops and flips. Digits take neither `augment` (a mirrored digit is
+    none) nor `test` (the test split is what is left over). `model` is one of
     `lookbehind.models.MODELS`, `method` of `lookbehind.methods.METHODS`. `k`, `rho`, `eta`,
     `alpha` (a number in [0, 1] or "adaptive") and `gradient` ("last" or "mean", of Multistep-SAM)
     are the method's, where it has them; `lr`, `momentum` and `weight_decay` those of its base, SGD.
 
     The budget is `epochs` or `gradients`, one of them. `seed` decides the split, the wrong labels,
-    the first weights, and the minibatches. Wrong values raise where they are used, before training.
+    the first weights, and the minibatches.
+
+    Raises TypeError or ValueError, before any data is loaded, for a value that is wrong whatever
+    the dataset.
     """
 
     dataset: str = "digits"
@@ -69,6 +95,30 @@ class Recipe:
     augment: bool = False
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        for name, most in MOST.items():
+            check_bounded(name, getattr(self, name), most, also="")
+        for name, least in LEAST.items():
+            if (value := getattr(self, name)) is not None or name in ("k", "batch_size", "seed"):
+                whole(name, value, least)
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Values that are wrong only beside another."""
+        if (self.epochs is None) == (self.gradients is None):
+            given = f"epochs={self.epochs!r} and gradients={self.gradients!r}"
+            raise ValueError(f"exactly one of epochs and gradients must be given, got {given}")
+        adaptive = "adaptive" in AXES[self.method]
+        if "alpha" in AXES[self.method] and not (adaptive and self.alpha == "adaptive"):
+            check_bounded("alpha", self.alpha, 1, ' or "adaptive"' if adaptive else "")
+        if self.dataset == "digits" and (self.augment or self.test is not None):
+            name, value = ("test", None) if self.test is not None else ("augment", False)
+            got = getattr(self, name)
+            raise ValueError(f"{name} must be {value} for the dataset digits, got {got!r}")
+
     def __str__(self) -> str:
         alpha = self.alpha if isinstance(self.alpha, str) else f"{self.alpha:g}"
         values = {"k": self.k, "rho": f"{self.rho:g}", "alpha": alpha}
@@ -84,9 +134,9 @@ class Recipe:
         )
 
     def make_model(self, dataset: Dataset) -> nn.Module:
-        """A fresh network for the images of `dataset`; torch's global generator is put back."""
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
+        """A fresh network for the images of `dataset`; torch's global generators are left alone."""
+        with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
+            torch.default_generator.manual_seed(self.seed)
             return make_model(
                 self.model, channels=dataset.channels, classes=len(dataset.classes),
                 size=dataset.size,
@@ -128,7 +178,7 @@ class Recipe:
             epochs=self.epochs,
             gradients=self.gradients,
             splits=evaluation_batches(dataset),
-            schedule=self._schedule(),
+            schedule=SCHEDULES[self.schedule],
             loss=partial(cross_entropy, label_smoothing=self.label_smoothing),
             **options,
         )
@@ -138,12 +188,6 @@ class Recipe:
         """The training minibatches: shuffled, and augmented where the recipe says so."""
         crop = max(1, min(dataset.size) // 8) if self.augment else 0
         return dataset.train.batches(self.batch_size, self.seed, crop=crop, flip=self.augment)
-
-    def _schedule(self) -> Any:
-        if self.schedule not in SCHEDULES:
-            allowed = ", ".join(SCHEDULES)
-            raise ValueError(f"schedule must be one of {allowed}, got {self.schedule!r}")
-        return SCHEDULES[self.schedule]
 
 
 def uses(method: str) -> tuple[str, ...]:

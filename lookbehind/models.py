@@ -160,6 +160,15 @@ def whole(argument: str, value: int, least: int) -> int:
     return value
 
 
+def small_resnet(
+    depth: int, width: int, stem_stride: int, channels: int, classes: int
+) -> nn.Sequential:
+    """Three stages of `depth` blocks and width, 2 width, 4 width channels."""
+    widths = [whole("width", width, 1) * n for n in (1, 2, 4)]
+    stem_stride = whole("stem_stride", stem_stride, 1)
+    return resnet(BasicBlock, [depth] * 3, widths, channels, classes, stem_stride)
+
+
 def resnet8(
     channels: int = 3, classes: int = 10, *, width: int = 16, stem_stride: int = 1
 ) -> nn.Sequential:
@@ -168,18 +177,14 @@ def resnet8(
     The smallest of He et al. 2016, section 4.2, with projections where the shape changes.
     `stem_stride=2` halves H and W in front of the stages: about a quarter of the time.
     """
-    widths = [whole("width", width, 1) * n for n in (1, 2, 4)]
-    stem_stride = whole("stem_stride", stem_stride, 1)
-    return resnet(BasicBlock, (1, 1, 1), widths, channels, classes, stem_stride)
+    return small_resnet(1, width, stem_stride, channels, classes)
 
 
 def resnet20(
     channels: int = 3, classes: int = 10, *, width: int = 16, stem_stride: int = 1
 ) -> nn.Sequential:
     """As `resnet8`, three blocks a stage: 272,474 parameters, 2,752 of them in projections."""
-    widths = [whole("width", width, 1) * n for n in (1, 2, 4)]
-    stem_stride = whole("stem_stride", stem_stride, 1)
-    return resnet(BasicBlock, (3, 3, 3), widths, channels, classes, stem_stride)
+    return small_resnet(3, width, stem_stride, channels, classes)
 
 
 def resnet18(channels: int = 3, classes: int = 10) -> nn.Sequential:
@@ -231,6 +236,15 @@ def mlp(channels: int = 3, classes: int = 10, size: tuple[int, int] = (32, 32)) 
     )
 
 
+def check_size(size: tuple[int, int]) -> None:
+    """TypeError or ValueError unless it is (height, width) of at least 8 × 8 pixels."""
+    message = f"size must be (height, width), two ints ≥ 8, got {size!r}"
+    if not isinstance(size, tuple | list) or not all(type(side) is int for side in size):
+        raise TypeError(message)
+    if len(size) != 2 or min(size) < 8:
+        raise ValueError(message)
+
+
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "tiny-cnn": tiny_cnn,
@@ -254,12 +268,10 @@ def make_model(
     """
     if name not in MODELS:
         raise ValueError(f"name must be one of {', '.join(MODELS)}, got {name!r}")
-    if whole("channels", channels, 1) not in (1, 3):
-        raise ValueError(f"channels must be 1 or 3, got {channels!r}")
+    if type(channels) is not int or channels not in (1, 3):
+        kind = ValueError if type(channels) is int else TypeError
+        raise kind(f"channels must be 1 or 3, got {channels!r}")
     whole("classes", classes, 2)
-    if not isinstance(size, Sequence) or len(size) != 2:
-        raise ValueError(f"size must be two ints ≥ 8, (height, width), got {size!r}")
-    for side in size:
-        whole("size", side, 8)
+    check_size(size)
     options = {"size": size} if name == "mlp" else {}
     return MODELS[name](channels=channels, classes=classes, **options)

@@ -12,34 +12,19 @@ from pathlib import Path
 import torch
 from bench import alternate, goal, ratio
 from torch import nn
-from torch.nn.functional import cross_entropy, relu
+from torch.nn.functional import cross_entropy
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from memory import live_of_a_step, size, state_size
 
 from lookbehind import AdaptiveBall, Ball, Lookbehind
+from lookbehind.models import resnet8
 
 STEPS = (1, 2, 5, 10)
 
 
-class Block(nn.Module):
-    def __init__(self, n, m, stride):
-        super().__init__()
-        self.a = nn.Conv2d(n, m, 3, stride, 1, bias=False)
-        self.b = nn.Conv2d(m, m, 3, 1, 1, bias=False)
-        self.norms = nn.ModuleList([nn.BatchNorm2d(m), nn.BatchNorm2d(m)])
-        self.short = nn.Conv2d(n, m, 1, stride, bias=False) if n != m else nn.Identity()
-
-    def forward(self, x):
-        return relu(self.norms[1](self.b(relu(self.norms[0](self.a(x))))) + self.short(x))
-
-
 def resnet():
-    """ResNet-8 for CIFAR, 32 x 32 images: 78,000 weights."""
-    stem = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
-    blocks = [Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2)]
-    model = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
-    return model, torch.randn(128, 3, 32, 32)
+    return resnet8(), torch.randn(128, 3, 32, 32)
 
 
 def mlp():

@@ -1,316 +1,367 @@
-"""The training lab: train a small network while the sliders for k, ρ, α and lr are moved."""
+"""The training lab: train a network while the sliders for k, ρ, α and lr are moved."""
 
-import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
-import plotly.graph_objects as go
-import torch
-from plotly.subplots import make_subplots
-from torch import nn
-from torch.optim import SGD
 
+from lookbehind.checkpoint import read_checkpoint
 from lookbehind.data import Dataset
-from lookbehind.explore.palette import METHOD_COLORS, PLOTLY_CONFIG
-from lookbehind.methods import AXES, make_method
-from lookbehind.neighborhood import param_groups
-from lookbehind.optim import Lookahead
-from lookbehind.train import History, Record, fit
+from lookbehind.explore import lab_view
+from lookbehind.explore.lab_training import Training, recipes_in
+from lookbehind.hardware import Hardware, choose_hardware
+from lookbehind.methods import AXES
+from lookbehind.models import MODELS
+from lookbehind.recipe import Outcome, Recipe, uses
 
-SECONDS_BETWEEN_UPDATES = 0.25
-GRADIENTS_BETWEEN_RECORDS = 60
 RADII = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.7, 1.0)
 LEARNING_RATES = (0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
-GREY = "#808080"  # readable on white and on JupyterLab's dark background
-GRID = "rgba(128, 128, 128, 0.25)"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the sliders say. `alpha` is a number in [0, 1] or "adaptive"."""
-
-    method: str = "Lookbehind-SAM"
-    k: int = 2
-    rho: float = 0.2
-    alpha: float | str = 0.5
-    lr: float = 0.03
-
-    def __str__(self) -> str:
-        alpha = self.alpha if isinstance(self.alpha, str) else f"{self.alpha:g}"
-        values = {"k": self.k, "rho": f"{self.rho:g}", "alpha": alpha}
-        used = [f"{SYMBOLS[name]} {values[name]}" for name in USES[self.method]]
-        return f"{self.method}: " + ", ".join([*used, f"lr {self.lr:g}"])
-
-
-SYMBOLS = {"k": "k", "rho": "ρ", "alpha": "α"}
-USES = {method: tuple(a for a in axes if a in SYMBOLS) for method, axes in AXES.items()}
-
-
-def make_optimizer(settings: Settings, model: nn.Module) -> Any:
-    """The method around SGD with momentum 0.9 and weight decay 5e-4; see `make_method`."""
-    base = SGD(param_groups(model), lr=settings.lr, momentum=0.9, weight_decay=5e-4)
-    s = settings
-    return make_method(s.method, base, rho=s.rho, k=s.k, alpha=s.alpha)
-
-
-def tune(optimizer: Any, settings: Settings) -> None:
-    """Give an optimizer made by `make_optimizer` new settings, between two steps."""
-    uses = USES[settings.method]
-    for group in optimizer.param_groups:
-        group["initial_lr"] = settings.lr
-    if "k" in uses:
-        optimizer.k = settings.k
-    if "alpha" in uses:
-        optimizer.alpha = settings.alpha
-    if "rho" in uses:
-        climber = optimizer.inner if isinstance(optimizer, Lookahead) else optimizer
-        climber.ball = replace(climber.ball, rho=settings.rho)
+EPOCHS = (1, 2, 5, 10, 20, 30, 50, 100, 200, 500)
+OPENING = Recipe(epochs=100, gradients=None, label_noise=0.4)
+INVITATION = "Move the sliders, then press Start."
+NO_CHECKPOINT = ("no checkpoint yet", None)
+RED = "#E0463A"  # readable on white and on JupyterLab's dark background
 
 
 class TrainingLab(widgets.VBox):
-    """Sliders, a Train, a Stop and a Reset button, and live curves of every run.
+    """Sliders, buttons, live curves of every run, and a table of the finished ones.
 
-    `make_model()` returns a fresh network for the images of `dataset`; each run starts from the
-    same first weights and takes the same minibatches of `batch_size` (`seed`). A run trains in a
-    thread, with SGD as base optimizer (momentum 0.9, weight decay 5e-4, cosine schedule), until
-    `gradients` minibatch gradients were taken. Moving a slider changes the run under way at its
-    next step. `settings` are those that the lab opens with.
+    The lab opens with `recipe`, whose budget is in epochs; `recipe` is afterwards what the controls
+    say now. `datasets` (names, or paths of folders of images) and `models` are what the dropdowns
+    offer. A dataset other than the first recipe's is taken whole: the numbers of images, and
+    `augment` for digits, are not carried over. `root` is where datasets are kept
+    (`lookbehind.data.data_root`), `hardware` where it trains (default: `choose_hardware()`).
 
-    `history` is the `History` of the last run that ended, `message` the line above the curves:
-    where a run fails, the error in words.
+    A run trains in a thread, as `Recipe.run` does: without a move of a slider it gives the same
+    weights to the last bit. A move of k, ρ, α or lr changes the run under way at its next step.
+    The run goes on while the kernel lives, also where the page is closed. After every epoch, where
+    it is paused, and where it is stopped, it leaves a checkpoint in `folder`, a file of its own,
+    from which Resume goes on, also in another kernel; the sliders then stand where they stood.
+
+    Sharpness is `lookbehind.sharpness.worst_rise` in a ball of radius 0.05, on the first 500
+    training images, after every epoch. `outcome` is that of the last run that ended, `table` holds
+    a dict for each finished run, `message` is the line above the curves: where a run fails, the
+    error in words.
+
+    Raises ValueError where the recipe's budget is not in epochs.
     """
 
     def __init__(
         self,
-        make_model: Callable[[], nn.Module],
-        dataset: Dataset,
+        recipe: Recipe = OPENING,
         *,
-        settings: Settings | None = None,
-        gradients: int = 6000,
-        batch_size: int = 50,
-        seed: int = 0,
+        datasets: Sequence[str] = ("digits", "cifar10", "cifar100"),
+        models: Sequence[str] = tuple(MODELS),
+        root: str | Path | None = None,
+        hardware: Hardware | None = None,
+        folder: str | Path = "lab-runs",
     ) -> None:
-        self._make_model, self._dataset = make_model, dataset
-        self._batch_size, self._seed = batch_size, seed
-        self._first = settings or Settings()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._curves: list[tuple[Any, Any]] = []
-        self.history = History()
-        self._build_controls(gradients)
-        self.figure = _empty_figure()
-        self.figure.update_xaxes(range=[0, gradients])
-        buttons = [self.train_button, self.stop_button, self.reset_button]
-        left = [self.method, self.k, self.rho, self.alpha, self.adaptive]
-        right = [self.lr, self.gradients, widgets.HBox(buttons), self.progress]
-        super().__init__(
-            [widgets.HBox([widgets.VBox(left), widgets.VBox(right)]), self._status, self.figure]
-        )
-        self.put(self._first)
+        if recipe.epochs is None:
+            raise ValueError(
+                "recipe must have its budget in epochs: Recipe(…, epochs=100, gradients=None), "
+                f"got gradients={recipe.gradients}"
+            )
+        self._opening = self._base = recipe
+        self._root, self._hardware, self._folder = root, hardware, Path(folder)
+        self._training: Training | None = None
+        self._loaded: tuple[Recipe, Dataset] | None = None
+        self._rows: dict[Path, dict[str, Any]] = {}
+        self.outcome: Outcome | None = None
+        self._curves = lab_view.Curves()
+        self.figure = self._curves.figure
+        self._build_controls(datasets, models)
+        self._build_buttons()
+        super().__init__(self._rows_of_widgets())
+        self.put(recipe)
+        self._list_checkpoints()
+        self._lock(False)
 
     def __repr__(self) -> str:
         return "TrainingLab, interactive once its cell runs in JupyterLab or on Binder"
 
     @property
-    def settings(self) -> Settings:
-        """What the sliders say now."""
+    def recipe(self) -> Recipe:
+        """What the controls say now; the rest as in the recipe that the lab opened with."""
         adaptive = self.adaptive.value and not self.adaptive.disabled
-        alpha = "adaptive" if adaptive else self.alpha.value
-        return Settings(self.method.value, self.k.value, self.rho.value, alpha, self.lr.value)
+        base, name = self._base, self.dataset.value
+        if name != base.dataset:
+            sizes: dict[str, Any] = {"train": None, "validation": None, "test": None}
+            base = replace(base, augment=base.augment and name != "digits", **sizes)
+        return replace(
+            base, dataset=name, model=self.model.value, method=self.method.value,
+            k=self.k.value, rho=self.rho.value, lr=self.lr.value, epochs=self.epochs.value,
+            alpha="adaptive" if adaptive else self.alpha.value,
+        )  # fmt: skip
 
     @property
     def message(self) -> str:
         return self._status.value
 
-    def put(self, settings: Settings) -> None:
-        """Set every control; `rho` and `lr` are of those that the sliders offer."""
-        adaptive = isinstance(settings.alpha, str)
-        self.method.value, self.k.value, self.rho.value = settings.method, settings.k, settings.rho
-        self.adaptive.value, self.lr.value = adaptive, settings.lr
-        if not adaptive:
-            self.alpha.value = settings.alpha
-        self._show_what_counts()
-
-    def train(self) -> None:
-        """Start a run in a thread; what the Train button does."""
-        if self.running:
-            return
-        self._stop.clear()
-        self._say(f"Training: {self.settings}")
-        self._lock(True)
-        try:
-            run = self._new_run()
-        except Exception as error:
-            self._fail(error)
-            self._lock(False)
-            return
-        self._thread = threading.Thread(target=self._run, args=run, daemon=True)
-        self._thread.start()
+    @property
+    def table(self) -> list[dict[str, Any]]:
+        """The finished runs, in their order: settings, scores, seconds, status."""
+        return list(self._rows.values())
 
     @property
     def running(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
+        """Whether a run is under way, be it paused."""
+        return self._training is not None and self._training.status in ("running", "paused")
+
+    def put(self, recipe: Recipe) -> None:
+        """Set every control; a value that a control doesn't offer is added to it."""
+        self._base = recipe
+        for name in ("dataset", "model", "method", "rho", "lr", "epochs"):
+            _offer(getattr(self, name), getattr(recipe, name))
+        self.k.max = max(self.k.max, recipe.k)
+        self.k.value, self.adaptive.value = recipe.k, recipe.alpha == "adaptive"
+        if not isinstance(recipe.alpha, str):
+            self.alpha.value = recipe.alpha
+        self._show_what_counts()
+
+    def start(self) -> None:
+        """Start a run in a thread; what the Start button does."""
+        if not self.running:
+            recipe = self.recipe
+            self._say(f"Loading {lab_view.dataset_name(recipe)}.")
+            self._launch(recipe, self._new_path(recipe))
+
+    def pause(self) -> None:
+        """Hold the run under way after its step, or let it go on."""
+        training = self._training
+        if training is None or not self.running:
+            return
+        (training.go_on if training.pausing else training.pause)()
+        self.pause_button.description = "Continue" if training.pausing else "Pause"
+        doing = "Pausing after the step under way." if training.pausing else "Training"
+        self._say(doing if training.pausing else f"{doing}: {training.wanted}")
+
+    def stop(self) -> None:
+        """End the run under way after its step; its curves, weights and a checkpoint stay."""
+        if self._training is not None and self.running:
+            self._say("Stopping after the step under way.")
+            self._training.stop()
+
+    def save(self) -> None:
+        """Write a checkpoint of the run under way beside the one that every epoch replaces."""
+        training = self._training
+        if training is None:
+            self._say("Nothing to save yet: press Start.")
+        elif not self.running:
+            kept = training.path.exists()
+            name = training.path.name
+            self._say(f"The last run is saved as {name}." if kept else "The last run left nothing.")
+        else:
+            self._say("Saving after the step under way.")
+            stem = f"{training.path.stem}-saved"
+            training.save(self._unused(stem))
+
+    def resume(self) -> None:
+        """Go on with the run of the chosen checkpoint, its settings put back on the sliders."""
+        if self.running:
+            return
+        self._list_checkpoints()
+        path = self.checkpoint.value
+        if path is None:
+            self._say(f"No checkpoint in the folder {self._folder} yet: press Start.")
+            return
+        try:
+            began, now = recipes_in(path, read_checkpoint(path))
+            if began.epochs is None:
+                raise ValueError(f"{path} is of a run with a budget in gradients, not in epochs")
+            self.put(now)
+        except (ValueError, OSError) as error:
+            self._say(f"Not resumed: {error}", RED)
+            return
+        self._say(f"Resuming {path.name}.")
+        self._launch(began, path, now=now, resume=True)
+
+    def reset(self) -> None:
+        """Stop, remove all curves, and put the controls back. Checkpoints and the table stay."""
+        self.stop()
+        self._training = None
+        self._curves.clear()
+        self.progress.value, self._where.value = 0, ""
+        self.put(self._opening)
+        self._lock(False)
+        self._say(INVITATION)
 
     def wait(self) -> None:
         """Return when no run is under way."""
-        if self._thread is not None:
-            self._thread.join()
+        if self._training is not None:
+            self._training.thread.join()
 
-    def stop(self) -> None:
-        """End the run under way after its current step; its curve and its weights stay."""
-        self._stop.set()
+    def _launch(self, recipe: Recipe, path: Path, **options: Any) -> None:
+        hardware = self._hardware = self._hardware or choose_hardware()
+        earlier = self._training
+        training = Training(recipe, path, self, self._load, hardware, **options)
+        if earlier is not None and earlier.path == path:
+            training.sharpness = list(earlier.sharpness)
+        self._training = training
+        self._lock(True)
+        self._curves.add(path, training)
+        training.thread.start()
 
-    def reset(self) -> None:
-        """Stop, remove all curves, and put the sliders back."""
-        self.stop()
-        self.wait()
-        self._curves.clear()
-        self.figure.data = self.figure.data[:2]
-        self.progress.value = 0
-        self._say("Move the sliders, then press Train.")
-        self.put(self._first)
+    def _load(self, recipe: Recipe) -> Dataset:
+        """The dataset, kept for the next run where that has the same images and labels."""
+        names = ("dataset", "train", "validation", "test", "label_noise", "seed")
+        key = replace(OPENING, **{name: getattr(recipe, name) for name in names})
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = None  # two would need the memory of both
+            assert self._hardware is not None
+            self._loaded = (key, recipe.load(self._root, self._hardware.device))
+        return self._loaded[1]
 
-    def _build_controls(self, gradients: int) -> None:
-        self.method = widgets.Dropdown(options=list(USES), description="method")
+    def _new_path(self, recipe: Recipe) -> Path:
+        when = time.strftime("%Y%m%d-%H%M%S")
+        parts = (when, lab_view.dataset_name(recipe), recipe.model, recipe.method)
+        return self._unused("-".join(parts).lower())
+
+    def _unused(self, stem: str) -> Path:
+        """A file that no run has, written or not."""
+        taken = {*self._rows, *([self._training.path] if self._training else [])}
+        path, n = self._folder / f"{stem}.pt", 2
+        while path in taken or path.exists():
+            path, n = self._folder / f"{stem}-{n}.pt", n + 1
+        return path
+
+    # What the training calls, from its thread.
+
+    def say(self, training: Training, text: str) -> None:
+        if training is self._training:
+            self._say(text)
+        if "aved" in text:
+            self._list_checkpoints()
+
+    def show(self, training: Training) -> None:
+        if training is self._training:
+            self._curves.draw(training.path, training)
+            self.progress.value = training.share
+            self._where.value = lab_view.progress_text(training)
+
+    def ended(self, training: Training) -> None:
+        self._rows.pop(training.path, None)
+        self._rows[training.path] = lab_view.row(training)
+        self._table.value = lab_view.table_html(self.table)
+        self._list_checkpoints()
+        if training is not self._training:
+            return
+        self.outcome = training.outcome or self.outcome
+        self._lock(False)
+        self._show_what_counts()
+        if training.error:
+            self._say(f"The run ended with an error. {training.error}", RED)
+        else:
+            end = "Done" if training.status == "done" else "Stopped"
+            test = [record.accuracy for record in training.records if record.split == "test"]
+            score = f": test accuracy {test[-1]:.3f}" if test else ""
+            self._say(f"{end} after {training.epoch:.1f} epochs{score}. {training.now}")
+
+    # The controls.
+
+    def _build_controls(self, datasets: Sequence[str], models: Sequence[str]) -> None:
+        self.method = widgets.Dropdown(options=list(AXES), description="method")
+        self.model = widgets.Dropdown(options=list(models), description="model")
+        self.dataset = widgets.Dropdown(options=list(datasets), description="dataset")
+        self.epochs = widgets.Dropdown(options=EPOCHS, description="epochs")
         self.k = widgets.IntSlider(min=1, max=10, description="k")
-        radii, rates = {*RADII, self._first.rho}, {*LEARNING_RATES, self._first.lr}
-        self.rho = widgets.SelectionSlider(options=sorted(radii), description="ρ")
+        self.rho = widgets.SelectionSlider(options=RADII, description="ρ")
         self.alpha = widgets.FloatSlider(min=0, max=1, step=0.05, description="α")
         self.adaptive = widgets.Checkbox(description="adaptive α")
-        self.lr = widgets.SelectionSlider(options=sorted(rates), description="lr")
-        self.gradients = widgets.IntSlider(
-            value=gradients, min=600, max=30_000, step=600, description="gradients"
-        )
-        self.progress = widgets.IntProgress(description="spent")
-        self._status = widgets.HTML("Move the sliders, then press Train.")
-        self.train_button = widgets.Button(description="Train", button_style="primary")
-        self.stop_button = widgets.Button(description="Stop", disabled=True)
+        self.lr = widgets.SelectionSlider(options=LEARNING_RATES, description="lr")
+        self.checkpoint = widgets.Dropdown(options=[NO_CHECKPOINT], description="checkpoint")
+        self.checkpoint.layout.width = "auto"
+        self.progress = widgets.FloatProgress(max=1)
+        self.progress.layout.width = "200px"
+        self._where, self._table = widgets.Label(), widgets.HTML()
+        self._status = widgets.HTML()
+        self._say(INVITATION)
+        for control in (self.k, self.rho, self.alpha, self.adaptive, self.lr, self.method):
+            control.observe(self._moved, "value")
+
+    def _build_buttons(self) -> None:
+        self.start_button = widgets.Button(description="Start", button_style="primary")
+        self.pause_button = widgets.Button(description="Pause")
+        self.stop_button = widgets.Button(description="Stop")
         self.reset_button = widgets.Button(description="Reset")
-        self.train_button.on_click(lambda _: self.train())
-        self.stop_button.on_click(lambda _: self.stop())
-        self.reset_button.on_click(lambda _: self.reset())
-        for control in (self.method, self.adaptive):
-            control.observe(lambda _: self._show_what_counts(), "value")
+        self.save_button = widgets.Button(description="Save")
+        self.resume_button = widgets.Button(description="Resume")
+        for name in ("start", "pause", "stop", "reset", "save", "resume"):
+            button, press = getattr(self, f"{name}_button"), getattr(self, name)
+            button.on_click(lambda _, press=press: press())
+            button.layout.width = "90px"
+
+    def _rows_of_widgets(self) -> list[Any]:
+        wrapped = widgets.Layout(flex_flow="row wrap")
+        sliders = [self.k, self.rho, self.alpha, self.adaptive, self.lr]
+        choices = [self.method, self.model, self.dataset, self.epochs]
+        buttons = [self.start_button, self.pause_button, self.stop_button, self.reset_button]
+        keep = [self.save_button, self.resume_button, self.checkpoint]
+        columns = widgets.HBox([widgets.VBox(sliders), widgets.VBox(choices)], layout=wrapped)
+        return [
+            columns,
+            widgets.HBox([*buttons, *keep], layout=wrapped),
+            widgets.HBox([self.progress, self._where], layout=wrapped),
+            self._status,
+            self.figure,
+            self._table,
+        ]
+
+    def _moved(self, _: Any) -> None:
+        """A slider was moved: tell the run, and say so at once."""
+        self._show_what_counts()
+        training = self._training
+        if training is None or not self.running or self._locking_out(training):
+            return
+        names = ("k", "rho", "alpha", "lr")
+        training.wanted = replace(training.now, **{n: getattr(self.recipe, n) for n in names})
+        if training.wanted != training.now:
+            self._say(f"Training; from the next step on: {training.wanted}")
+
+    def _locking_out(self, training: Training) -> bool:
+        """While the method in the dropdown isn't the run's."""
+        return self.method.value != training.recipe.method
 
     def _show_what_counts(self) -> None:
-        uses = USES[self.method.value]
-        self.k.disabled, self.rho.disabled = "k" not in uses, "rho" not in uses
-        self.adaptive.disabled = "adaptive" not in AXES[self.method.value]
-        self.alpha.disabled = "alpha" not in uses or isinstance(self.settings.alpha, str)
+        method = self.method.value
+        used = uses(method)
+        self.k.disabled, self.rho.disabled = "k" not in used, "rho" not in used
+        self.adaptive.disabled = "adaptive" not in AXES[method]
+        adaptive = self.adaptive.value and not self.adaptive.disabled
+        self.alpha.disabled = "alpha" not in used or adaptive
 
     def _lock(self, running: bool) -> None:
-        self.train_button.disabled = self.method.disabled = self.gradients.disabled = running
-        self.stop_button.disabled = not running
+        free = (self.method, self.model, self.dataset, self.epochs, self.checkpoint)
+        for control in (*free, self.start_button, self.resume_button):
+            control.disabled = running
+        self.stop_button.disabled = self.pause_button.disabled = not running
+        self.pause_button.description = "Pause"
+
+    def _list_checkpoints(self) -> None:
+        """Offer what lies in the folder, the newest first and chosen."""
+        found = sorted(self._folder.glob("*.pt"), key=_written, reverse=True)
+        options: list[Any] = [(path.stem, path) for path in found] or [NO_CHECKPOINT]
+        if options != list(self.checkpoint.options):
+            self.checkpoint.options = options
 
     def _say(self, text: str, color: str = "inherit") -> None:
         self._status.value = f'<span style="color: {color}">{escape(text)}</span>'
 
-    def _fail(self, error: Exception) -> None:
-        self._say(f"The run ended with an error. {type(error).__name__}: {error}", "#E0463A")
 
-    def _new_run(self) -> tuple[nn.Module, Any, Settings]:
-        settings = self.settings
-        with torch.random.fork_rng():
-            torch.manual_seed(self._seed)
-            model = self._make_model()
-        optimizer = make_optimizer(settings, model)
-        self._add_curves(settings)
-        return model, optimizer, settings
-
-    def _add_curves(self, settings: Settings) -> None:
-        color = METHOD_COLORS[settings.method]
-        earlier = [1 for accuracy, _ in self._curves if accuracy.line.color == color]
-        line = {"color": color, "width": 2.5, "dash": DASHES[len(earlier) % len(DASHES)]}
-        earlier_end = self.figure.layout.xaxis.range[1] if self._curves else 0
-        self.figure.update_xaxes(range=[0, max(self.gradients.value, earlier_end)])
-        for column in (1, 2):
-            self.figure.add_scatter(
-                x=[], y=[], name=str(settings), line=line, mode="lines", row=1, col=column,
-                legendgroup=len(self._curves), showlegend=column == 1,
-            )  # fmt: skip
-        self._curves.append(self.figure.data[-2:])
-        self.figure.layout.height = 400 + 22 * len(self._curves)
-
-    def _run(self, model: nn.Module, optimizer: Any, settings: Settings) -> None:
-        watch = _Watch(self, optimizer, settings)
-        data, budget = self._dataset, self.gradients.value
-        self.progress.value, self.progress.max = 0, budget
-        splits = {"train": data.train, "test": data.test}
-        try:
-            self.history = fit(
-                model,
-                optimizer,
-                data.train.batches(self._batch_size, self._seed),
-                gradients=budget,
-                splits={name: split.batches(len(split)) for name, split in splits.items()},
-                records=max(1, budget // GRADIENTS_BETWEEN_RECORDS),
-                callbacks=[watch],
-                stop=self._stop.is_set,
-            )
-            watch.show(self.history.records)
-            test = self.history.last("test")
-            self.progress.value = test.gradients
-            end = "Stopped" if self.history.stopped else "Done"
-            self._say(f"{end} after {test.gradients} gradients: test accuracy {test.accuracy:.3f}")
-        except Exception as error:
-            self._fail(error)
-        finally:
-            self._lock(False)
-            self._show_what_counts()
+def _offer(control: Any, value: Any) -> None:
+    """Choose `value`, after adding it to the options where it is missing."""
+    if value not in control.options:
+        options = [*control.options, value]
+        control.options = options if isinstance(value, str) else sorted(options)
+    control.value = value
 
 
-class _Watch:
-    """After each step: hand what the sliders say to the optimizer, and now and then draw."""
-
-    def __init__(self, lab: TrainingLab, optimizer: Any, settings: Settings) -> None:
-        self.lab, self.optimizer, self.settings = lab, optimizer, settings
-        self.curves, self.moved = lab._curves[-1], ""
-        self.due = 0.0
-
-    def __call__(self, gradients: int, records: Sequence[Record]) -> None:
-        wanted = replace(self.lab.settings, method=self.settings.method)
-        if wanted != self.settings:
-            tune(self.optimizer, wanted)
-            self.settings, self.moved = wanted, " (moved)"
-            self.lab._say(f"Training: {wanted}")
-        if time.monotonic() >= self.due:
-            self.show(records)
-            self.lab.progress.value = gradients
-            self.due = time.monotonic() + SECONDS_BETWEEN_UPDATES
-
-    def show(self, records: Sequence[Record]) -> None:
-        accuracy, loss = self.curves
-        train = [record for record in records if record.split == "train"]
-        test = [record for record in records if record.split == "test"]
-        with self.lab.figure.batch_update():
-            accuracy.x = loss.x = [record.gradients for record in test]
-            accuracy.y = [record.accuracy for record in test]
-            loss.y = [record.loss for record in train]
-            accuracy.name = f"{self.settings}{self.moved}"
-
-
-def _empty_figure() -> Any:
-    figure = go.FigureWidget(make_subplots(rows=1, cols=2, horizontal_spacing=0.12))
-    figure._config = PLOTLY_CONFIG
-    clear = "rgba(0, 0, 0, 0)"
-    figure.update_layout(
-        height=400,
-        width=900,
-        margin={"l": 60, "r": 20, "t": 20, "b": 50},
-        paper_bgcolor=clear,
-        plot_bgcolor=clear,
-        font={"color": GREY, "size": 13},
-        legend={"x": 0, "y": -0.2, "yanchor": "top"},
-    )
-    for column in (1, 2):  # plotly draws no axes where there is no trace: one that shows nothing
-        figure.add_scatter(x=[0], y=[0], mode="lines", showlegend=False, row=1, col=column)
-    figure.update_xaxes(title="gradients taken", gridcolor=GRID, zeroline=False)
-    figure.update_yaxes(gridcolor=GRID, zeroline=False)
-    figure.update_yaxes(title="test accuracy", range=[0, 1], col=1)
-    figure.update_yaxes(title="training loss (nats)", rangemode="tozero", col=2)
-    return figure
+def _written(path: Path) -> float:
+    """When a file was written; 0 where it has gone meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

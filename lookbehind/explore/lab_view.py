@@ -1,0 +1,221 @@
+"""What the training lab shows: the curves of every run, the time left, and the finished runs."""
+
+import csv
+import io
+from html import escape
+from typing import Any
+from urllib.parse import quote
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from lookbehind.explore.lab_training import SHARPNESS_RADIUS, Training
+from lookbehind.explore.palette import METHOD_COLORS, PLOTLY_CONFIG
+from lookbehind.recipe import Recipe, uses
+
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+GREY = "#808080"  # readable on white and on JupyterLab's dark background
+GRID = "rgba(128, 128, 128, 0.25)"
+PLOTS = (
+    "accuracy (thick: test, thin: training)",
+    "loss (thick: test, thin: training)",
+    f"sharpness: rise of the training loss within {SHARPNESS_RADIUS:g}",
+    "α of the latest step, first to last layer",
+)
+Y_TITLES = ("share of images", "nats", "nats", "α")
+HEIGHT = 560
+LINE_HEIGHT = 22  # of the legend
+WIDTHS = (2.5, 1.2, 2.5, 1.2, 2.5)  # test and training accuracy, the same of the loss, sharpness
+AXIS_NAMES = ("k", "rho", "alpha")
+CELL = "padding: 2px 8px; text-align: left; white-space: nowrap; line-height: 1.5"
+
+
+class Curves:
+    """The figure: four plots; a run has five lines in them, one colour and one entry in the legend.
+
+    The plot of α is that of the run drawn last.
+    """
+
+    def __init__(self) -> None:
+        self.figure = _empty_figure()
+        self._lines: dict[Any, tuple[Any, ...]] = {}
+        self._used: list[tuple[str, str]] = []
+        self._drawn: Any = None
+
+    def add(self, key: Any, training: Training) -> None:
+        """Lines for a run. A run that is resumed goes on with those of the same `key`."""
+        self._drawn = None
+        if key in self._lines:
+            return
+        color = METHOD_COLORS[training.recipe.method]
+        repeats = sum(1 for line in self._lines.values() if line[0].line.color == color)
+        style = {"color": color, "dash": DASHES[repeats % len(DASHES)]}
+        group = f"run {len(self._lines)}"
+        name = label(training)
+        lines = [
+            go.Scatter(
+                x=[], y=[], name=name, legendgroup=group, showlegend=first, mode="lines",
+                line={**style, "width": width}, opacity=1 if width > 2 else 0.65,
+            )
+            for first, width in zip((True, *[False] * 4), WIDTHS, strict=True)
+        ]  # fmt: skip
+        places = {"rows": [1, 1, 1, 1, 2], "cols": [1, 1, 2, 2, 1]}
+        self.figure.add_traces(lines, **places)
+        self._lines[key] = self.figure.data[-5:]
+        self.figure.layout.height = HEIGHT + LINE_HEIGHT * len(self._lines)
+
+    def draw(self, key: Any, training: Training) -> None:
+        """Bring a run's lines and α up to date, in one message to the page."""
+        state = (key, len(training.records), len(training.sharpness), label(training))
+        with self.figure.batch_update():
+            if state != self._drawn:
+                self._draw_lines(self._lines[key], training)
+            self._draw_alpha(training)
+        self._drawn = state
+
+    def clear(self) -> None:
+        self.figure.data = self.figure.data[:4]
+        self._lines.clear()
+        with self.figure.batch_update():
+            self.figure.data[3].update(x=[], y=[])
+            self.figure.layout.annotations[-1].text = ""
+            self.figure.layout.height = HEIGHT
+
+    def _draw_lines(self, lines: tuple[Any, ...], training: Training) -> None:
+        named = zip(lines[:4], ("accuracy", "accuracy", "loss", "loss"), strict=True)
+        for (line, value), split in zip(named, ("test", "train") * 2, strict=True):
+            records = [record for record in training.records if record.split == split]
+            line.update(
+                x=[record.epoch for record in records],
+                y=[getattr(record, value) for record in records],
+            )
+        line = lines[4]
+        line.update(x=[e for e, _ in training.sharpness], y=[r for _, r in training.sharpness])
+        for line in lines:
+            line.name = label(training)
+
+    def _draw_alpha(self, training: Training) -> None:
+        points, method = self.figure.data[3], training.recipe.method
+        alpha = training.alpha
+        points.update(
+            x=list(range(1, len(alpha) + 1)), y=alpha, text=training.names if alpha else [],
+            marker_color=METHOD_COLORS[method], line_color=METHOD_COLORS[method],
+        )  # fmt: skip
+        missing = "" if "alpha" in uses(method) else f"{method} has no α"
+        self.figure.layout.annotations[-1].text = missing
+
+
+def label(training: Training) -> str:
+    """A run in the legend: what it has now, and whether that is what it began with."""
+    moved = " (moved)" if training.moved else ""
+    return f"{training.now} · {training.recipe.model}, {dataset_name(training.recipe)}{moved}"
+
+
+def dataset_name(recipe: Recipe) -> str:
+    """A folder by its last part."""
+    return recipe.dataset.replace("\\", "/").rstrip("/").split("/")[-1]
+
+
+def progress_text(training: Training) -> str:
+    """Where a run is: epoch, images a second, time left."""
+    parts = [f"epoch {training.epoch:.1f} of {training.recipe.epochs}"]
+    if rate := training.images_per_second:
+        parts.append(f"{rate:,.0f} images/s")
+    if training.status == "running" and (left := training.seconds_left) is not None:
+        parts.append(f"{duration(left)} left")
+    return " · ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """3 s, 2 min 05 s, 1 h 10 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def row(training: Training) -> dict[str, Any]:
+    """A run in the table; None for what its method doesn't have or what wasn't measured."""
+    recipe = training.now
+    settings = {n: getattr(recipe, n) if n in uses(recipe.method) else None for n in AXIS_NAMES}
+    last = {record.split: record.accuracy for record in training.records}
+    return {
+        "method": recipe.method,
+        **settings,
+        "lr": recipe.lr,
+        "model": recipe.model,
+        "dataset": recipe.dataset,
+        "epochs": round(training.epoch, 2),
+        "seed": recipe.seed,
+        "test accuracy": last.get("test"),
+        "training accuracy": last.get("train"),
+        "sharpness": training.sharpness[-1][1] if training.sharpness else None,
+        "seconds": round(training.seconds, 1),
+        "status": training.status + (", moved" if training.moved else ""),
+    }
+
+
+def as_csv(rows: list[dict[str, Any]]) -> str:
+    """The table as CSV, with a header."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def table_html(rows: list[dict[str, Any]]) -> str:
+    """The finished runs, and a link that saves them; nothing where there are none."""
+    if not rows:
+        return ""
+    link = "data:text/csv;charset=utf-8," + quote(as_csv(rows))
+    heads = "".join(f"<th style='{CELL}'>{escape(name)}</th>" for name in rows[0])
+    lines = (
+        "".join(f"<td style='{CELL}'>{_cell(value)}</td>" for value in r.values()) for r in rows
+    )
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return (
+        f"<div style='overflow-x: auto'><table style='border-collapse: collapse; font-size: 12px'>"
+        f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<a class='jupyter-button widget-button' style='width: auto; display: inline-block' "
+        f"href='{escape(link)}' download='lookbehind-runs.csv'>Download CSV</a>"
+    )
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return escape(f"{value:.4g}" if isinstance(value, float) else str(value))
+
+
+def _empty_figure() -> Any:
+    titles = make_subplots(
+        rows=2, cols=2, horizontal_spacing=0.1, vertical_spacing=0.2, subplot_titles=PLOTS
+    )
+    figure = go.FigureWidget(titles)
+    figure._config = {**PLOTLY_CONFIG, "responsive": True}
+    clear = "rgba(0, 0, 0, 0)"
+    figure.update_layout(
+        autosize=True, height=HEIGHT, margin={"l": 55, "r": 15, "t": 30, "b": 45},
+        paper_bgcolor=clear, plot_bgcolor=clear, font={"color": GREY, "size": 12},
+        legend={"x": 0, "y": -0.12, "yanchor": "top", "orientation": "v"},
+    )  # fmt: skip
+    figure.update_annotations(font_size=13)
+    for i in range(4):  # plotly draws no axes where there is no trace: one that shows nothing
+        at = {"row": 1 + i // 2, "col": 1 + i % 2}
+        figure.add_scatter(x=[0], y=[0], mode="lines", showlegend=False, hoverinfo="skip", **at)
+        figure.update_yaxes(title_text=Y_TITLES[i], **at)
+        figure.update_xaxes(title_text="parameter tensor" if i == 3 else "epoch", **at)
+    axis = {"gridcolor": GRID, "zeroline": False, "automargin": True, "title_standoff": 4}
+    figure.update_xaxes(**axis, rangemode="tozero")
+    figure.update_yaxes(**axis, rangemode="tozero")
+    for place in (figure.layout.yaxis, figure.layout.yaxis4):
+        place.range = [0, 1]
+    figure.data[3].update(
+        x=[], y=[], mode="lines+markers", line_width=1, hoverinfo="all",
+        hovertemplate="%{text}<br>α %{y:.3f}<extra></extra>",
+    )  # fmt: skip
+    figure.add_annotation(
+        text="", xref="x4 domain", yref="y4 domain", x=0.5, y=0.5, showarrow=False, font_size=13
+    )
+    return figure

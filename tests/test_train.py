@@ -1,17 +1,32 @@
 """`train`: one loop for the whole family, equal budgets, scores at the slow weights."""
 
+import contextlib
 import copy
+import functools
 import math
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from problems import one_thread  # noqa: F401
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lookbehind import ASAM, SAM, Ball, Lookahead, Lookbehind, MultistepSAM
-from lookbehind.train import History, Record, constant, cosine, evaluate, fit
+from lookbehind.train import (
+    History,
+    MultiStep,
+    Record,
+    Run,
+    constant,
+    cosine,
+    evaluate,
+    fit,
+    frozen_statistics,
+)
 
 generator = torch.Generator().manual_seed(0)
 X = torch.randn(60, 4, generator=generator, dtype=torch.float64)
@@ -82,7 +97,7 @@ def test_the_budget_counts_gradients(name: str) -> None:
     seen: list[int] = []
     history = fit(
         model, optimizer, MINIBATCHES, gradients=24, splits=SPLITS, records=2,
-        callbacks=[lambda gradients, records: seen.append(gradients)],
+        callbacks=[lambda run: seen.append(run.gradients)],
     )  # fmt: skip
     a_step = FAMILY[name][1]
     assert sum(calls) == 24
@@ -139,8 +154,8 @@ def test_settings_may_be_changed_by_a_callback_for_the_next_step() -> None:
     model, optimizer = model_and("Lookbehind")
     seen: list[int] = []
 
-    def callback(gradients: int, records: list[Record]) -> None:
-        seen.append(gradients)
+    def callback(run: Run) -> None:
+        seen.append(run.gradients)
         optimizer.k, optimizer.ball, optimizer.alpha = 1, Ball(0.01), 0.2
         optimizer.param_groups[0]["initial_lr"] = 0.05
 
@@ -163,7 +178,7 @@ def test_stop_ends_after_the_current_step_and_keeps_history_and_weights() -> Non
     seen: list[int] = []
     history = fit(
         model, optimizer, MINIBATCHES, gradients=400, splits=SPLITS,
-        callbacks=[lambda gradients, records: seen.append(gradients)],
+        callbacks=[lambda run: seen.append(run.gradients)],
         stop=lambda: len(seen) == 10,
     )  # fmt: skip
     assert history.stopped
@@ -172,21 +187,48 @@ def test_stop_ends_after_the_current_step_and_keeps_history_and_weights() -> Non
     assert not torch.equal(weights(model), start)
 
 
-def test_ctrl_c_keeps_history_and_the_weights_of_the_last_whole_step() -> None:
+def test_ctrl_c_finishes_the_step_under_way() -> None:
+    model, optimizer = model_and("Lookbehind")
+    kept: list[Tensor] = []
+
+    def interrupting(logits: Tensor, labels: Tensor) -> Tensor:
+        if len(kept) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+            kept.append(logits)  # once only
+        return cross_entropy(logits, labels)
+
+    before = signal.getsignal(signal.SIGINT)
+    history = fit(
+        model, optimizer, MINIBATCHES, gradients=400, splits=SPLITS, loss=interrupting,
+        callbacks=[lambda run: kept.append(weights(model))],
+    )  # fmt: skip
+    assert history.stopped
+    assert len(kept) == 5
+    other, optimizer = model_and("Lookbehind")
+    seen: list[int] = []
+    fit(
+        other, optimizer, MINIBATCHES, gradients=400, splits={},
+        callbacks=[lambda run: seen.append(run.gradients)], stop=lambda: len(seen) == 4,
+    )  # fmt: skip
+    assert torch.equal(weights(model), weights(other))
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_second_ctrl_c_ends_at_once_with_the_weights_of_the_last_whole_step() -> None:
     model, optimizer = model_and("Lookbehind")
     kept: list[Tensor] = []
 
     def breaking(logits: Tensor, labels: Tensor) -> Tensor:
-        if len(kept) == 3 and torch.is_grad_enabled():
-            raise KeyboardInterrupt
+        if len(kept) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
         return cross_entropy(logits, labels)
 
     history = fit(
         model, optimizer, MINIBATCHES, gradients=400, splits=SPLITS, loss=breaking,
-        callbacks=[lambda *_: kept.append(weights(model))],
+        callbacks=[lambda run: kept.append(weights(model))],
     )  # fmt: skip
     assert history.stopped
-    assert len(history.of("train")) == 1
     assert torch.equal(weights(model), kept[-1])
 
 
@@ -200,9 +242,20 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
         fit(*model_and("SGD", lr=math.inf), MINIBATCHES, gradients=100, splits=SPLITS)
 
 
+class EndsEarly:
+    def __len__(self) -> int:
+        return 5
+
+    def __iter__(self) -> Any:
+        return iter([])
+
+
 def test_empty_data_is_an_error_not_an_endless_loop() -> None:
-    with pytest.raises(ValueError, match="batches must give a minibatch"):
-        fit(*model_and("SGD"), iter(MINIBATCHES), gradients=100, splits={})
+    for empty in ([], iter(MINIBATCHES)):
+        with pytest.raises(ValueError, match="batches must have a length ≥ 1"):
+            fit(*model_and("SGD"), empty, gradients=100, splits={})
+    with pytest.raises(ValueError, match=r"batches must give 5 minibatches, .* ended after 0"):
+        fit(*model_and("SGD"), EndsEarly(), gradients=100, splits={})
     with pytest.raises(ValueError, match="batches must hold at least one image"):
         evaluate(model_and("SGD")[0], [])
 
@@ -217,7 +270,7 @@ def test_wrong_counts_are_named(name: str, value: object, error: type[Exception]
 
 def test_history_early_stopping_and_rows() -> None:
     def record(gradients: int, split: str, accuracy: float) -> Record:
-        return Record(gradients, split, 1.0, accuracy)
+        return Record(gradients / 10, gradients, split, 1.0, accuracy)
 
     history = History(
         (
@@ -228,7 +281,8 @@ def test_history_early_stopping_and_rows() -> None:
     )  # fmt: skip
     assert history.best("test", by="validation") == record(5, "test", 0.7)
     assert history.last("test").accuracy == 0.9
-    assert history.rows()[1] == {"gradients": 0, "split": "test", "loss": 1.0, "accuracy": 0.15}
+    row = {"epoch": 0.0, "gradients": 0, "split": "test", "loss": 1.0, "accuracy": 0.15}
+    assert history.rows()[1] == row
     with pytest.raises(ValueError, match=r"split must be one of \['validation', 'test'\]"):
         history.of("train")
 
@@ -237,3 +291,133 @@ def test_batches_may_be_a_data_loader() -> None:
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), batch_size=20)
     history = fit(*model_and("SGD"), loader, gradients=9, splits={"train": loader})
     assert history.last("train").gradients == 9
+
+
+def test_a_budget_in_epochs_counts_minibatches_and_records_every_epoch() -> None:
+    model, optimizer = model_and("Lookbehind")
+    seen: list[tuple[float, int, int]] = []
+    history = fit(
+        model, optimizer, MINIBATCHES, epochs=3, splits=SPLITS,
+        callbacks=[lambda run: seen.append((run.epoch, run.images, run.minibatches))],
+    )  # fmt: skip
+    assert seen == [(pytest.approx(n / 6), 10 * n, n) for n in range(1, 19)]
+    assert [r.epoch for r in history.of("train")] == [0, 1, 2, 3]
+    assert [r.gradients for r in history.of("train")] == [0, 24, 48, 72]
+
+
+def test_every_epoch_is_announced_to_who_wants_to_know() -> None:
+    class Announced(list[Any]):
+        def set_epoch(self, epoch: int) -> None:
+            epochs.append(epoch)
+
+    epochs: list[int] = []
+    fit(*model_and("SAM"), Announced(MINIBATCHES), epochs=3, splits={})
+    assert epochs == [0, 1, 2]
+
+
+def test_multistep_is_the_official_scripts_schedule() -> None:
+    parameter = [torch.zeros(1, requires_grad=True)]
+    base = torch.optim.SGD(parameter, lr=0.1)
+    official = torch.optim.lr_scheduler.MultiStepLR(base, milestones=[50, 100, 150], gamma=0.1)
+    for epoch in range(200):
+        assert 0.1 * MultiStep()(epoch / 200) == pytest.approx(base.param_groups[0]["lr"])
+        base.step()
+        official.step()
+
+
+class Normed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.norm(self.first(x)).tanh())
+
+
+def normed() -> tuple[Normed, Lookbehind]:
+    torch.manual_seed(0)
+    model = Normed().double()
+    return model, Lookbehind(torch.optim.SGD(model.parameters(), lr=0.1), Ball(0.1), k=2)
+
+
+@pytest.mark.parametrize(("statistics", "updates"), [("slow", 1), ("every", 3)])
+def test_running_statistics_are_those_at_the_slow_weights(statistics: str, updates: int) -> None:
+    model, optimizer = normed()
+    inputs: list[Tensor] = []
+    model.norm.register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach()))
+    fit(model, optimizer, MINIBATCHES[:1], epochs=1, splits={}, statistics=statistics)
+    expected = torch.zeros(6, dtype=torch.float64)
+    for features in inputs[:updates]:
+        expected = 0.9 * expected + 0.1 * features.mean(0)
+    torch.testing.assert_close(model.norm.running_mean, expected, rtol=0, atol=1e-15)
+    assert model.norm.num_batches_tracked == updates
+    assert len(inputs) == 3
+
+
+def test_where_the_statistics_go_does_not_change_the_weights() -> None:
+    ends = []
+    for statistics in ("slow", "every"):
+        model, optimizer = normed()
+        fit(model, optimizer, MINIBATCHES, epochs=2, splits={}, statistics=statistics)
+        ends.append(weights(model))
+    assert torch.equal(*ends)
+
+
+def test_frozen_statistics_serve_an_optimizers_around() -> None:
+    model, _ = normed()
+    statistics = lambda i: frozen_statistics(model) if i else contextlib.nullcontext()  # noqa: E731
+    base = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = Lookbehind(base, Ball(0.1), k=2, around=statistics)
+    fit(model, optimizer, MINIBATCHES, epochs=1, splits={}, statistics="every")
+    other, optimizer = normed()
+    fit(other, optimizer, MINIBATCHES, epochs=1, splits={})
+    assert torch.equal(model.norm.running_var, other.norm.running_var)
+    assert model.norm.track_running_stats
+    with pytest.raises(KeyError), frozen_statistics(model):
+        raise KeyError
+    assert model.norm.track_running_stats
+
+
+def test_scores_know_no_label_smoothing() -> None:
+    model, optimizer = model_and("SAM")
+    smooth = functools.partial(cross_entropy, label_smoothing=0.3)
+    history = fit(model, optimizer, MINIBATCHES, epochs=2, splits=SPLITS, loss=smooth)
+    assert history.last("train").loss == pytest.approx(evaluate(model, [(X, Y)]).loss)
+    assert history.last("train").loss == pytest.approx(cross_entropy(model(X), Y).item())
+    plain, optimizer = model_and("SAM")
+    fit(plain, optimizer, MINIBATCHES, epochs=2, splits=SPLITS)
+    assert not torch.equal(weights(plain), weights(model))
+
+
+def test_bf16_on_a_cpu_trains_and_scores_under_autocast() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+    kinds = []
+    model.register_forward_hook(lambda *args: kinds.append(args[2].dtype))
+    data = [(x.float(), y) for x, y in MINIBATCHES]
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1))
+    fit(model, optimizer, data, epochs=1, splits={"train": data}, autocast=torch.bfloat16)
+    assert set(kinds) == {torch.bfloat16}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_the_bar_counts_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
+    fit(*model_and("Lookbehind"), MINIBATCHES, gradients=10, splits=SPLITS, progress=True)
+    shown = capsys.readouterr().err
+    assert "10/10" in shown
+    assert "train=" in shown
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"epochs": 2, "gradients": 5}, "exactly one of epochs and gradients .* epochs=2"),
+        ({}, "exactly one of epochs and gradients"),
+        ({"epochs": 0}, "epochs must be ≥ 1, got 0"),
+        ({"epochs": 1, "statistics": "fast"}, "statistics must be .* got 'fast'"),
+        ({"epochs": 1, "autocast": torch.float16}, "autocast must be torch.bfloat16 or None"),
+        ({"epochs": 1, "resume": True}, "checkpoint must name the file"),
+    ],
+)
+def test_wrong_arguments_are_named(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        fit(*model_and("SGD"), MINIBATCHES, splits={}, **wrong)

@@ -547,7 +547,7 @@ def _fingerprint(root: Path, files: Sequence[Path]) -> str:
 def _read_decoded(path: Path, source: str) -> Images | None:
     """None where there is no such file, it is damaged, or made from something else."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             return kept["images"] if str(kept["source"]) == source else None
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
         return None

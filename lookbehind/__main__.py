@@ -1,0 +1,379 @@
+"""The command line: `python -m lookbehind train …` trains one recipe and keeps what it did."""
+
+import json
+import math
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import torch
+
+try:
+    import click
+    from tqdm.auto import tqdm
+except ModuleNotFoundError as error:
+    sys.exit(f"The command line needs {error.name}: pip install 'lookbehind[notebooks]'")
+
+from lookbehind.data import Dataset
+from lookbehind.hardware import Hardware, choose_hardware
+from lookbehind.methods import AXES, METHODS
+from lookbehind.models import MODELS
+from lookbehind.recipe import SCHEDULES, Recipe, uses
+from lookbehind.train import History, Record, Run
+
+HISTORY, CHECKPOINT = "history.json", "checkpoint.pt"
+DATASETS = ("digits", "cifar10", "cifar100")
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+def dataset_name(value: str) -> str:
+    """A name in any case, or the path of a folder."""
+    if value.lower() in DATASETS:
+        return value.lower()
+    if not Path(value).is_dir():
+        raise click.BadParameter(f"{value!r} is neither {', '.join(DATASETS)} nor a folder.")
+    return value
+
+
+def number_or_adaptive(value: str) -> float | str:
+    """α as a number in [0, 1], or "adaptive", which the official script calls -1."""
+    if value in ("adaptive", "-1"):
+        return "adaptive"
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise click.BadParameter(f'{value!r} is not a number in [0, 1] or "adaptive".')
+    return number
+
+
+@dataclass(eq=False)
+class Journal:
+    """A callback of `fit` that keeps history.json up to date, and says a line at each record."""
+
+    folder: Path
+    header: dict[str, Any]
+    splits: int
+    say: Callable[[str], None]
+    run: Run | None = None
+    told: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    def __call__(self, run: Run) -> None:
+        self.run = run
+        if run.share == 1 and run.epoch % 1:  # a budget in gradients may end within an epoch
+            run.save(self.folder / CHECKPOINT)
+        if len(run.records) > self.told:
+            self.told = len(run.records)
+            self.write("running", run.records)
+            last = run.records[-self.splits :]
+            scores = [f"{r.split} {r.loss:.4f} {r.accuracy:7.2%}" for r in last]
+            when = f"epoch {last[0].epoch:6.2f}  {last[0].gradients:7} gradients"
+            self.say("  ".join([when, *scores, str(self.elapsed)]))
+
+    @property
+    def elapsed(self) -> timedelta:
+        return timedelta(seconds=round(time.monotonic() - self.started))
+
+    def write(self, state: str, records: Sequence[Record]) -> dict[str, Any]:
+        """Replace history.json, whole and at once; returns its summary.
+
+        A record that failed on one of the splits is left out.
+        """
+        history = History(tuple(records[: len(records) // self.splits * self.splits]))
+        result = {"state": state, **summary(history)}
+        content = {**self.header, "summary": result, "records": history.rows()}
+        part = self.folder / f"{HISTORY}.part"
+        part.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+        part.replace(self.folder / HISTORY)
+        return result
+
+
+def summary(history: History) -> dict[str, Any]:
+    """The last scores of every split, and those of the record that the validation split chose."""
+    names = list(dict.fromkeys(record.split for record in history.records))
+    chosen = names if "validation" in names else []
+    return {
+        "last": {name: asdict(history.last(name)) for name in names},
+        "best_by_validation": {name: asdict(history.best(name, "validation")) for name in chosen},
+    }
+
+
+def fill_in(values: dict[str, Any]) -> Recipe:
+    """The recipe of the command line; what was left open (None) depends on the rest."""
+    adaptive = "adaptive" in AXES[values["method"]]
+    defaults: dict[str, Any] = {
+        "rho": 0.5 if "ASAM" in values["method"] else 0.05,
+        "alpha": "adaptive" if adaptive else 0.5,
+        "augment": values["dataset"] != "digits",
+        "epochs": 200 if values["gradients"] is None else None,
+    }
+    given = {name: value for name, value in values.items() if value is not None}
+    return Recipe(**{**values, **defaults, **given})
+
+
+def folder_name(recipe: Recipe) -> str:
+    """As cifar10-resnet34-lookbehind-sam-k2-rho0.05-adaptive-lr0.1-seed0."""
+    named = {name: getattr(recipe, name) for name in (*uses(recipe.method), "lr", "seed")}
+    settings = [v if isinstance(v, str) else f"{name}{v:g}" for name, v in named.items()]
+    return "-".join([Path(recipe.dataset).name, recipe.model, recipe.method.lower(), *settings])
+
+
+def gradients_a_minibatch(recipe: Recipe) -> int:
+    """SGD 1, SAM and Lookahead over it 2, the methods that climb k times k + 1."""
+    if recipe.method == "SGD":
+        return 1
+    climbs = "k" in uses(recipe.method) and recipe.method != "Lookahead-SAM"
+    return recipe.k + 1 if climbs else 2
+
+
+def header(recipe: Recipe, hardware: Hardware, dataset: Dataset) -> dict[str, Any]:
+    """What history.json says beside the scores."""
+    parameters = sum(p.numel() for p in recipe.make_model(dataset).parameters())
+    return {
+        "recipe": asdict(recipe),
+        "images": {name: len(split) for name, split in dataset.splits.items()},
+        "parameters": parameters,
+        "hardware": {"name": str(hardware), **asdict(hardware)},
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
+
+
+def description(recipe: Recipe, dataset: Dataset, header: dict[str, Any]) -> str:
+    """What is going to be done, in a few lines."""
+    sizes = ", ".join(f"{count:,} {name}" for name, count in header["images"].items())
+    shape = " x ".join(map(str, (dataset.channels, *dataset.size)))
+    noise = f", {100 * recipe.label_noise:g}% of the training labels wrong"
+    budget = f"{recipe.epochs} epochs" if recipe.epochs else f"{recipe.gradients:,} gradients"
+    minibatches = f"{len(recipe.batches(dataset)):,} minibatches of {recipe.batch_size} an epoch"
+    lines = (
+        f"{recipe}, {recipe.schedule} schedule, seed {recipe.seed}",
+        f"{recipe.dataset}: {sizes} images of {shape}, {len(dataset.classes)} classes"
+        f"{noise * bool(recipe.label_noise)}{', augmented' * recipe.augment}",
+        f"{recipe.model}: {header['parameters']:,} parameters, on {header['hardware']['name']}",
+        f"{budget}, {minibatches}, {gradients_a_minibatch(recipe)} gradients a minibatch",
+    )
+    return "\n".join(lines)
+
+
+def held(folder: Path) -> list[str]:
+    """Which files of a run a folder holds."""
+    return [name for name in (HISTORY, CHECKPOINT) if (folder / name).exists()]
+
+
+def claim(folder: Path, resume: bool) -> None:
+    """Refuse a folder that holds a run which is not to be resumed."""
+    files = held(folder)
+    if files and not resume:
+        raise click.ClickException(
+            f"{folder} already holds a run ({' and '.join(files)}). "
+            "Add --resume to go on with it, or name another folder with --out."
+        )
+    if resume and CHECKPOINT not in files:
+        click.echo(f"There is no checkpoint in {folder}: the run starts anew.", err=True)
+        if files:
+            (folder / HISTORY).replace(folder / f"{HISTORY}.old")
+
+
+@contextmanager
+def in_words(kind: type[click.ClickException], *errors: type[Exception]) -> Iterator[None]:
+    """These errors as one line instead of a traceback, and Ctrl-C as shells have it."""
+    try:
+        yield
+    except errors as error:
+        raise kind(str(error)) from error
+    except KeyboardInterrupt:
+        click.echo("Interrupted.", err=True)
+        sys.exit(INTERRUPTED)
+
+
+def follow(journal: Journal, run: Callable[[], History]) -> None:
+    """`run`, and what it came to: scores, files, how to go on; exits where it was stopped."""
+    try:
+        history = run()
+    except FloatingPointError as error:
+        kept = ""
+        if journal.run is not None:
+            journal.write("diverged", journal.run.records)
+            kept = f" The scores so far are in {journal.folder / HISTORY}."
+        raise click.ClickException(f"{error}. Try a lower --lr or --rho.{kept}") from error
+    result = journal.write("stopped" if history.stopped else "finished", history.records)
+    click.echo(f"{result['state'].capitalize()} after {journal.elapsed}:")
+    for name, last in result["last"].items():
+        click.echo(f"  {name:<10}  loss {last['loss']:.4f}  accuracy {last['accuracy']:.2%}")
+    if best := result["best_by_validation"].get("test"):
+        words = f"Best by validation, at epoch {best['epoch']:g}"
+        click.echo(f"{words}: test loss {best['loss']:.4f}, accuracy {best['accuracy']:.2%}")
+    click.echo(f"In {journal.folder}: {' and '.join(held(journal.folder))}")
+    if history.stopped:
+        click.echo("Go on with the same command and --resume.")
+        sys.exit(INTERRUPTED)
+
+
+def print_beside_bar(line: str) -> None:
+    """At once, for a log that is looked at while it grows; a progress bar makes room."""
+    with tqdm.external_write_mode():
+        click.echo(line)
+
+
+def option(
+    name: str, kind: Any, default: Any, help: str, shown: str | bool = True, **more: Any
+) -> click.Option:
+    """An option; `shown` says in words which default is meant by None."""
+    return click.Option(
+        name.split(), type=kind, default=default, help=help, show_default=shown,
+        metavar=METAVARS.get(type(kind)), **more,
+    )  # fmt: skip
+
+
+def names(allowed: Iterable[str]) -> "click.Choice[str]":
+    return click.Choice(list(allowed), case_sensitive=False)
+
+
+METAVARS: dict[type, str] = {
+    click.IntRange: "N",
+    click.FloatRange: "X",
+    click.Choice: "NAME",
+    FunctionType: "VALUE",
+}
+COUNT, COUNT_OR_0 = click.IntRange(1), click.IntRange(0)
+SHARE, POSITIVE = click.FloatRange(0, 1), click.FloatRange(0)
+COUNT.name, COUNT_OR_0.name = "int ≥ 1", "int ≥ 0"  # for "'x' is not a valid …"
+SHARE.name, POSITIVE.name = "number in [0, 1]", "number ≥ 0"
+FASTEST = "on where it is faster"
+OPTIONS: dict[str, list[click.Option]] = {
+    "Data": [
+        option("--dataset", dataset_name, "cifar10",
+               "digits, cifar10, cifar100, or a folder with train/ and test/."),
+        option("--root", click.Path(file_okay=False), None, "Where CIFAR is kept.",
+               "LOOKBEHIND_DATA, or the user's cache"),
+        option("--train", COUNT, None, "Training images.", "all; 500 digits"),
+        option("--validation", COUNT_OR_0, None, "Held-out images.", "0; 300 digits"),
+        option("--test", COUNT, None, "Test images.", "all"),
+        option("--label-noise", SHARE, 0.0, "Share of wrong training labels."),
+        option("--augment/--no-augment", bool, None, "Random crops and flips.",
+               "on, digits off"),
+        option("--batch-size", COUNT, 128, "Images a minibatch."),
+    ],
+    "Model and method": [
+        option("--model", names(MODELS), "resnet34", f"{', '.join(MODELS)}."),
+        option("--method --minimizer", names(METHODS), "Lookbehind-SAM", f"{', '.join(METHODS)}."),
+        option("--rho", POSITIVE, None, "Radius of one ascent.", "0.05; 0.5 for ASAM kinds"),
+        option("--eta", POSITIVE, 0.01, "Of ASAM kinds, added to |w|; official script: 0."),
+        option("--k", COUNT, 2, "Inner steps."),
+        option("--alpha", number_or_adaptive, None, "Interpolation, in [0, 1] or adaptive.",
+               "adaptive; Lookahead-SAM 0.5"),
+        option("--gradient", names(("last", "mean")), "last", "Of Multistep-SAM: last, mean."),
+    ],
+    "Training": [
+        option("--lr", POSITIVE, 0.1, "Learning rate at the start."),
+        option("--momentum", SHARE, 0.9, "Momentum of SGD."),
+        option("--weight-decay", POSITIVE, 5e-4, "Weight decay of SGD."),
+        option("--label-smoothing", SHARE, 0.0, "Smoothing of the training labels."),
+        option("--schedule", names(SCHEDULES), "multistep", "cosine, constant, or multistep: "
+               "lr x 0.1 at 1/4, 1/2 and 3/4 of the run (epochs 50, 100, 150 of 200)."),
+        option("--epochs", COUNT, None, "Length of the run.", "200"),
+        option("--gradients", COUNT, None, "Length of the run in gradients, instead."),
+        option("--seed", COUNT_OR_0, 0, "Of splits, wrong labels, weights, minibatches."),
+    ],
+    "Hardware": [
+        option("--device", str, "auto", "auto, cuda, cuda:1, mps, cpu."),
+        option("--bf16/--no-bf16", bool, None, "Mixed precision.", FASTEST),
+        option("--channels-last/--no-channels-last", bool, None, "Images as N, H, W, C.", FASTEST),
+        option("--compile", bool, False, "Use torch.compile.", is_flag=True),
+        option("--statistics", names(("slow", "every")), "slow", "Gradients that update BatchNorm: "
+               "slow (at the slow weights), every (as the official script)."),
+    ],
+    "Output": [
+        option("--out", click.Path(file_okay=False, path_type=Path), None,
+               f"Folder of {HISTORY} and {CHECKPOINT}.", "runs/ and the settings"),
+        option("--resume", bool, False, "Go on from the checkpoint in --out.", is_flag=True),
+        option("--quiet", bool, False, "Print the result only.", is_flag=True),
+    ],
+}  # fmt: skip
+EXAMPLES = """\
+\b
+Examples: digits on a CPU in seconds, then what the paper trains:
+  python -m lookbehind train --dataset digits --model mlp --lr 0.03 \\
+      --batch-size 50 --epochs 40 --label-noise 0.4 --rho 0.2
+  python -m lookbehind train --rho 0.05 --k 2 --alpha adaptive
+"""
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists its options under the titles of `OPTIONS`."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, options in OPTIONS.items():
+            with formatter.section(title):
+                records = (each.get_help_record(ctx) for each in options)
+                formatter.write_dl([record for record in records if record])
+
+
+def train(
+    root: str | None,
+    out: Path | None,
+    resume: bool,
+    quiet: bool,
+    statistics: str,
+    device: str,
+    bf16: bool | None,
+    channels_last: bool | None,
+    compile: bool,
+    **values: Any,
+) -> None:
+    """Train a network, and keep its history and a checkpoint.
+
+    The defaults are those of the official script, example_cifar.py of Lookbehind-SAM; rho, k and
+    alpha those of its README. Ctrl-C stops after the step under way, for --resume to go on.
+    """
+    with in_words(click.UsageError, TypeError, ValueError):
+        recipe = fill_in(values)
+        hardware = choose_hardware(device, bf16=bf16, channels_last=channels_last, compile=compile)
+    folder = out or Path("runs", folder_name(recipe))
+    say: Callable[[str], None] = (lambda _: None) if quiet else print_beside_bar
+    with in_words(click.ClickException, ValueError, OSError):
+        claim(folder, resume)
+        dataset = recipe.load(root, hardware.device)
+        facts = {**header(recipe, hardware, dataset), "statistics": statistics}
+        folder.mkdir(parents=True, exist_ok=True)
+        say(description(recipe, dataset, facts))
+        journal = Journal(folder, facts, len(dataset.splits), say)
+        run = partial(
+            recipe.run, hardware=hardware, dataset=dataset, statistics=statistics,
+            config={**asdict(recipe), "statistics": statistics}, callbacks=[journal],
+            checkpoint=folder / CHECKPOINT, resume=resume,
+            progress=not quiet and sys.stderr.isatty(),
+        )  # fmt: skip
+        follow(journal, lambda: run().history)
+
+
+SETTINGS = {
+    "help_option_names": ["-h", "--help"],
+    "token_normalize_func": lambda token: token.replace("_", "-"),  # as the official script's
+}
+
+
+@click.group(context_settings=SETTINGS)
+def cli() -> None:
+    """Lookbehind-SAM: k steps back, one step forward."""
+
+
+params: list[click.Parameter] = [each for options in OPTIONS.values() for each in options]
+cli.add_command(
+    GroupedCommand("train", callback=train, params=params, epilog=EXAMPLES, help=train.__doc__)
+)
+
+if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # ρ on any terminal
+    cli(prog_name="python -m lookbehind")

@@ -8,6 +8,7 @@ et al. 2015, arXiv 1502.01852, "fan out"), for linear layers torch's default.
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from torch import Tensor, nn
 from torch.nn.functional import relu
@@ -248,6 +249,7 @@ def check_size(size: tuple[int, int]) -> None:
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "tiny-cnn": tiny_cnn,
+    "micro-resnet8": partial(resnet8, stem_stride=2),
     "resnet8": resnet8,
     "resnet20": resnet20,
     "resnet18": resnet18,

@@ -70,6 +70,7 @@ def plain(widths, channels, classes):
 CLOSED = {
     "mlp": lambda c, n: (32 * 32 * c + 1) * 64 + 65 * 64 + 65 * n,
     "tiny-cnn": lambda c, n: plain((16, 24, 32), c, n),
+    "micro-resnet8": lambda c, n: basic((1, 1, 1), 16, c, n),
     "resnet8": lambda c, n: basic((1, 1, 1), 16, c, n),
     "resnet20": lambda c, n: basic((3, 3, 3), 16, c, n),
     "resnet18": lambda c, n: basic((2, 2, 2, 2), 64, c, n),

@@ -1,0 +1,140 @@
+"""The CIFAR-10 study that notebooks 04 and 05 show: every method on equal gradients, three seeds.
+
+usage: python notebooks/results/cifar10.py [DATASET] [--out FILE] [--jobs N]
+
+DATASET is cifar10 (downloaded where it is missing) or a folder of its images: train/<class>/...
+and test/<class>/.... A small ResNet trains on 5,000 images, 40 % of them under a wrong label. Runs
+that FILE holds already are not made again, so an interrupted study goes on where it was. About
+forty minutes on two CPU cores.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from lookbehind import Ball
+from lookbehind.hardware import choose_hardware
+from lookbehind.recipe import Recipe, evaluation_batches
+from lookbehind.sharpness import worst_rise
+
+SEEDS = (0, 1, 2)
+SHARPNESS_RADIUS = 0.05
+COMMON = {
+    "model": "micro-resnet8", "train": 5000, "validation": 1000, "test": 5000, "augment": True,
+    "label_noise": 0.4, "lr": 0.1, "batch_size": 128, "gradients": 1600,
+}  # fmt: skip
+# Two radii a method: the notebooks take the one with the better accuracy on the validation images.
+METHODS = {
+    "SGD": [{"method": "SGD"}],
+    "SAM": [{"method": "SAM", "rho": rho} for rho in (0.1, 0.2)],
+    "ASAM": [{"method": "ASAM", "rho": rho} for rho in (1.0, 2.0)],
+    "Multistep-SAM, k = 2": [{"method": "Multistep-SAM", "rho": rho} for rho in (0.05, 0.1)],
+    "Multistep-SAM (mean), k = 2": [
+        {"method": "Multistep-SAM", "gradient": "mean", "rho": rho} for rho in (0.1, 0.2)
+    ],
+    "Lookahead-SAM, k = 5": [{"method": "Lookahead-SAM", "k": 5, "rho": rho} for rho in (0.1, 0.2)],
+    "Lookbehind-SAM, k = 2": [{"method": "Lookbehind-SAM", "rho": rho} for rho in (0.1, 0.2)],
+    "Lookbehind-SAM, k = 2, adaptive": [
+        {"method": "Lookbehind-SAM", "alpha": "adaptive", "rho": rho} for rho in (0.1, 0.2)
+    ],
+    "Lookbehind-SAM, k = 5": [
+        {"method": "Lookbehind-SAM", "k": 5, "alpha": 0.2, "rho": rho} for rho in (0.05, 0.1)
+    ],
+    "Lookbehind-ASAM, k = 2": [{"method": "Lookbehind-ASAM", "rho": rho} for rho in (1.0, 2.0)],
+}
+
+
+def recipes(dataset, **changes):
+    """(name, recipe) of every run."""
+    for seed, (name, settings) in product(SEEDS, METHODS.items()):
+        for setting in settings:
+            yield name, Recipe(**{**COMMON, "dataset": dataset, "seed": seed, **setting, **changes})
+
+
+def measure(name, recipe, threads):
+    """One run as a row of the file: settings, scores at every record, sharpness, seconds."""
+    torch.set_num_threads(threads)
+    hardware = choose_hardware()
+    dataset = recipe.load(device=hardware.device)
+    start = time.perf_counter()
+    outcome = recipe.run(hardware=hardware, dataset=dataset, records=16)
+    seconds = time.perf_counter() - start
+    batches = evaluation_batches(dataset)["train"]
+    sharpness = worst_rise(outcome.model, batches, Ball(SHARPNESS_RADIUS))
+    return {
+        "name": name, **key(recipe), "seconds": round(seconds, 1), "sharpness": sharpness,
+        "records": outcome.history.rows(),
+    }  # fmt: skip
+
+
+def key(recipe):
+    """What tells one run of the study from the others."""
+    names = ("method", "k", "rho", "alpha", "gradient", "seed")
+    return {name: getattr(recipe, name) for name in names}
+
+
+def read(path, common):
+    """The rows of an earlier, interrupted study; refuses a file of another one."""
+    if not path.exists():
+        return []
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if found["common"] != common:
+        raise SystemExit(f"{path} holds a study of other settings: choose another --out")
+    return found["runs"]
+
+
+def write(path, common, rows):
+    order = [*METHODS]
+    rows = sorted(rows, key=lambda row: (order.index(row["name"]), row["rho"], row["seed"]))
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    head = {
+        "common": common, "sharpness_radius": SHARPNESS_RADIUS, "seeds": SEEDS,
+        "commit": commit.stdout.strip(), "torch": torch.__version__,
+        "hardware": f"{choose_hardware()}, {os.cpu_count()} cores",
+    }  # fmt: skip
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    part = path.with_suffix(".part")
+    text = json.dumps(head, indent=1)[:-2] + ',\n "runs": [\n' + lines + "\n]}\n"
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def study(dataset, path, jobs, **changes):
+    """Make every run that `path` doesn't hold yet, `jobs` at a time, and write each as it comes."""
+    plan = list(recipes(dataset, **changes))
+    common = {n: v for n, v in asdict(plan[0][1]).items() if n not in (*key(plan[0][1]), "dataset")}
+    rows = read(path, common)
+    done = [{name: row[name] for name in key(plan[0][1])} for row in rows]
+    left = [(name, recipe) for name, recipe in plan if key(recipe) not in done]
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    # Spawned: a fork of a process that has used CUDA, or several threads, may hang.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        runs = [pool.submit(measure, name, recipe, threads) for name, recipe in left]
+        for run in tqdm(as_completed(runs), total=len(runs), unit=" runs"):
+            rows.append(run.result())
+            write(path, common, rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dataset", nargs="?", default="cifar10")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    jobs = 1 if torch.cuda.is_available() else os.cpu_count() or 1
+    parser.add_argument("--jobs", type=int, default=jobs, help="runs at a time")
+    options = parser.parse_args()
+    study(options.dataset, options.out, options.jobs)
+
+
+if __name__ == "__main__":
+    main()

@@ -23,7 +23,7 @@ LEARNING_RATES = (0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 
 EPOCHS = (1, 2, 5, 10, 20, 30, 50, 100, 200, 500)
 OPENING = Recipe(epochs=100, gradients=None, label_noise=0.4)
 INVITATION = "Move the sliders, then press Start."
-NO_CHECKPOINT = ("no checkpoint yet", None)
+NO_CHECKPOINT = "no checkpoint yet"
 RED = "#E0463A"  # readable on white and on JupyterLab's dark background
 
 
@@ -70,6 +70,7 @@ class TrainingLab(widgets.VBox):
         self._training: Training | None = None
         self._loaded: tuple[Recipe, Dataset] | None = None
         self._rows: dict[Path, dict[str, Any]] = {}
+        self._ending: set[Path] = set()  # of runs that a reset has stopped
         self.outcome: Outcome | None = None
         self._curves = lab_view.Curves()
         self.figure = self._curves.figure
@@ -163,10 +164,14 @@ class TrainingLab(widgets.VBox):
         """Go on with the run of the chosen checkpoint, its settings put back on the sliders."""
         if self.running:
             return
-        self._list_checkpoints()
-        path = self.checkpoint.value
-        if path is None:
+        if self.checkpoint.value == NO_CHECKPOINT:
+            self._list_checkpoints()
+        if self.checkpoint.value == NO_CHECKPOINT:
             self._say(f"No checkpoint in the folder {self._folder} yet: press Start.")
+            return
+        path = self._folder / f"{self.checkpoint.value}.pt"
+        if path in self._ending:
+            self._say(f"The run of {path.name} still takes its last step: try again.")
             return
         try:
             began, now = recipes_in(path, read_checkpoint(path))
@@ -181,7 +186,9 @@ class TrainingLab(widgets.VBox):
 
     def reset(self) -> None:
         """Stop, remove all curves, and put the controls back. Checkpoints and the table stay."""
-        self.stop()
+        if self._training is not None and self.running:
+            self._training.stop()
+            self._ending.add(self._training.path)
         self._training = None
         self._curves.clear()
         self.progress.value, self._where.value = 0, ""
@@ -222,7 +229,7 @@ class TrainingLab(widgets.VBox):
 
     def _unused(self, stem: str) -> Path:
         """A file that no run has, written or not."""
-        taken = {*self._rows, *([self._training.path] if self._training else [])}
+        taken = {*self._rows, *self._ending}
         path, n = self._folder / f"{stem}.pt", 2
         while path in taken or path.exists():
             path, n = self._folder / f"{stem}-{n}.pt", n + 1
@@ -243,6 +250,7 @@ class TrainingLab(widgets.VBox):
             self._where.value = lab_view.progress_text(training)
 
     def ended(self, training: Training) -> None:
+        self._ending.discard(training.path)
         self._rows.pop(training.path, None)
         self._rows[training.path] = lab_view.row(training)
         self._table.value = lab_view.table_html(self.table)
@@ -303,10 +311,12 @@ class TrainingLab(widgets.VBox):
         columns = widgets.HBox([widgets.VBox(sliders), widgets.VBox(choices)], layout=wrapped)
         return [
             columns,
-            widgets.HBox([*buttons, *keep], layout=wrapped),
+            widgets.HBox(buttons, layout=wrapped),
+            widgets.HBox(keep, layout=wrapped),
             widgets.HBox([self.progress, self._where], layout=wrapped),
             self._status,
             self.figure,
+            lab_view.Fit(),
             self._table,
         ]
 
@@ -343,9 +353,9 @@ class TrainingLab(widgets.VBox):
     def _list_checkpoints(self) -> None:
         """Offer what lies in the folder, the newest first and chosen."""
         found = sorted(self._folder.glob("*.pt"), key=_written, reverse=True)
-        options: list[Any] = [(path.stem, path) for path in found] or [NO_CHECKPOINT]
-        if options != list(self.checkpoint.options):
-            self.checkpoint.options = options
+        names = tuple(path.stem for path in found) or (NO_CHECKPOINT,)
+        if names != self.checkpoint.options:
+            self.checkpoint.options = names
 
     def _say(self, text: str, color: str = "inherit") -> None:
         self._status.value = f'<span style="color: {color}">{escape(text)}</span>'

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from lookbehind.checkpoint import CheckpointError
 from lookbehind.data import Dataset
@@ -80,7 +81,7 @@ class Training:
         self._due = 0.0
         self._stop, self._pause, self._woken = (threading.Event() for _ in range(3))
         self._copy_to: Path | None = None
-        self._random = torch.get_rng_state()
+        self._random: Tensor | None = torch.get_rng_state()
         self.thread = threading.Thread(target=self._train, daemon=True)
 
     @property
@@ -140,14 +141,20 @@ class Training:
             self.status = "stopped" if self.outcome.history.stopped else "done"
         except Exception as error:
             self.status, self.error = "failed", f"{type(error).__name__}: {error}"
+        self._put_random_back()
         self.seconds += time.monotonic() - start
         self._audience.show(self)
         self._audience.ended(self)
 
     def _stopped(self) -> bool:
-        if self._optimizer is None:  # a resumed run has just set torch's global generator
-            torch.set_rng_state(self._random)
+        self._put_random_back()
         return self._stop.is_set()
+
+    def _put_random_back(self) -> None:
+        """Once: a run that is resumed sets torch's global generator, which is the notebook's."""
+        state, self._random = self._random, None
+        if state is not None:
+            torch.set_rng_state(state)
 
     def _after_step(self, run: Run) -> None:
         if self._optimizer is None:
@@ -168,7 +175,9 @@ class Training:
         place = {id(p): i for i, p in enumerate(_params(run.optimizer))}
         self.names = [name for name, p in named if id(p) in place]
         self._order = [place[id(p)] for _, p in named if id(p) in place]
-        self.epoch = run.epoch if not self.resume else self.epoch
+        step = getattr(run.optimizer, "minibatches", 1)
+        self.epoch = run.epoch * (1 - step / run.minibatches)  # before this step
+        self._audience.say(self, f"Training: {self.now}")
         if hasattr(run.optimizer, "observers"):
             run.optimizer.observers.append(self._observe)
 
@@ -211,9 +220,9 @@ class Training:
         if not self._pause.is_set() or self._stop.is_set():
             return
         start, self.status = time.monotonic(), "paused"
-        run.save(self.path)
         self._audience.show(self)
-        self._audience.say(self, f"Paused at epoch {run.epoch:.2f}, saved as {self.path.name}.")
+        kept = self._saved(run, self.path)
+        self._audience.say(self, f"Paused at epoch {run.epoch:.2f}, {kept}.")
         while self._pause.is_set() and not self._stop.is_set():
             self._woken.wait()
             self._woken.clear()
@@ -226,12 +235,16 @@ class Training:
         path, self._copy_to = self._copy_to, None
         if path is None:
             return
+        kept = self._saved(run, path)
+        self._audience.say(self, f"{kept[0].upper()}{kept[1:]}, epoch {run.epoch:.2f}.")
+
+    def _saved(self, run: Run, path: Path) -> str:
+        """Write a checkpoint; in words, how that went. The run itself needs no disk."""
         try:
             run.save(path)
-        except OSError as error:  # the run itself needs no disk
-            self._audience.say(self, f"Not saved: {error}")
-        else:
-            self._audience.say(self, f"Saved as {path.name} at epoch {run.epoch:.2f}.")
+        except OSError as error:
+            return f"not saved: {error}"
+        return f"saved as {path.name}"
 
     def _tune(self) -> None:
         """Give the optimizer what the sliders say."""

@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
+import anywidget
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -28,6 +29,28 @@ LINE_HEIGHT = 22  # of the legend
 WIDTHS = (2.5, 1.2, 2.5, 1.2, 2.5)  # test and training accuracy, the same of the loss, sharpness
 AXIS_NAMES = ("k", "rho", "alpha")
 CELL = "padding: 2px 8px; text-align: left; white-space: nowrap; line-height: 1.5"
+
+
+class Fit(anywidget.AnyWidget):
+    """Nothing to see: keeps the figure in the same box as wide as that box.
+
+    A plotly figure in a widget doesn't notice by itself that its place has become known, or wider.
+    """
+
+    _esm = """
+    export default { render({ el }) {
+        const fit = () => {
+            const box = el.parentElement, plot = box?.querySelector(".js-plotly-plot");
+            const drawn = plot?.querySelector(".main-svg");
+            if (box) watch.observe(box);
+            if (drawn && Math.abs(drawn.clientWidth - plot.clientWidth) > 2)
+                window.dispatchEvent(new Event("resize"));
+        };
+        const watch = new ResizeObserver(fit);
+        watch.observe(el);
+        return () => watch.disconnect();
+    } };
+    """
 
 
 class Curves:
@@ -62,7 +85,18 @@ class Curves:
         places = {"rows": [1, 1, 1, 1, 2], "cols": [1, 1, 2, 2, 1]}
         self.figure.add_traces(lines, **places)
         self._lines[key] = self.figure.data[-5:]
-        self.figure.layout.height = HEIGHT + LINE_HEIGHT * len(self._lines)
+        epochs = max(training.recipe.epochs or 1, self.figure.layout.xaxis.range[1])
+        with self.figure.batch_update():
+            self._show_epochs(epochs if len(self._lines) > 1 else training.recipe.epochs or 1)
+            self.figure.layout.height = HEIGHT + LINE_HEIGHT * len(self._lines)
+
+    def _show_epochs(self, most: float) -> None:
+        for axis in (
+            self.figure.layout.xaxis,
+            self.figure.layout.xaxis2,
+            self.figure.layout.xaxis3,
+        ):
+            axis.range = [0, most]
 
     def draw(self, key: Any, training: Training) -> None:
         """Bring a run's lines and α up to date, in one message to the page."""
@@ -101,6 +135,8 @@ class Curves:
             x=list(range(1, len(alpha) + 1)), y=alpha, text=training.names if alpha else [],
             marker_color=METHOD_COLORS[method], line_color=METHOD_COLORS[method],
         )  # fmt: skip
+        if alpha:
+            self.figure.layout.xaxis4.range = [0.5, len(alpha) + 0.5]
         missing = "" if "alpha" in uses(method) else f"{method} has no α"
         self.figure.layout.annotations[-1].text = missing
 
@@ -207,10 +243,11 @@ def _empty_figure() -> Any:
         figure.update_yaxes(title_text=Y_TITLES[i], **at)
         figure.update_xaxes(title_text="parameter tensor" if i == 3 else "epoch", **at)
     axis = {"gridcolor": GRID, "zeroline": False, "automargin": True, "title_standoff": 4}
-    figure.update_xaxes(**axis, rangemode="tozero")
+    figure.update_xaxes(**axis, range=[0, 1])
     figure.update_yaxes(**axis, rangemode="tozero")
     for place in (figure.layout.yaxis, figure.layout.yaxis4):
         place.range = [0, 1]
+    figure.layout.xaxis4.range = [0.5, 6.5]
     figure.data[3].update(
         x=[], y=[], mode="lines+markers", line_width=1, hoverinfo="all",
         hovertemplate="%{text}<br>α %{y:.3f}<extra></extra>",

@@ -328,8 +328,8 @@ class TrainingLab(widgets.VBox):
             return
         names = ("k", "rho", "alpha", "lr")
         training.wanted = replace(training.now, **{n: getattr(self.recipe, n) for n in names})
-        if training.wanted != training.now:
-            self._say(f"Training; from the next step on: {training.wanted}")
+        coming = training.wanted != training.now
+        self._say(f"Training{'; from the next step on' if coming else ''}: {training.wanted}")
 
     def _locking_out(self, training: Training) -> bool:
         """While the method in the dropdown isn't the run's."""

@@ -1,0 +1,128 @@
+"""The training lab in a real JupyterLab and Chromium: how soon a slider answers while a network
+trains, from the key press to the changed line of text, and what drawing costs the training.
+
+usage: python tests/benchmarks/bench_lab.py [--model resnet8] [--presses 40]
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+import numpy as np
+from bench import goal
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import lab
+
+LAB = """from lookbehind.explore.lab import TrainingLab
+from lookbehind.recipe import Recipe
+recipe = Recipe({settings}, epochs=10_000, gradients=None)
+lab = TrainingLab(recipe)
+lab.start()
+lab"""
+SHARE = "print('drawing', lab._training.seconds_drawing / lab._training.seconds)"
+ANSWER = """async ([handle, key, name]) => {
+    const line = () => [...document.querySelectorAll('.widget-html-content')]
+        .map(one => one.textContent).join(' ');
+    handle.focus();
+    await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+    const start = performance.now();
+    handle.dispatchEvent(
+        new KeyboardEvent('keydown', {key, code: key, bubbles: true, cancelable: true}));
+    const readout = handle.closest('.widget-slider').querySelector('.widget-readout');
+    while (performance.now() - start < 5000) {
+        const wanted = `${name} ${parseFloat(readout.textContent)},`;
+        if (line().includes(wanted)) return performance.now() - start;
+        await new Promise(done => setTimeout(done, 1));
+    }
+    return null;
+}"""
+
+
+def write_images(folder: Path, seed: int = 0) -> None:
+    """640 coloured images of noise in two classes: a network's speed does not depend on them."""
+    noise = np.random.default_rng(seed)
+    for part, count in (("train", 256), ("test", 64)):
+        for name in ("one", "two"):
+            place = folder / part / name
+            place.mkdir(parents=True)
+            for i in range(count):
+                pixels = noise.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f"{i}.png")
+
+
+def write_notebook(folder: Path, settings: str) -> str:
+    cells = [
+        nbformat.v4.new_code_cell(LAB.format(settings=settings)),
+        nbformat.v4.new_code_cell("0"),
+    ]
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(notebook, folder / "lab.ipynb")
+    return "lab.ipynb"
+
+
+def answers(page: lab.Page, presses: int) -> list[float | None]:
+    """Milliseconds from a key to the line that names the new setting, for k, ρ and α in turn."""
+    page.wait_for_function("() => /Training:/.test(document.body.innerText)", timeout=180_000)
+    times = []
+    for slider in lab.controls(page, lab.SLIDERS):
+        name = lab.slider_label(slider)
+        for press in range(presses if name in ("k", "ρ", "α") else 0):
+            key = "ArrowRight" if press % 2 == 0 else "ArrowLeft"
+            times.append(page.evaluate(ANSWER, [slider, key, name]))
+            page.wait_for_timeout(100 + 37 * (press % 5))  # not in step with the training
+    return times
+
+
+def drawing_share(page: lab.Page) -> float:
+    """Stop the run, and ask the kernel."""
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.wait_for_function("() => /Stopped after/.test(document.body.innerText)", timeout=60_000)
+    page.locator(".jp-CodeCell .cm-content").last.click()
+    page.keyboard.press("Control+A")
+    page.keyboard.insert_text(SHARE)
+    page.keyboard.press("Shift+Enter")
+    output = page.locator(".jp-OutputArea-output", has_text="drawing 0.").last
+    return float(output.inner_text(timeout=30_000).split()[-1])
+
+
+def measure(settings: str, presses: int) -> tuple[list[float | None], float]:
+    with tempfile.TemporaryDirectory() as scratch:
+        name = write_notebook(Path(scratch), settings)
+        with lab.jupyterlab(Path(scratch)) as address, lab.browser_page() as page:
+            lab.run_notebook(page, address, name)
+            return answers(page, presses), drawing_share(page)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="resnet8")
+    parser.add_argument("--presses", type=int, default=20, help="on each slider")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as images:
+        write_images(Path(images))
+        resnet = f"dataset={images!r}, model={arguments.model!r}, batch_size=128, lr=0.01, rho=0.05"
+        times, resnet_share = measure(resnet, arguments.presses)
+    _, digits_share = measure("label_noise=0.4", 3)
+    if None in times or not times:
+        print(f"{times.count(None)} of {len(times)} moves got no answer")
+        return 1
+    ordered = sorted(times)
+    p95 = ordered[-(-95 * len(ordered) // 100) - 1]
+    print(f"slider answers, median: {statistics.median(ordered):.0f} ms of {len(ordered)} moves")
+    print(
+        f"drawing: {resnet_share:.2%} of a {arguments.model}'s time, {digits_share:.2%} of an MLP's"
+    )
+    network = {"resnet8": "ResNet-8", "resnet18": "ResNet-18"}.get(arguments.model, arguments.model)
+    met = goal(f"slider answers while a {network} trains p95", p95, "<=", 200, "ms")
+    share = 100 * max(resnet_share, digits_share)
+    return int(not (goal("drawing share of training time", share, "<=", 3, "%") and met))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -90,6 +90,19 @@ def one_step(
     return ax
 
 
+def dots(values: Mapping[str, Sequence[float]], ax: Axes | None = None) -> Axes:
+    """A row a name: a dot for each seed's value, and a bar of mean ± sample standard deviation."""
+    ax = ax or plt.subplots(figsize=(6, 0.8 + 0.3 * len(values)), layout="constrained")[1]
+    for row, (name, some) in enumerate(values.items()):
+        spread = np.std(some, ddof=1) if len(some) > 1 else 0.0
+        ax.plot(some, [row] * len(some), "o", color=_color(name), alpha=0.5)
+        ax.errorbar(np.mean(some), row, xerr=spread, fmt="|", color=_color(name), capsize=4)
+    ax.set_yticks(range(len(values)), labels=list(values))
+    ax.invert_yaxis()
+    ax.grid(axis="x", alpha=0.3)
+    return ax
+
+
 def _grid(loss: ToyLoss, window: Sequence[float]) -> Any:
     x0, x1, y0, y1 = window
     x, y = np.meshgrid(np.linspace(x0, x1, GRID), np.linspace(y0, y1, GRID))

@@ -1,0 +1,58 @@
+"""`pictures`: what the static figures show."""
+
+import statistics
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ipywidgets")
+pytest.importorskip("matplotlib")
+
+import matplotlib.pyplot as plt
+from matplotlib.colors import to_hex
+
+from lookbehind.explore import pictures
+from lookbehind.explore.palette import METHOD_COLORS
+
+VALUES = {"SGD": [0.6, 0.7, 0.65], "Lookbehind-SAM k 5": [0.9, 0.84, 0.93], "an idea": [0.5]}
+
+
+@pytest.fixture(autouse=True)
+def closed_figures() -> Iterator[None]:
+    before = plt.get_backend()
+    plt.switch_backend("agg")
+    yield
+    plt.close("all")
+    plt.switch_backend(before)
+
+
+def test_dots_has_every_value_in_the_row_of_its_name_in_reading_order() -> None:
+    ax = pictures.dots(VALUES)
+    rows = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(VALUES)
+    assert [list(line.get_xdata()) for line in rows] == list(VALUES.values())
+    heights = [line.get_ydata()[0] for line in rows]
+    assert heights == list(ax.get_yticks()) == sorted(heights)
+    assert ax.yaxis_inverted(), "the first name stands on top"
+
+
+def test_dots_bars_are_mean_and_sample_standard_deviation() -> None:
+    bars = pictures.dots(VALUES).containers
+    for bar, some in zip(bars, VALUES.values(), strict=True):
+        (((x0, y0), (x1, y1)),) = bar.lines[2][0].get_segments()
+        spread = statistics.stdev(some) if len(some) > 1 else 0
+        assert np.allclose([x0, x1], [statistics.mean(some) + s * spread for s in (-1, 1)])
+        assert y0 == y1
+
+
+def test_dots_take_the_colour_of_their_method() -> None:
+    ax = pictures.dots(VALUES)
+    colors = [to_hex(line.get_color()) for line in ax.lines if line.get_marker() == "o"]
+    expected = [METHOD_COLORS["SGD"], METHOD_COLORS["Lookbehind-SAM"], "#000000"]
+    assert colors == [to_hex(color) for color in expected]
+
+
+def test_dots_draw_into_given_axes() -> None:
+    ax = plt.subplots()[1]
+    assert pictures.dots(VALUES, ax) is ax

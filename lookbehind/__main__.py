@@ -70,8 +70,6 @@ class Journal:
 
     def __call__(self, run: Run) -> None:
         self.run = run
-        if run.share == 1 and run.epoch % 1:  # a budget in gradients may end within an epoch
-            run.save(self.folder / CHECKPOINT)
         if len(run.records) > self.told:
             self.told = len(run.records)
             self.write("running", run.records)
@@ -85,11 +83,8 @@ class Journal:
         return timedelta(seconds=round(time.monotonic() - self.started))
 
     def write(self, state: str, records: Sequence[Record]) -> dict[str, Any]:
-        """Replace history.json, whole and at once; returns its summary.
-
-        A record that failed on one of the splits is left out.
-        """
-        history = History(tuple(records[: len(records) // self.splits * self.splits]))
+        """Replace history.json, whole and at once; returns its summary."""
+        history = History(tuple(records))
         result = {"state": state, **summary(history)}
         content = {**self.header, "summary": result, "records": history.rows()}
         part = self.folder / f"{HISTORY}.part"
@@ -350,8 +345,7 @@ def train(
         journal = Journal(folder, facts, len(dataset.splits), say)
         run = partial(
             recipe.run, hardware=hardware, dataset=dataset, statistics=statistics,
-            config={**asdict(recipe), "statistics": statistics}, callbacks=[journal],
-            checkpoint=folder / CHECKPOINT, resume=resume,
+            callbacks=[journal], checkpoint=folder / CHECKPOINT, resume=resume,
             progress=not quiet and sys.stderr.isatty(),
         )  # fmt: skip
         follow(journal, lambda: run().history)

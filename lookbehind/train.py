@@ -238,15 +238,17 @@ class Run:
         return gradient
 
     def _record(self, splits: Mapping[str, Iterable[Minibatch]]) -> None:
+        """Append a record of every split, or of none."""
         assert self._score is not None
+        found = []
         for name, batches in splits.items():
             score = self._score(self.model, batches)
             if not math.isfinite(score.loss):
                 raise FloatingPointError(
                     f"the loss on {name} is not finite after {self.gradients} gradients"
                 )
-            row = Record(self.epoch, self.gradients, name, score.loss, score.accuracy)
-            self.records.append(row)
+            found.append(Record(self.epoch, self.gradients, name, score.loss, score.accuracy))
+        self.records += found
 
 
 Callback = Callable[[Run], None]
@@ -294,10 +296,11 @@ def fit(
     before each step; after it, or after Ctrl-C, the step under way is finished and the history so
     far returned; a second Ctrl-C ends at once. `progress` shows a tqdm bar.
 
-    `checkpoint` is written at the end of every epoch, and where the run is stopped. With `resume`,
-    a run whose file exists goes on from it, bit for bit; `config` (plain values) is stored with it,
-    and a file of another config, budget, schedule, model or optimizer is refused before anything
-    is changed. `batches` must then draw from its `set_epoch` or from torch's global generator only.
+    `checkpoint` is written at the end of every epoch, and where the run ends or is stopped. With
+    `resume`, a run whose file exists goes on from it, bit for bit; `config` (plain values) is
+    stored with it, and a file of another config, budget, schedule, model or optimizer is refused
+    before anything is changed. `batches` must then draw from its `set_epoch` or from torch's
+    global generator only, and torch use as many threads as before.
 
     Raises FloatingPointError where the loss of a split is no longer finite, TypeError or ValueError
     for a wrong argument, CheckpointError where `checkpoint` can't be continued, OSError where it
@@ -313,7 +316,7 @@ def fit(
         model, optimizer, unit, budget, _stream=stream, _loss=loss, _precision=precision,
         _score=partial(evaluate, autocast=autocast), _elsewhere=_elsewhere(model, statistics),
         _plan={"budget": [unit, budget], "schedule": _name(schedule), "records": records,
-               "config": dict(config or {})},
+               "statistics": statistics, "config": dict(config or {})},
     )  # fmt: skip
     if resume and checkpoint is not None and Path(checkpoint).exists():
         run._restore(checkpoint)
@@ -351,7 +354,7 @@ def _loop(
                 show()
     except KeyboardInterrupt:
         return True
-    if stopped and checkpoint is not None:
+    if checkpoint is not None and (stopped or run._stream.taken):
         run.save(checkpoint)
     return stopped
 

@@ -1,5 +1,6 @@
 """Checkpoints: whole or not at all, read without running code, continued bit for bit."""
 
+import math
 import multiprocessing
 import pickle
 import random
@@ -246,6 +247,33 @@ def test_another_runs_checkpoint_is_refused_before_anything_is_changed(
         fit(model, optimizer, loader, checkpoint=path, resume=True, **options)
     assert_same([model.state_dict(), optimizer.state_dict()], before)
     assert path.read_bytes() == kept
+
+
+def test_a_budget_that_ends_within_an_epoch_leaves_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "run.pt"
+    budget = {"epochs": None, "gradients": 44}  # 11 of 9 minibatches an epoch
+    *first, history = trained(path, **budget)
+    *again, other = trained(
+        path, resume=True, callbacks=[lambda run: pytest.fail("a step")], **budget
+    )
+    assert_same(again, first)
+    assert other == history
+
+
+def test_a_record_holds_all_splits_or_none() -> None:
+    model, optimizer, loader = problem()
+    good = [loader.dataset.tensors]
+    bad = [(loader.dataset.tensors[0] * math.nan, loader.dataset.tensors[1])]
+    runs: list[Any] = []
+
+    def spoil(run: Any) -> None:
+        runs.append(run)
+        splits["other"] = bad
+
+    splits = {"one": good, "other": good}
+    with pytest.raises(FloatingPointError, match="the loss on other is not finite"):
+        fit(model, optimizer, loader, epochs=1, splits=splits, callbacks=[spoil])
+    assert [record.split for record in runs[-1].records] == ["one", "other"]
 
 
 def test_another_models_checkpoint_is_refused(tmp_path: Path) -> None:

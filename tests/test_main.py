@@ -21,7 +21,6 @@ from lookbehind.__main__ import (
     CHECKPOINT,
     HISTORY,
     OPTIONS,
-    Journal,
     cli,
     fill_in,
     gradients_a_minibatch,
@@ -29,7 +28,6 @@ from lookbehind.__main__ import (
 from lookbehind.checkpoint import read_checkpoint
 from lookbehind.methods import METHODS
 from lookbehind.recipe import Recipe
-from lookbehind.train import Record
 
 TRAIN = cli.commands["train"]
 RUN_ONLY = (
@@ -254,15 +252,6 @@ def test_divergence_is_told_with_a_hint_and_the_history_is_kept() -> None:
     written = history_in("a")
     assert written["summary"]["state"] == "diverged"
     assert [record["gradients"] for record in written["records"]] == [0, 0, 0]
-
-
-def test_a_record_that_failed_on_a_split_is_left_out() -> None:
-    """`fit` raises between the scores of two splits: those of one record then don't pair up."""
-    names = ("train", "validation", "test")
-    records = [Record(e, e, name, 1.0, 0.5) for e in (0, 1) for name in names]
-    journal = Journal(Path(), {}, splits=3, say=print)
-    assert journal.write("diverged", records[:5]) == history_in(".")["summary"]
-    assert [record["epoch"] for record in history_in(".")["records"]] == [0, 0, 0]
 
 
 def test_a_folder_of_images_is_augmented() -> None:

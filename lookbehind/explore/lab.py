@@ -70,6 +70,7 @@ class TrainingLab(widgets.VBox):
         self._training: Training | None = None
         self._loaded: tuple[Recipe, Dataset] | None = None
         self._rows: dict[Path, dict[str, Any]] = {}
+        self._sharpness: dict[Path, list[tuple[float, float]]] = {}  # no checkpoint holds it
         self._ending: set[Path] = set()  # of runs that a reset has stopped
         self.outcome: Outcome | None = None
         self._curves = lab_view.Curves()
@@ -137,8 +138,8 @@ class TrainingLab(widgets.VBox):
             return
         (training.go_on if training.pausing else training.pause)()
         self.pause_button.description = "Continue" if training.pausing else "Pause"
-        doing = "Pausing after the step under way." if training.pausing else "Training"
-        self._say(doing if training.pausing else f"{doing}: {training.wanted}")
+        held = "Pausing after the step under way."
+        self._say(held if training.pausing else f"Training: {training.wanted}")
 
     def stop(self) -> None:
         """End the run under way after its step; its curves, weights and a checkpoint stay."""
@@ -203,10 +204,11 @@ class TrainingLab(widgets.VBox):
 
     def _launch(self, recipe: Recipe, path: Path, **options: Any) -> None:
         hardware = self._hardware = self._hardware or choose_hardware()
-        earlier = self._training
         training = Training(recipe, path, self, self._load, hardware, **options)
-        if earlier is not None and earlier.path == path:
-            training.sharpness = list(earlier.sharpness)
+        if path in self._rows:
+            training.seconds = self._rows[path]["seconds"]
+            training.sharpness = self._sharpness[path]
+        self._sharpness[path] = training.sharpness
         self._training = training
         self._lock(True)
         self._curves.add(path, training)
@@ -277,7 +279,7 @@ class TrainingLab(widgets.VBox):
         self.epochs = widgets.Dropdown(options=EPOCHS, description="epochs")
         self.k = widgets.IntSlider(min=1, max=10, description="k")
         self.rho = widgets.SelectionSlider(options=RADII, description="ρ")
-        self.alpha = widgets.FloatSlider(min=0, max=1, step=0.05, description="α")
+        self.alpha = widgets.FloatSlider(value=0.5, min=0, max=1, step=0.05, description="α")
         self.adaptive = widgets.Checkbox(description="adaptive α")
         self.lr = widgets.SelectionSlider(options=LEARNING_RATES, description="lr")
         self.checkpoint = widgets.Dropdown(options=[NO_CHECKPOINT], description="checkpoint")
@@ -329,7 +331,8 @@ class TrainingLab(widgets.VBox):
         names = ("k", "rho", "alpha", "lr")
         training.wanted = replace(training.now, **{n: getattr(self.recipe, n) for n in names})
         coming = training.wanted != training.now
-        self._say(f"Training{'; from the next step on' if coming else ''}: {training.wanted}")
+        doing = "Paused" if training.pausing else "Training"
+        self._say(f"{doing}{'; from the next step on' if coming else ''}: {training.wanted}")
 
     def _locking_out(self, training: Training) -> bool:
         """While the method in the dropdown isn't the run's."""

@@ -10,12 +10,13 @@ import anywidget
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from lookbehind.explore.lab_training import SHARPNESS_RADIUS, Training
+from lookbehind.explore.lab_training import SHARPNESS_IMAGES, SHARPNESS_RADIUS, Training
 from lookbehind.explore.palette import METHOD_COLORS, PLOTLY_CONFIG
 from lookbehind.recipe import Recipe, uses
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 GREY = "#808080"  # readable on white and on JupyterLab's dark background
+CLEAR = "rgba(0, 0, 0, 0)"
 GRID = "rgba(128, 128, 128, 0.25)"
 PLOTS = (
     "accuracy (thick: test, thin: training)",
@@ -23,12 +24,16 @@ PLOTS = (
     f"sharpness: rise of the training loss within {SHARPNESS_RADIUS:g}",
     "α of the latest step, first to last layer",
 )
+SHARPNESS_HOVER = (
+    f"%{{y:.4f}} nats, epoch %{{x}}<br>first {SHARPNESS_IMAGES} training images (all, where they "
+    f"are fewer),<br>a ball of radius {SHARPNESS_RADIUS:g}<extra></extra>"
+)
 Y_TITLES = ("share of images", "nats", "nats", "α")
 HEIGHT = 560
-LINE_HEIGHT = 22  # of the legend
+LINE_HEIGHT = 29  # of the legend
 WIDTHS = (2.5, 1.2, 2.5, 1.2, 2.5)  # test and training accuracy, the same of the loss, sharpness
 AXIS_NAMES = ("k", "rho", "alpha")
-CELL = "padding: 2px 8px; text-align: left; white-space: nowrap; line-height: 1.5"
+CELL = "padding: 2px 6px; text-align: left; line-height: 1.5"
 
 
 class Fit(anywidget.AnyWidget):
@@ -83,6 +88,7 @@ class Curves:
             for first, width in zip((True, *[False] * 4), WIDTHS, strict=True)
         ]  # fmt: skip
         places = {"rows": [1, 1, 1, 1, 2], "cols": [1, 1, 2, 2, 1]}
+        lines[4].hovertemplate = SHARPNESS_HOVER
         self.figure.add_traces(lines, **places)
         self._lines[key] = self.figure.data[-5:]
         epochs = max(training.recipe.epochs or 1, self.figure.layout.xaxis.range[1])
@@ -123,8 +129,8 @@ class Curves:
                 x=[record.epoch for record in records],
                 y=[getattr(record, value) for record in records],
             )
-        line = lines[4]
-        line.update(x=[e for e, _ in training.sharpness], y=[r for _, r in training.sharpness])
+        sharpness = training.sharpness
+        lines[4].update(x=[e for e, _ in sharpness], y=[r for _, r in sharpness])
         for line in lines:
             line.name = label(training)
 
@@ -225,29 +231,21 @@ def _cell(value: Any) -> str:
 
 
 def _empty_figure() -> Any:
-    titles = make_subplots(
+    """Four plots that show nothing yet; the fourth line is that of α, the last annotation its."""
+    plots = make_subplots(
         rows=2, cols=2, horizontal_spacing=0.1, vertical_spacing=0.2, subplot_titles=PLOTS
     )
-    figure = go.FigureWidget(titles)
+    figure = go.FigureWidget(plots)
     figure._config = {**PLOTLY_CONFIG, "responsive": True}
-    clear = "rgba(0, 0, 0, 0)"
     figure.update_layout(
         autosize=True, height=HEIGHT, margin={"l": 55, "r": 15, "t": 30, "b": 45},
-        paper_bgcolor=clear, plot_bgcolor=clear, font={"color": GREY, "size": 12},
+        paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, font={"color": GREY, "size": 12},
         legend={"x": 0, "y": -0.12, "yanchor": "top", "orientation": "v"},
     )  # fmt: skip
     figure.update_annotations(font_size=13)
     for i in range(4):  # plotly draws no axes where there is no trace: one that shows nothing
         at = {"row": 1 + i // 2, "col": 1 + i % 2}
         figure.add_scatter(x=[0], y=[0], mode="lines", showlegend=False, hoverinfo="skip", **at)
-        figure.update_yaxes(title_text=Y_TITLES[i], **at)
-        figure.update_xaxes(title_text="parameter tensor" if i == 3 else "epoch", **at)
-    axis = {"gridcolor": GRID, "zeroline": False, "automargin": True, "title_standoff": 4}
-    figure.update_xaxes(**axis, range=[0, 1])
-    figure.update_yaxes(**axis, rangemode="tozero")
-    for place in (figure.layout.yaxis, figure.layout.yaxis4):
-        place.range = [0, 1]
-    figure.layout.xaxis4.range = [0.5, 6.5]
     figure.data[3].update(
         x=[], y=[], mode="lines+markers", line_width=1, hoverinfo="all",
         hovertemplate="%{text}<br>α %{y:.3f}<extra></extra>",
@@ -255,4 +253,17 @@ def _empty_figure() -> Any:
     figure.add_annotation(
         text="", xref="x4 domain", yref="y4 domain", x=0.5, y=0.5, showarrow=False, font_size=13
     )
+    _set_axes(figure.layout)
     return figure
+
+
+def _set_axes(layout: Any) -> None:
+    names = ("epoch", "epoch", "epoch", "parameter tensor")
+    common = {"gridcolor": GRID, "zeroline": False, "automargin": True}
+    for i, (x, y) in enumerate(zip(names, Y_TITLES, strict=True), 1):
+        title = {"font": {"size": 12}, "standoff": 4}
+        layout[f"xaxis{i}"].update(**common, title={**title, "text": x}, range=[0, 1])
+        layout[f"yaxis{i}"].update(**common, title={**title, "text": y}, rangemode="tozero")
+    layout.xaxis4.range = [0.5, 6.5]
+    for axis in (layout.yaxis, layout.yaxis4):
+        axis.range = [0, 1.05]

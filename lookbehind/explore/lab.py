@@ -242,8 +242,6 @@ class TrainingLab(widgets.VBox):
     def say(self, training: Training, text: str) -> None:
         if training is self._training:
             self._say(text)
-        if "aved" in text:
-            self._list_checkpoints()
 
     def show(self, training: Training) -> None:
         if training is self._training:

@@ -83,7 +83,7 @@ class Curves:
         lines = [
             go.Scatter(
                 x=[], y=[], name=name, legendgroup=group, showlegend=first, mode="lines",
-                line={**style, "width": width}, opacity=1 if width > 2 else 0.65,
+                line={**style, "width": width}, opacity=1 if width > 2 else 0.8,
             )
             for first, width in zip((True, *[False] * 4), WIDTHS, strict=True)
         ]  # fmt: skip

@@ -54,5 +54,7 @@ def test_dots_take_the_colour_of_their_method() -> None:
 
 
 def test_dots_draw_into_given_axes() -> None:
-    ax = plt.subplots()[1]
-    assert pictures.dots(VALUES, ax) is ax
+    _, axes = plt.subplots(1, 2, sharey=True)
+    for ax in axes:
+        assert pictures.dots(VALUES, ax) is ax
+    assert axes[0].yaxis_inverted(), "axes that share their rows stay in reading order"

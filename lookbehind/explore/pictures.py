@@ -98,7 +98,7 @@ def dots(values: Mapping[str, Sequence[float]], ax: Axes | None = None) -> Axes:
         ax.plot(some, [row] * len(some), "o", color=_color(name), alpha=0.5)
         ax.errorbar(np.mean(some), row, xerr=spread, fmt="|", color=_color(name), capsize=4)
     ax.set_yticks(range(len(values)), labels=list(values))
-    ax.invert_yaxis()
+    ax.set_ylim(len(values) - 0.5, -0.5)  # reading order, also where two axes share it
     ax.grid(axis="x", alpha=0.3)
     return ax
 

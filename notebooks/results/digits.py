@@ -1,0 +1,117 @@
+"""The sweep behind notebook 05: every method, radius and budget on digits, 40 % of labels wrong.
+
+usage: python notebooks/results/digits.py [--out FILE] [--jobs N]
+
+The file holds accuracies on the validation images only: the notebook chooses by them, and makes
+the chosen runs itself. About ten minutes on two CPU cores.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from lookbehind.hardware import Hardware
+from lookbehind.recipe import Recipe
+
+CPU = Hardware(torch.device("cpu"))
+SEEDS = (0, 1, 2, 3, 4)
+COMMON = Recipe(label_noise=0.4, lr=0.1)
+# 200 minibatches each, or 600 gradients each: the same for a method of three gradients a minibatch.
+BUDGETS = {
+    "equal steps": {"epochs": 20, "gradients": None},
+    "equal gradients": {"epochs": None, "gradients": 600},
+}
+LRS = (0.003, 0.01, 0.03, 0.1, 0.3)
+RADII = (0.0125, 0.018, 0.025, 0.035, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56)
+# α = 1 / k: a step of Lookbehind is then about as long as one of SAM with the same lr.
+METHODS = {
+    "SAM": {"method": "SAM"},
+    "ASAM": {"method": "ASAM"},
+    "Multistep-SAM k 2": {"method": "Multistep-SAM"},
+    "Multistep-SAM k 2 mean": {"method": "Multistep-SAM", "gradient": "mean"},
+    "Lookahead-SAM k 5": {"method": "Lookahead-SAM", "k": 5},
+    "Lookbehind-SAM k 2": {"method": "Lookbehind-SAM"},
+    "Lookbehind-SAM k 5": {"method": "Lookbehind-SAM", "k": 5, "alpha": 0.2},
+    "Lookbehind-SAM k 2 adaptive": {"method": "Lookbehind-SAM", "alpha": "adaptive"},
+    "Lookbehind-ASAM k 2": {"method": "Lookbehind-ASAM"},
+}
+
+
+def settings():
+    """(name, budget, changes to `COMMON`) of every point of the sweep."""
+    for budget in BUDGETS:
+        yield "SGD", budget, {"method": "SGD"}
+        for lr in LRS:
+            yield "SGD, its own lr", budget, {"method": "SGD", "lr": lr}
+        for name, method in METHODS.items():
+            for rho in radii(name):
+                yield name, budget, {**method, "rho": rho}
+
+
+def radii(name):
+    """From too small to too large: a longer climb takes smaller radii, ASAM's ball larger ones."""
+    if "ASAM" in name:
+        return (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
+    return RADII[:10] if name == "Lookbehind-SAM k 5" else RADII[4:]
+
+
+def accuracy(recipe):
+    """On the validation images, at the end of training."""
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
+    try:
+        history = recipe.run(hardware=CPU, records=1).history
+    except FloatingPointError:  # it diverged
+        return 0.0
+    return round(history.last("validation").accuracy, 4)
+
+
+def sweep(jobs):
+    """One row a setting, the accuracies of all seeds in it."""
+    points = list(settings())
+    recipes = [
+        replace(COMMON, seed=seed, **BUDGETS[budget], **changes)
+        for (_, budget, changes), seed in product(points, SEEDS)
+    ]
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        runs = pool.map(accuracy, recipes, chunksize=5)
+        found = list(tqdm(runs, total=len(recipes), unit=" runs"))
+    for number, (name, budget, changes) in enumerate(points):
+        some = found[number * len(SEEDS) : (number + 1) * len(SEEDS)]
+        yield {"name": name, "budget": budget, "settings": changes, "validation": some}
+
+
+def write(path, rows):
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    head = {
+        "common": asdict(COMMON), "budgets": BUDGETS, "seeds": SEEDS,
+        "commit": commit.stdout.strip(), "torch": torch.__version__,
+        "hardware": f"{CPU}, {os.cpu_count()} cores",
+    }  # fmt: skip
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    part = path.with_suffix(".part")
+    text = json.dumps(head, indent=1)[:-2] + ',\n "runs": [\n' + lines + "\n]}\n"
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
+    options = parser.parse_args()
+    write(options.out, list(sweep(options.jobs)))
+
+
+if __name__ == "__main__":
+    main()

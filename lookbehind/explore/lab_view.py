@@ -29,7 +29,7 @@ SHARPNESS_HOVER = (
     f"are fewer),<br>a ball of radius {SHARPNESS_RADIUS:g}<extra></extra>"
 )
 Y_TITLES = ("share of images", "nats", "nats", "α")
-HEIGHT = 560
+HEIGHT = 580
 LINE_HEIGHT = 29  # of the legend
 WIDTHS = (2.5, 1.2, 2.5, 1.2, 2.5)  # test and training accuracy, the same of the loss, sharpness
 AXIS_NAMES = ("k", "rho", "alpha")
@@ -238,7 +238,7 @@ def _empty_figure() -> Any:
     figure = go.FigureWidget(plots)
     figure._config = {**PLOTLY_CONFIG, "responsive": True}
     figure.update_layout(
-        autosize=True, height=HEIGHT, margin={"l": 55, "r": 15, "t": 30, "b": 45},
+        autosize=True, height=HEIGHT, margin={"l": 55, "r": 15, "t": 52, "b": 45},
         paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, font={"color": GREY, "size": 12},
         legend={"x": 0, "y": -0.12, "yanchor": "top", "orientation": "v"},
     )  # fmt: skip

@@ -334,6 +334,18 @@ def test_a_gpu_gives_the_minibatches_of_the_cpu() -> None:
         assert torch.equal(gpu_labels.cpu(), labels)
 
 
+@pytest.mark.gpu
+def test_within_an_epoch_the_gpu_is_never_waited_for() -> None:
+    """What throughput needs, without a clock: an epoch is drawn at once, then only queued."""
+    minibatches = iter(numbered(50).to("cuda").batches(8, 3, crop=4, flip=True))
+    next(minibatches)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assert sum(len(labels) for _, labels in minibatches) == 42
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 # CIFAR, from small files of its own format.
 
 

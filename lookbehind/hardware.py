@@ -1,5 +1,6 @@
 """Where a network trains, and in which form it is fastest there."""
 
+import ctypes
 import os
 import shlex
 import shutil
@@ -26,8 +27,13 @@ class Hardware:
     compile: bool = False
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Move `model` there, in place; returns it. Its `state_dict` keeps its names."""
+        """Move `model` there, in place; returns it. Its `state_dict` keeps its names.
+
+        On a CPU the process then also keeps freed memory: see `keep_freed_memory`.
+        """
         model.to(self.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         if self.channels_last:
             model.to(memory_format=torch.channels_last)
         if self.compile:
@@ -68,6 +74,21 @@ def choose_hardware(
     if compile and not has_compiler():
         raise ValueError(f"compile needs a C++ compiler: {_compiler()!r} was not found (see CXX)")
     return Hardware(chosen, torch.bfloat16 if bf16 else None, channels_last, compile)
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep the memory of freed tensors for the next ones; whether it can.
+
+    glibc gives large blocks back to the system, which clears them page by page when they are asked
+    for again: on two cores that takes a fifth of the time of a gradient of ResNet-8 at 32 x 32
+    (`bench_epoch.py`). It holds for the whole process, whose memory then stays at its peak. Other C
+    libraries are left as they are.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # names of mallopt(3)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return False
+    return all([mallopt(trim_threshold, 2**31 - 1), mallopt(mmap_threshold, 2**25)])
 
 
 def has_compiler() -> bool:

@@ -1,5 +1,8 @@
 """`hardware`: the device, and what is switched on there."""
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,6 +108,33 @@ def test_place_changes_the_layout_and_keeps_the_weights() -> None:
     plain = Hardware(CPU).place(make_model("resnet8"))
     plain.load_state_dict(before)
     torch.testing.assert_close(placed(images), plain(images), rtol=1e-4, atol=1e-5)
+
+
+FAULTS = """
+import resource, torch
+from lookbehind.hardware import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        some = [torch.ones(2**21) for _ in range(8)]  # 64 MB
+        del some
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+torch.set_num_threads(1)
+first = faults()
+assert keep_freed_memory()
+faults()
+print(first, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc only")
+def test_freed_memory_is_kept() -> None:
+    command = [sys.executable, "-c", FAULTS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert after < before / 20
 
 
 def test_a_compiled_network_keeps_its_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,9 @@ def loader(split):
         ]
     )
     images = Arrays(split.images, split.labels, transform)
-    return DataLoader(images, batch_size=SIZE, shuffle=True, num_workers=1)
+    # "fork" is the default of a script on Linux, but not of a process that was spawned.
+    options = {"shuffle": True, "num_workers": 1, "multiprocessing_context": "fork"}
+    return DataLoader(images, batch_size=SIZE, **options)
 
 
 def some_images(folder, count):

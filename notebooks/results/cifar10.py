@@ -11,13 +11,13 @@ twenty minutes on two CPU cores.
 import argparse
 import json
 import os
-import subprocess
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
 
+import stored
 import torch
 from tqdm import tqdm
 
@@ -102,18 +102,8 @@ def read(path, common):
 def write(path, common, rows):
     order = [*METHODS]
     rows = sorted(rows, key=lambda row: (order.index(row["name"]), row["rho"], row["seed"]))
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-    head = {
-        "common": common, "sharpness_radius": SHARPNESS_RADIUS, "seeds": SEEDS,
-        "commit": commit.stdout.strip(), "torch": torch.__version__,
-        "hardware": f"{choose_hardware()}, {os.cpu_count()} cores",
-    }  # fmt: skip
-    lines = ",\n".join(json.dumps(row) for row in rows)
-    part = path.with_suffix(".part")
-    text = json.dumps(head, indent=1)[:-2] + ',\n "runs": [\n' + lines + "\n]}\n"
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    head = {"common": common, "sharpness_radius": SHARPNESS_RADIUS, "seeds": SEEDS}
+    stored.write(path, head, rows, choose_hardware())
 
 
 def study(dataset, path, jobs, **changes):

@@ -7,15 +7,14 @@ the chosen runs itself. About ten minutes on two CPU cores.
 """
 
 import argparse
-import json
 import os
-import subprocess
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 
+import stored
 import torch
 from tqdm import tqdm
 
@@ -90,27 +89,13 @@ def sweep(jobs):
         yield {"name": name, "budget": budget, "settings": changes, "validation": some}
 
 
-def write(path, rows):
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-    head = {
-        "common": asdict(COMMON), "budgets": BUDGETS, "seeds": SEEDS,
-        "commit": commit.stdout.strip(), "torch": torch.__version__,
-        "hardware": f"{CPU}, {os.cpu_count()} cores",
-    }  # fmt: skip
-    lines = ",\n".join(json.dumps(row) for row in rows)
-    part = path.with_suffix(".part")
-    text = json.dumps(head, indent=1)[:-2] + ',\n "runs": [\n' + lines + "\n]}\n"
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
     options = parser.parse_args()
-    write(options.out, list(sweep(options.jobs)))
+    head = {"common": asdict(COMMON), "budgets": BUDGETS, "seeds": SEEDS}
+    stored.write(options.out, head, list(sweep(options.jobs)), CPU)
 
 
 if __name__ == "__main__":

@@ -158,16 +158,20 @@ class Run:
     optimizer: Any
     unit: str  # of the budget: "gradients" or "minibatches"
     budget: int
+    _stream: _Stream
+    _loss: Callable[[Tensor, Tensor], Tensor]
+    _score: Callable[[nn.Module, Iterable[Minibatch]], Score]
+    _precision: Context
+    _elsewhere: Context  # around the gradients of a step that are not at φ
+    _plan: dict[str, Any]
     gradients: int = 0
     images: int = 0
-    minibatches: int = 0
     records: list[Record] = field(default_factory=list)
-    _stream: Any = None
-    _loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy
-    _score: Callable[..., Score] | None = None
-    _precision: Context = nullcontext
-    _elsewhere: Context = nullcontext  # around the gradients of a step that are not at φ
-    _plan: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def minibatches(self) -> int:
+        """Taken so far."""
+        return self._stream.epoch * len(self._stream.batches) + self._stream.taken
 
     @property
     def epoch(self) -> float:
@@ -188,7 +192,7 @@ class Run:
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "position": [stream.epoch, stream.taken, self.gradients, self.images, self.minibatches],
+            "position": [stream.epoch, stream.taken, self.gradients, self.images],
             "records": [list(astuple(record)) for record in self.records],
             "rng": {"epoch": stream.rng, "now": torch.get_rng_state()},
             "plan": self._plan,
@@ -205,7 +209,7 @@ class Run:
         except (ValueError, KeyError) as error:
             raise CheckpointError(f"{path} holds another optimizer: {error}") from error
         self.model.load_state_dict(state["model"])
-        epoch, taken, self.gradients, self.images, self.minibatches = state["position"]
+        epoch, taken, self.gradients, self.images = state["position"]
         self.records = [Record(*values) for values in state["records"]]
         self._stream.go_to(epoch, taken, state["rng"]["epoch"])
         torch.set_rng_state(state["rng"]["now"])
@@ -217,7 +221,6 @@ class Run:
         count = getattr(self.optimizer, "minibatches", 1)
         closures = [self._closure(next(self._stream)) for _ in range(count)]
         self.optimizer.step(closures if count > 1 else closures[0])
-        self.minibatches += count
 
     def _closure(self, minibatch: Minibatch) -> Callable[[], Tensor]:
         device = _device(self.model)
@@ -239,7 +242,6 @@ class Run:
 
     def _record(self, splits: Mapping[str, Iterable[Minibatch]]) -> None:
         """Append a record of every split, or of none."""
-        assert self._score is not None
         found = []
         for name, batches in splits.items():
             score = self._score(self.model, batches)

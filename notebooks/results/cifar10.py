@@ -22,6 +22,7 @@ import torch
 from tqdm import tqdm
 
 from lookbehind import Ball
+from lookbehind.explore.studies import values
 from lookbehind.hardware import choose_hardware
 from lookbehind.recipe import Recipe, evaluation_batches
 from lookbehind.sharpness import worst_rise
@@ -57,14 +58,10 @@ def other_runs(plan, rows):
     """The same at the other seeds, with the radius that was best at the first."""
     for name in METHODS:
         mine = [row for row in rows if row["name"] == name and row["seed"] == SEEDS[0]]
-        best = max(mine, key=lambda row: last(row, "validation")["accuracy"])
+        best = max(mine, key=lambda row: values(row, "validation")[-1])
         recipe = next(recipe for n, recipe in plan if n == name and recipe.rho == best["rho"])
         for seed in SEEDS[1:]:
             yield name, replace(recipe, seed=seed)
-
-
-def last(row, split):
-    return [record for record in row["records"] if record["split"] == split][-1]
 
 
 def measure(name, recipe, threads):

@@ -35,6 +35,11 @@ def medians(times):
     return {name: statistics.median(found) for name, found in times.items()}
 
 
+def p95(times):
+    """The smallest of the times that at least 95 % of them don't exceed."""
+    return sorted(times)[-(-95 * len(times) // 100) - 1]
+
+
 def ratio(times, one, other, by=1.0):
     """The median over the rounds of `one`'s time divided by `by` times `other`'s."""
     pairs = zip(times[one], times[other], strict=True)

@@ -8,6 +8,8 @@ import statistics
 import sys
 from pathlib import Path
 
+from bench import goal, p95
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import lab
 
@@ -34,13 +36,10 @@ def main() -> int:
 def report(name: str, times: list[float | None]) -> int:
     """Print one slider's figures; 1 if it misses the goal or a redraw is missing, else 0."""
     if not times or None in times:
-        print(f"slider {name}: {times.count(None)} of {len(times)} moves drew nothing  MISSED")
+        print(f"slider {name}: {times.count(None)} of {len(times)} moves drew nothing short")
         return 1
-    ordered = sorted(times)
-    p95 = ordered[-(-95 * len(ordered) // 100) - 1]
-    print(f"slider {name} median: {statistics.median(ordered):.1f} ms of {len(ordered)} moves")
-    print(f"slider {name} p95: {p95:.1f} ms (goal <= {GOAL}) {'ok' if p95 <= GOAL else 'MISSED'}")
-    return int(p95 > GOAL)
+    print(f"slider {name} median: {statistics.median(times):.1f} ms of {len(times)} moves")
+    return int(not goal(f"slider {name} p95", p95(times), "<=", GOAL, "ms"))
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ BELOW_EXPLORE = {
     "train": {"checkpoint"},
     "hardware": set(),
     "recipe": {"neighborhood", "methods", "data", "models", "train", "hardware"},
-    "landscape": set(),
-    "sharpness": {"neighborhood"},
+    "objective": {"train"},
+    "landscape": {"objective"},
+    "sharpness": {"neighborhood", "objective"},
     "lifelong": set(),
     "sweep": {"optim", "neighborhood", "methods", "data", "models", "train", "recipe"},
 }

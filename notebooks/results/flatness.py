@@ -1,0 +1,141 @@
+"""How flat the minima of the CIFAR-10 study are, for notebooks 07 and 08.
+
+usage: python notebooks/results/flatness.py [DATASET] [--out FILE] [--networks FOLDER]
+
+The runs of cifar10.json at the radii chosen there are made once more, three seeds a method, and
+their networks are measured: the loss around the weights on 500 training images with the labels
+that were given, the accuracy on all test images. DATASET as for cifar10.py. Networks are kept in
+FOLDER, and rows in FILE: neither is made twice, so an interrupted study goes on where it was.
+About half an hour on one CPU core, half of that for the measures.
+
+A row of "runs" has "name", the settings and "seed" as in cifar10.json, and
+
+    train, test      {"loss", "accuracy"} of those 500 training images, of all test images
+    rises            worst rise of the loss in a Ball of each of "radii", one ascent step
+    rises_in_steps   the same in "steps" ascent steps
+    adaptive_rises   the same in an AdaptiveBall of each of "adaptive_radii", one step
+    eigenvalue       λ_max of the Hessian of the training loss
+    trace            {"mean", "error"} of its trace, by Hutchinson's estimate
+    noise            {"mean", "std"}: test accuracies under each of "noise_levels", over "draws"
+    quantized        test accuracy with weights of each of "bits" bits
+    norm             ‖w‖ of all parameters together
+
+with the lists in quotes at the head of the file.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import stored
+from cifar10 import METHODS, key, read
+from tqdm import tqdm
+
+from lookbehind import AdaptiveBall, Ball
+from lookbehind.explore.studies import chosen_runs
+from lookbehind.hardware import choose_hardware
+from lookbehind.objective import weights_of
+from lookbehind.recipe import EVALUATION_BATCH, Recipe
+from lookbehind.sharpness import (
+    hessian_eigenpairs,
+    hessian_trace,
+    quantization,
+    weight_noise,
+    worst_rises,
+)
+from lookbehind.train import evaluate
+
+CHOSEN = Path(__file__).with_name("cifar10.json")
+MEASURED = {
+    "images": 500, "radii": [0.01, 0.02, 0.05, 0.1, 0.2], "steps": 5,
+    "adaptive_radii": [0.1, 0.2, 0.5, 1.0], "noise_levels": [0.05, 0.1, 0.2, 0.3, 0.5],
+    "draws": 10, "bits": [2, 3, 4, 5, 6, 7, 8],
+}  # fmt: skip
+
+
+def recipes(dataset, **changes):
+    """(name, recipe) of every run of cifar10.json at the radius that was chosen there."""
+    study = json.loads(CHOSEN.read_text(encoding="utf-8"))
+    for name in METHODS:
+        for run in chosen_runs(study, name):
+            settings = {n: run[n] for n in ("method", "k", "rho", "alpha", "gradient", "seed")}
+            yield name, Recipe(dataset=dataset, **{**study["common"], **settings, **changes})
+
+
+def measure(name, recipe, networks):
+    """One run as a row of the file."""
+    hardware = choose_hardware()
+    dataset = recipe.load(device=hardware.device)
+    file = networks / f"{name}, seed {recipe.seed}.pt"
+    outcome = recipe.run(
+        hardware=hardware, dataset=dataset, records=1, checkpoint=file, resume=True
+    )
+    some, count = dataset.train, MEASURED["images"]
+    some = replace(some, images=some.images[:count], labels=some.labels[:count])
+    seen, unseen = (split.batches(EVALUATION_BATCH) for split in (some, dataset.test))
+    return {"name": name, **key(recipe), **flatness(outcome.model, seen, unseen)}
+
+
+def flatness(model, seen, unseen):
+    """The measures of one network on training images and on test images."""
+    balls = [Ball(rho) for rho in MEASURED["radii"]]
+    adaptive = [AdaptiveBall(rho) for rho in MEASURED["adaptive_radii"]]
+    trace = hessian_trace(model, seen)
+    noise = weight_noise(model, unseen, MEASURED["noise_levels"], draws=MEASURED["draws"])
+    return {
+        "train": score(model, seen),
+        "test": score(model, unseen),
+        "rises": rounded(worst_rises(model, seen, balls)),
+        "rises_in_steps": rounded(worst_rises(model, seen, balls, steps=MEASURED["steps"])),
+        "adaptive_rises": rounded(worst_rises(model, seen, adaptive)),
+        "eigenvalue": rounded(hessian_eigenpairs(model, seen).values)[0],
+        "trace": dict(zip(("mean", "error"), rounded([trace.mean, trace.error]), strict=True)),
+        "noise": {"mean": rounded(noise.mean), "std": rounded(noise.std)},
+        "quantized": rounded(quantization(model, unseen, MEASURED["bits"]).accuracies),
+        "norm": rounded([norm(model)])[0],
+    }
+
+
+def norm(model):
+    return sum(float(w.square().sum()) for w in weights_of(model).values()) ** 0.5
+
+
+def score(model, batches):
+    found = evaluate(model, batches)
+    return dict(zip(("loss", "accuracy"), rounded([found.loss, found.accuracy]), strict=True))
+
+
+def rounded(values):
+    """Five significant digits, which is more than the measures have."""
+    return [float(f"{float(value):.5g}") for value in values]
+
+
+def study(dataset, path, networks, **changes):
+    """Make every run that `path` doesn't hold yet, and write each as it comes."""
+    head = json.loads(CHOSEN.read_text(encoding="utf-8"))
+    common = {**head["common"], **changes}
+    networks.mkdir(parents=True, exist_ok=True)
+    rows = read(path, common)
+    done = [{name: row[name] for name in ("name", "seed")} for row in rows]
+    plan = list(recipes(dataset, **changes))
+    for name, recipe in tqdm(plan, unit=" runs"):
+        if {"name": name, "seed": recipe.seed} in done:
+            continue
+        rows.append(measure(name, recipe, networks))
+        rows.sort(key=lambda row: ([*METHODS].index(row["name"]), row["seed"]))
+        made = {"common": common, "seeds": head["seeds"], **MEASURED}
+        stored.write(path, made, rows, choose_hardware())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dataset", nargs="?", default="cifar10")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--networks", type=Path, default=Path("runs/flatness"))
+    options = parser.parse_args()
+    study(options.dataset, options.out, options.networks)
+
+
+if __name__ == "__main__":
+    main()

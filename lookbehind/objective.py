@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from lookbehind.train import Score
+from lookbehind.train import Score as Score
 
 Minibatch = tuple[Tensor, Tensor]
 Weights = dict[str, Tensor]  # a tensor a parameter, by its name: a point, or a direction

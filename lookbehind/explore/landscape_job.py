@@ -281,12 +281,12 @@ def first_images(split: Split, count: int) -> Split:
 
 
 def _row(sight: Sight, start: Weights, point: Weights, scores: Objective) -> Row:
-    """A point of a climb or a path: see `Sight`."""
-    at = project([point], start, *sight.directions)
-    (a, b), off = at.coordinates[0], at.off_plane[0]
-    away = moved(point, (-1.0, start))
-    score = scores.score(point)
-    return float(a), float(b), score.loss, score.accuracy, float(off), _dot(away, away) ** 0.5
+    """A point of a climb or a path, projected as by `lookbehind.landscape.project`: see `Sight`."""
+    away, score = moved(point, (-1.0, start)), scores.score(point)
+    a, b = np.linalg.solve(sight.gram, [_dot(away, d) for d in sight.directions])
+    rest = moved(away, (-float(a), sight.directions[0]), (-float(b), sight.directions[1]))
+    off, length = (_dot(w, w) ** 0.5 for w in (rest, away))
+    return float(a), float(b), score.loss, score.accuracy, off, length
 
 
 def _dot(one: Weights, other: Weights) -> float:

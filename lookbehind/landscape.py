@@ -13,8 +13,6 @@ is not the loss along the path, whose points lie off the plane: `project` says h
 
 import math
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -91,7 +89,7 @@ def difference(start: Point, end: Point) -> Weights:
     Each is a network, its weights, or its `state_dict`, whose BatchNorm statistics are left out.
     Raises ValueError where they aren't weights of one architecture.
     """
-    origin, target = _points(start, end)
+    origin, target = _points(start, end, "end")
     return {name: target[name] - w for name, w in origin.items()}
 
 
@@ -158,21 +156,20 @@ def principal_directions(path: Sequence[Mapping[str, Tensor]], count: int = 2) -
     Raises ValueError where the path has fewer than `count` + 1 points or spreads in fewer
     dimensions, or its points don't have the same parameters.
     """
-    points = _path(path)
+    points = _path(path, path[0] if len(path) else {})
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count < len(points):
         raise ValueError(
             f"count must be an int from 1 to one less than the {len(points)} points of path, "
             f"got {count!r}"
         )
-    gram = sum(x @ x.T for x in map(_centered(points), points[0]))
-    assert isinstance(gram, Tensor)
+    centered = _centered(points)
+    gram = torch.stack([x @ x.T for x in map(centered, points[0])]).sum(0).cpu()
     values, vectors = (t.flip(-1) for t in torch.linalg.eigh(gram))
     if not values[count - 1] > 1e-12 * values[0] or not values.isfinite().all():
         raise ValueError(f"path must be finite and spread in at least {count} dimensions")
     u = vectors[:, :count] / values[:count].sqrt()
     u = u * torch.where(u[-1] < u[0], -1.0, 1.0)
-    centered = _centered(points)
-    rows = {name: (u.T @ centered(name)).to(w.dtype) for name, w in points[0].items()}
+    rows = {name: _times(u, centered(name)).to(w) for name, w in points[0].items()}
     shares = values[:count] / values.clamp(min=0).sum()
     return Principal(
         tuple({n: row[i].view_as(points[0][n]) for n, row in rows.items()} for i in range(count)),
@@ -180,11 +177,15 @@ def principal_directions(path: Sequence[Mapping[str, Tensor]], count: int = 2) -
     )
 
 
+def _times(u: Tensor, x: Tensor) -> Tensor:
+    return u.T.to(x) @ x
+
+
 def _centered(points: Sequence[Weights]) -> Callable[[str], Tensor]:
-    """One parameter of all points less their mean: (T, its size), float64."""
+    """One parameter of all points less their mean: (T, its size)."""
 
     def of(name: str) -> Tensor:
-        x = torch.stack([point[name].flatten().double() for point in points])
+        x = torch.stack([_exact(point[name]).flatten() for point in points])
         return x - x.mean(0)
 
     return of
@@ -201,8 +202,8 @@ def project(
     Orthogonal projection: (a, b) minimizes ‖w − origin − a d₁ − b d₂‖, the directions need not be
     orthogonal. Raises ValueError where they are parallel or the parameters differ.
     """
-    points = _path(path)
-    start = _points(origin, points[0])[0]
+    points = _path(path, origin)
+    start = _points(origin, points[0], "path")[0]
     directions = [_checked("first", first, start), _checked("second", second, start)]
     gram = np.array([[_dot(d, e) for e in directions] for d in directions])
     if np.linalg.det(gram) <= 1e-10 * gram[0, 0] * gram[1, 1]:
@@ -367,7 +368,7 @@ def line(
 
     All else as in `plane`.
     """
-    a = _axis("span", span, "points", points)
+    a = _axis(span, points)
     objective = Objective(model, batches, statistics=statistics)
     directions = [_checked("direction", direction, objective.weights)]
 
@@ -405,10 +406,9 @@ def plane(
     back. Raises ValueError or TypeError for a wrong argument: a direction must have the names and
     shapes of the parameters that require a gradient, be finite and not all zero.
     """
-    spans, counts = _both(span), points if isinstance(points, tuple) else (points, points)
-    if len(spans) != 2 or len(counts) != 2:
-        raise ValueError(f"span and points must be one or two, got {span!r} and {points!r}")
-    a, b = (_axis("span", s, "points", n) for s, n in zip(spans, counts, strict=True))
+    spans = (span, span) if isinstance(span[0], int | float) else span
+    counts = (points, points) if isinstance(points, int) else points
+    a, b = map(_axis, spans, counts)
     objective = Objective(model, batches, statistics=statistics)
     one, other = (
         _checked(name, d, objective.weights) for name, d in (("first", first), ("second", second))
@@ -459,16 +459,17 @@ def _levels(shape: tuple[int, ...]) -> Iterator[list[tuple[int, ...]]]:
     seen: set[tuple[int, ...]] = set()
     intervals = COARSEST - 1
     while len(seen) < math.prod(shape):
-        ticks = [
-            range(n)
-            if intervals >= n - 1
-            else [round(i * (n - 1) / intervals) for i in range(intervals + 1)]
-            for n in shape
-        ]
-        level = [index for index in product(*ticks) if index not in seen]
+        level = list(product(*(_ticks(n, intervals) for n in shape)))
+        yield [index for index in level if index not in seen]
         seen.update(level)
-        yield level
         intervals *= 2
+
+
+def _ticks(points: int, intervals: int) -> Iterable[int]:
+    last = points - 1
+    if intervals >= last:
+        return range(points)
+    return [round(i * last / intervals) for i in range(intervals + 1)]
 
 
 def _score(objective: Objective, weights: Weights) -> Score:
@@ -497,70 +498,61 @@ def _bar(total: int, progress: bool) -> Iterator[Callable[[], Any]]:
 def _checked(name: str, direction: Mapping[str, Tensor], weights: Weights) -> Weights:
     """The direction in the order, type, device and layout of the weights."""
     _check_names(name, direction, weights)
-    found = {n: direction[n].detach().to(w) for n, w in weights.items()}
-    for n, w in weights.items():
-        if direction[n].shape != w.shape:
-            shape, theirs = tuple(w.shape), tuple(direction[n].shape)
-            raise ValueError(f"{name} must have the shape {shape} at {n!r}, got {theirs}")
-        if not found[n].isfinite().all():
+    # Sums of tensors of one layout are several times faster.
+    found = {n: torch.empty_like(w).copy_(direction[n].detach()) for n, w in weights.items()}
+    for n, d in found.items():
+        if not d.isfinite().all():
             raise ValueError(f"{name} must be finite, at {n!r} it is not")
     if not any(d.any() for d in found.values()):
         raise ValueError(f"{name} must not be all zero")
-    # Sums of tensors of one layout are several times faster.
-    return {n: torch.empty_like(w).copy_(found[n]) for n, w in weights.items()}
+    return found
 
 
 def _check_names(name: str, found: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Raises ValueError unless both have the same names and shapes."""
     lacks, more = sorted(weights.keys() - found.keys()), sorted(found.keys() - weights.keys())
     if lacks or more:
         faults = [f"{what} {names}" for what, names in (("lacks", lacks), ("adds", more)) if names]
-        raise ValueError(f"{name} must have the trained parameters; it {' and '.join(faults)}")
+        raise ValueError(f"{name} must have the network's parameters; it {' and '.join(faults)}")
+    for n, w in weights.items():
+        if found[n].shape != w.shape:
+            shapes = f"{tuple(w.shape)}, got {tuple(found[n].shape)}"
+            raise ValueError(f"{name} must have the network's shapes: at {n!r} {shapes}")
 
 
-def _points(start: Point, end: Point) -> tuple[Weights, Weights]:
-    """Two points with the same parameters, the second placed where the first is."""
-    pair = [weights_of(p) if isinstance(p, nn.Module) else dict(p) for p in (start, end)]
-    names = next(
-        (set(w) for w, p in zip(pair, (start, end), strict=True) if isinstance(p, nn.Module)), None
-    )
-    first, second = (
-        {
-            n: w.detach()
-            for n, w in point.items()
-            if (n in names if names is not None else n.rpartition(".")[2] not in BUFFERS)
-        }
-        for point in pair
-    )
-    _check_names("end", second, first)
-    for n, w in first.items():
-        if second[n].shape != w.shape:
-            shapes = f"{tuple(w.shape)} and {tuple(second[n].shape)}"
-            raise ValueError(f"the networks must have one shape at {n!r}, got {shapes}")
+def _points(start: Point, end: Point, name: str) -> tuple[Weights, Weights]:
+    """Two points with the same parameters, the second (called `name`) placed where the first is."""
+    networks = [weights_of(point) for point in (start, end) if isinstance(point, nn.Module)]
+    first, second = (_point(point, networks) for point in (start, end))
+    _check_names(name, second, first)
     return first, {n: second[n].to(w) for n, w in first.items()}
 
 
-def _path(path: Sequence[Mapping[str, Tensor]]) -> list[Weights]:
+def _point(point: Point, networks: Sequence[Weights]) -> Weights:
+    """The weights among what may be a `state_dict`: the network's, where there is one to ask."""
+    found = weights_of(point) if isinstance(point, nn.Module) else point
+    kept = networks[0] if networks else [n for n in found if n.rpartition(".")[2] not in BUFFERS]
+    return {n: w.detach() for n, w in found.items() if n in kept}
+
+
+def _path(path: Sequence[Mapping[str, Tensor]], origin: Point) -> list[Weights]:
+    """The points of a path, placed where the origin is."""
     if not len(path):
         raise ValueError("path must hold at least one point, got none")
-    return [_points(path[0], point)[1] for point in path]
+    return [_points(origin, point, "path")[1] for point in path]
 
 
-def _axis(span_name: str, span: Span, points_name: str, points: int) -> Array:
-    """`points` values from span[0] to span[1], both exactly, and a center of exactly 0."""
+def _axis(span: Span, points: int) -> Array:
+    """`points` values from span[0] to span[1], both exact; the middle of a symmetric span is 0."""
     if isinstance(points, bool) or not isinstance(points, int):
-        raise TypeError(f"{points_name} must be an int ≥ 2, got {points!r}")
+        raise TypeError(f"points must be an int ≥ 2, got {points!r}")
     if points < 2:
-        raise ValueError(f"{points_name} must be an int ≥ 2, got {points!r}")
-    low, high = map(float, span)
+        raise ValueError(f"points must be an int ≥ 2, got {points}")
+    low, high = span
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"{span_name} must be two finite numbers, low < high, got {span!r}")
+        raise ValueError(f"span must be finite, from low to high, got {span!r}")
     share = np.arange(points) / (points - 1)
     return low * (1 - share) + high * share
-
-
-def _both(span: Span | tuple[Span, Span]) -> tuple[Span, Span]:
-    first = span[0]
-    return span if isinstance(first, Sequence) else (span, span)  # type: ignore[return-value]
 
 
 def _zeros(weights: Weights) -> Weights:
@@ -569,7 +561,12 @@ def _zeros(weights: Weights) -> Weights:
 
 def _dot(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
     """⟨one, other⟩ over all parameters, summed in float64."""
-    return sum(float((w.double() * other[n].double()).sum()) for n, w in one.items())
+    return sum(float((_exact(w) * _exact(other[n])).sum()) for n, w in one.items())
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    """In float64, which only Apple's MPS lacks."""
+    return tensor.float() if tensor.device.type == "mps" else tensor.double()
 
 
 def _names(grid: Any) -> list[str]:
@@ -587,16 +584,7 @@ def _stored(path: Path) -> dict[str, Any]:
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays.files}
-        except (
-            ValueError,
-            OSError,
-            EOFError,
-            TypeError,
-            AttributeError,
-            KeyError,
-            zlib.error,
-            zipfile.BadZipFile,
-        ) as error:
+        except Exception as error:  # numpy and zipfile raise nearly anything on a damaged file
             raise ValueError(
                 f"{path} is damaged, or no file that a Line or Plane was saved in"
             ) from error

@@ -164,9 +164,11 @@ def principal_directions(path: Sequence[Mapping[str, Tensor]], count: int = 2) -
         )
     centered = _centered(points)
     gram = torch.stack([x @ x.T for x in map(centered, points[0])]).sum(0).cpu()
+    if not gram.isfinite().all():
+        raise ValueError("path must be finite, a point of it is not")
     values, vectors = (t.flip(-1) for t in torch.linalg.eigh(gram))
-    if not values[count - 1] > 1e-12 * values[0] or not values.isfinite().all():
-        raise ValueError(f"path must be finite and spread in at least {count} dimensions")
+    if not values[count - 1] > 1e-12 * values[0]:
+        raise ValueError(f"path must spread in at least {count} dimensions")
     u = vectors[:, :count] / values[:count].sqrt()
     u = u * torch.where(u[-1] < u[0], -1.0, 1.0)
     rows = {name: _times(u, centered(name)).to(w) for name, w in points[0].items()}
@@ -369,13 +371,14 @@ def line(
     All else as in `plane`.
     """
     a = _axis(span, points)
-    objective = Objective(model, batches, statistics=statistics)
-    directions = [_checked("direction", direction, objective.weights)]
 
     def result(loss: Array, accuracy: Array, start: Score) -> Line:
         return Line(a, loss, accuracy, start, statistics, objective.images)
 
-    return _explored(objective, directions, [a], result, progress, stop, update)
+    with _random_state(model):
+        objective = Objective(model, batches, statistics=statistics)
+        directions = [_checked("direction", direction, objective.weights)]
+        return _explored(objective, directions, [a], result, progress, stop, update)
 
 
 def plane(
@@ -406,18 +409,20 @@ def plane(
     back. Raises ValueError or TypeError for a wrong argument: a direction must have the names and
     shapes of the parameters that require a gradient, be finite and not all zero.
     """
-    spans = (span, span) if isinstance(span[0], int | float) else span
-    counts = (points, points) if isinstance(points, int) else points
+    spans = span if isinstance(span[0], Sequence) else (span, span)
+    counts = points if isinstance(points, Sequence) else (points, points)
     a, b = map(_axis, spans, counts)
-    objective = Objective(model, batches, statistics=statistics)
-    one, other = (
-        _checked(name, d, objective.weights) for name, d in (("first", first), ("second", second))
-    )
 
     def result(loss: Array, accuracy: Array, start: Score) -> Plane:
         return Plane(a, b, loss, accuracy, start, statistics, objective.images)
 
-    return _explored(objective, [other, one], [b, a], result, progress, stop, update)
+    with _random_state(model):
+        objective = Objective(model, batches, statistics=statistics)
+        rows, columns = (
+            _checked(name, d, objective.weights)
+            for name, d in (("second", second), ("first", first))
+        )
+        return _explored(objective, [rows, columns], [b, a], result, progress, stop, update)
 
 
 def _explored(
@@ -432,7 +437,7 @@ def _explored(
     """Evaluate the grid from coarse to fine."""
     shape = tuple(map(len, axes))
     loss, accuracy = np.full(shape, np.nan), np.full(shape, np.nan)
-    with _random_state(objective.device), _bar(math.prod(shape), progress) as show:
+    with _bar(math.prod(shape), progress) as show:
         start = _score(objective, objective.weights)
         try:
             for level in _levels(shape):
@@ -479,8 +484,9 @@ def _score(objective: Objective, weights: Weights) -> Score:
 
 
 @contextmanager
-def _random_state(device: torch.device) -> Iterator[None]:
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+def _random_state(model: nn.Module) -> Iterator[None]:
+    """torch's is put back: shuffled minibatches draw from it."""
+    with torch.random.fork_rng({p.device for p in model.parameters() if p.is_cuda}):
         yield
 
 
@@ -543,7 +549,7 @@ def _path(path: Sequence[Mapping[str, Tensor]], origin: Point) -> list[Weights]:
 
 
 def _axis(span: Span, points: int) -> Array:
-    """`points` values from span[0] to span[1], both exact; the middle of a symmetric span is 0."""
+    """`points` values from span[0] to span[1]; the middle of a symmetric span is exactly 0."""
     if isinstance(points, bool) or not isinstance(points, int):
         raise TypeError(f"points must be an int ≥ 2, got {points!r}")
     if points < 2:
@@ -551,8 +557,10 @@ def _axis(span: Span, points: int) -> Array:
     low, high = span
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(f"span must be finite, from low to high, got {span!r}")
-    share = np.arange(points) / (points - 1)
-    return low * (1 - share) + high * share
+    i, last = np.arange(points), points - 1
+    axis = (low * (last - i) + high * i) / last
+    axis[[0, -1]] = low, high
+    return axis
 
 
 def _zeros(weights: Weights) -> Weights:

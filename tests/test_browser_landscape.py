@@ -90,9 +90,9 @@ def test_every_control_of_the_landscape_explorer(page: lab.Page) -> None:
     for label, text in (("k", "6 ascent steps of ρ = 0.2"), ("ρ", "6 ascent steps of ρ = 0.3")):
         slider(page, label).focus()
         page.keyboard.press("ArrowRight")
-        says(page, f"Lookbehind-SAM: {text}: loss .* lie off the plane")
+        says(page, f"Lookbehind-SAM: {text}: loss .* off the plane")
         picture = changes(page, picture)
-    assert re.match(r"a -?0\.\d+, b 0.*\nloss .*, accuracy", hover(page, 0.1, 0.45))
+    assert re.match(r"a −?0\.\d+, b 0.*\nloss .*, accuracy", hover(page, 0.1, 0.45))
     for name in ("ascent path", "ρ-ball"):
         page.get_by_label(name).uncheck()
         picture = changes(page, picture)
@@ -122,7 +122,7 @@ def test_every_control_of_the_landscape_explorer(page: lab.Page) -> None:
     page.keyboard.press("ArrowRight")
     says(page, "Press Compute to draw")
     computed(page)
-    says(page, "training path: the plane holds")
+    says(page, "Training path: the plane holds")
     shot(page, "path")
     press(page, "Save")
     says(page, "Saved in the folder landscapes: SGD.npz")

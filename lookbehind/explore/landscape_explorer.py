@@ -31,6 +31,10 @@ from lookbehind.objective import STATISTICS, Weights, weights_of
 RADII = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
 RANGES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 5.0, 10.0, 20.0)
 POINTS = (11, 21, 31, 41, 61)
+ADVICE = (
+    "Hover for loss and accuracy; drag the surface. "
+    "Paths lie off the plane: the colour under a point is not its loss."
+)
 RED = "#E0463A"  # readable on white and on JupyterLab's dark background
 
 
@@ -204,8 +208,7 @@ class LandscapeExplorer(widgets.VBox):
             self._say("Stopped: what was not evaluated is drawn as the nearest point that was.")
         else:
             self.progress.value = 1
-            count = len(self._images)
-            self._say(f"Done, on {count} images. Hover for loss and accuracy; drag the surface.")
+            self._say(f"Done, on {len(self._images)} images. {ADVICE}")
         self._lock(False)
 
     # The controls.
@@ -213,7 +216,8 @@ class LandscapeExplorer(widgets.VBox):
     def _build_controls(self) -> None:
         style = {"description_width": "90px"}
         pick = {"first": DIRECTIONS, "second": DIRECTIONS, "points": POINTS}
-        pick |= {"statistics": STATISTICS, "quantity": QUANTITIES}
+        statistics = zip(("stored", "re-estimated"), STATISTICS, strict=True)
+        pick |= {"statistics": tuple(statistics), "quantity": QUANTITIES}
         words = {"first": "direction a", "second": "direction b", "statistics": "BatchNorm"}
         for name, options in pick.items():
             text = words.get(name, name)
@@ -275,7 +279,8 @@ class LandscapeExplorer(widgets.VBox):
     def _put(self, chosen: Mapping[str, Any]) -> None:
         for name, value in chosen.items():
             control = getattr(self, name)
-            options = range(1, STEPS + 1) if name == "k" else control.options
+            options = {"k": range(1, STEPS + 1), "statistics": STATISTICS}.get(name)
+            options = control.options if options is None else options
             if value not in options:
                 name = "view" if name == "mode" else name
                 raise ValueError(f"{name} must be one of {tuple(options)}, got {value!r}")
@@ -286,7 +291,7 @@ class LandscapeExplorer(widgets.VBox):
         weights_of(model)  # raises where it has none
         self._models[name] = model
         box = widgets.Checkbox(True, description=name, indent=False)
-        box.layout.width = "auto"
+        box.layout.width, box.layout.margin = "auto", "2px 16px 2px 2px"
         self.shown.children = (*self.shown.children, box)
         self._offer_directions()
 

@@ -30,6 +30,7 @@ from lookbehind.landscape import (
 from lookbehind.neighborhood import Ball
 from lookbehind.objective import Minibatch, Objective, Weights, moved, weights_of
 from lookbehind.recipe import Outcome
+from lookbehind.sharpness import hessian_eigenpairs
 
 FILTERS = "filter-normalized random"
 GAUSSIAN = "Gaussian random"
@@ -229,8 +230,6 @@ class Job:
         if what == GRADIENT:
             return unit(self._objectives[name][1].gradient()[1])
         if what in (TOP, SECOND):
-            from lookbehind.sharpness import hessian_eigenpairs
-
             if name not in self._eigen:
                 some = self._batches[name][1]
                 self._eigen[name] = hessian_eigenpairs(model, some, count=2).vectors

@@ -4,11 +4,12 @@ const VIRIDIS = ["440154", "482475", "414487", "355f8d", "2a788e", "21918c", "22
   .map((hex) => [0, 2, 4].map((i) => parseInt(hex.slice(i, i + 2), 16)));
 const BANDS = 14, LEFT = 50, TOP = 40, BOTTOM = 38, GAP = 12, BAR = 74, LARGEST = 420, SMALLEST = 230, PROFILE = 340;
 const NAMES = ["loss", "accuracy"], REACH = 9;
+const TALLEST = 1.3;  // of a point above the surface, in heights of the scale; higher ones are left out
 
 // ---- numbers -----------------------------------------------------------------------------------
 
 const show = (v, digits = 3) => (v === null || v === undefined ? "not finite" : v === 0 ? "0"
-  : Math.abs(v) < 1e-3 || Math.abs(v) >= 1e5 ? v.toExponential(1) : String(+v.toPrecision(digits)));
+  : Math.abs(v) < 1e-3 || Math.abs(v) >= 1e5 ? v.toExponential(1) : String(+v.toPrecision(digits))).replace("-", "−");
 
 // Where a value stands between the lowest (0) and the highest (1) of all networks.
 function scaleOf([low, high, log]) {
@@ -73,6 +74,19 @@ function dot(c, [x, y], radius, fill, ring) {
   Object.assign(c, { fillStyle: fill, strokeStyle: ring, lineWidth: 1.2 });
   c.fill();
   c.stroke();
+}
+
+// The end of an arrow; a dot where the arrow is too short for one.
+function head(c, [x, y], [u, v], fill, ring, size) {
+  const angle = Math.atan2(v - y, u - x);
+  if (Math.hypot(u - x, v - y) < size) return dot(c, [u, v], 3.2, fill, ring);
+  c.beginPath();
+  c.moveTo(u, v);
+  for (const turn of [-0.5, 0.5]) c.lineTo(u - size * Math.cos(angle + turn), v - size * Math.sin(angle + turn));
+  c.closePath();
+  Object.assign(c, { fillStyle: fill, strokeStyle: ring, lineWidth: 1.2 });
+  c.stroke();
+  c.fill();
 }
 
 function text(c, words, x, y, ink, { align = "left", size = 11, bold = false, turn = 0, most } = {}) {
@@ -252,14 +266,9 @@ class View {
     text(c, net.name, x, y - 22, this.ink, { size: 13, bold: true, most: size });
     text(c, `loss ${show(net.start[0])}, accuracy ${show(net.start[1])}`, x, y - 7, this.ink, { most: size });
     const at = solid ? this.turned(box, half) : (a, b) => [x + ((a / half + 1) / 2) * size, y + ((1 - b / half) / 2) * size];
-    c.save();
-    c.beginPath();
-    c.rect(x, y, size, size);
-    c.clip();
     if (rows && !solid) contours(c, net, rows, box);
     if (solid) this.floor(c, at, half);
     if (rows && solid) surface(c, net, rows, at);
-    c.restore();
     const [first, second] = net.labels;
     if (solid) {
       text(c, `a: ${first}`, x, y + size + 14, this.ink, { most: size });
@@ -281,7 +290,7 @@ class View {
   turned({ x, y, size }, half) {
     const [ca, sa, ce, se] = [Math.cos(this.azimuth), Math.sin(this.azimuth), Math.cos(this.elevation), Math.sin(this.elevation)];
     return (a, b, t) => {
-      const p = a / half, q = b / half, far = p * sa + q * ca, z = 1.3 * (Math.min(t, 1.25) - 0.5);
+      const p = a / half, q = b / half, far = p * sa + q * ca, z = 1.3 * (t - 0.5);
       return [x + size * (0.5 + 0.35 * (p * ca - q * sa)), y + size * (0.5 - 0.35 * (far * se + z * ce)), far * ce - z * se];
     };
   }
@@ -341,8 +350,9 @@ class View {
     const { half } = this.get("scene"), rho = this.get("radii")[this.get("rho_index")], k = this.get("k");
     const inside = ([a, b]) => Math.abs(a) <= half * 1.0001 && (profile || Math.abs(b) <= half * 1.0001);
     const place = (row) => {
-      const v = this.value(row);
-      return v === null ? null : at(row[0], row[1], profile ? v : Math.max(this.scale(v), 0))?.slice(0, 2);
+      const v = this.value(row), t = Math.max(this.scale(v) ?? 0, 0);
+      if (v === null || (solid && (t > TALLEST || !inside(row)))) return null;
+      return at(row[0], row[1], profile ? v : t).slice(0, 2);
     };
     const spot = (what, row, i) => {
       const p = place(row);
@@ -355,6 +365,7 @@ class View {
     if (this.get("show_ball")) for (const [radius, dash] of [[rho, []], ...(k > 1 ? [[k * rho, [3, 4]]] : [])]) {
       if (profile) for (const side of [-1, 1]) {
         const x = box.x + (((side * radius) / net.norm / half + 1) / 2) * box.wide;
+        c.lineDashOffset = 5.5 * this.panels.findIndex((panel) => panel.net === net);  // colours take turns
         line(c, [[x, box.y], [x, box.y + box.tall]], net.color, 1.2, dash.length ? dash : [8, 3]);
       } else {
         const points = net.outline.map(([a, b]) => [a * radius, b * radius]).map((p) => (inside(p) || !solid ? at(...p, level(...p) ?? 0).slice(0, 2) : null));
@@ -362,7 +373,7 @@ class View {
       }
     }
     if (this.get("show_path") && net.path.length) {
-      const points = net.path.map((row) => (inside(row) || !solid ? place(row) : null)), style = profile ? net.color : "white";
+      const points = net.path.map(place), style = profile ? net.color : "white";
       if (profile) line(c, points, style, 1, [2, 3]);
       else haloed(c, points, style, "rgba(0,0,0,0.7)", 1.5);
       points.forEach((p) => p && dot(c, p, 2.5, style, "rgba(0,0,0,0.7)"));
@@ -370,9 +381,11 @@ class View {
     }
     const climb = this.get("show_climb") && this.climb(net);
     if (climb) {
-      const points = climb.map((row) => (inside(row) || !solid ? place(row) : null));
+      const points = climb.map(place);
       haloed(c, points, profile ? net.color : this.get("scene").ascent, profile ? "rgba(0,0,0,0)" : "white", profile ? 1.2 : 2.2);
-      points.forEach((p, i) => p && dot(c, p, i ? 3.6 : 4.5, i ? this.get("scene").ascent : "white", i ? "white" : "black"));
+      const ring = profile ? net.color : "white";
+      points.forEach((p, i) => i && p && points[i - 1] && head(c, points[i - 1], p, this.get("scene").ascent, ring, profile ? 8 : 10));
+      if (points[0]) dot(c, points[0], 4.5, "white", "black");
       climb.forEach((row, i) => spot("climb, step", row, i));
     }
     c.restore();
@@ -384,8 +397,8 @@ class View {
       const parts = [], climb = this.climb(net), last = climb?.at(-1);
       if (this.get("show_climb") && !climb) parts.push(`the climb at ρ = ${rho} is not computed yet`);
       if (this.get("show_climb") && last) parts.push(`${k} ascent step${k > 1 ? "s" : ""} of ρ = ${rho}: loss ${show(climb[0][2])} → ${show(last[2])}, `
-        + `accuracy ${show(climb[0][3])} → ${show(last[3])}; ${show(last[4])} of the ${show(last[5])} moved lie off the plane`);
-      if (this.get("show_path") && net.path.length) parts.push(`training path: the plane holds ${show(100 * net.explained)} % of its squared distances`);
+        + `accuracy ${show(climb[0][3])} → ${show(last[3])}, at a distance of ${show(last[5])}, ${show(last[4])} off the plane`);
+      if (this.get("show_path") && net.path.length) parts.push(`Training path: the plane holds ${show(100 * net.explained)} % of its squared distances`);
       return [net.color, parts.length ? `${net.name}: ${parts.join(". ")}.` : ""];
     }).filter(([, words]) => words);
     this.words.replaceChildren(...lines.map(([style, words]) => {

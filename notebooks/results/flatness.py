@@ -3,14 +3,14 @@
 usage: python notebooks/results/flatness.py [DATASET] [--out FILE] [--networks FOLDER]
 
 The runs of cifar10.json at the radii chosen there are made once more, three seeds a method, and
-their networks are measured: the loss around the weights on 500 training images with the labels
-that were given, the accuracy on all test images. DATASET as for cifar10.py. Networks are kept in
-FOLDER, and rows in FILE: neither is made twice, so an interrupted study goes on where it was.
-About half an hour on one CPU core, half of that for the measures.
+their networks are measured: the loss around the weights on the first `images` training images with
+the labels that were given, accuracies on the first `test_images` of the test. DATASET as for
+cifar10.py. Networks are kept in FOLDER, and rows in FILE: neither is made twice, so an interrupted
+study goes on where it was. About half an hour on two CPU cores.
 
 A row of "runs" has "name", the settings and "seed" as in cifar10.json, and
 
-    train, test      {"loss", "accuracy"} of those 500 training images, of all test images
+    train, test      {"loss", "accuracy"} of those training images, of those test images
     rises            worst rise of the loss in a Ball of each of "radii", one ascent step
     rises_in_steps   the same in "steps" ascent steps
     adaptive_rises   the same in an AdaptiveBall of each of "adaptive_radii", one step
@@ -48,9 +48,9 @@ from lookbehind.train import evaluate
 
 CHOSEN = Path(__file__).with_name("cifar10.json")
 MEASURED = {
-    "images": 500, "radii": [0.01, 0.02, 0.05, 0.1, 0.2], "steps": 5,
-    "adaptive_radii": [0.1, 0.2, 0.5, 1.0], "noise_levels": [0.05, 0.1, 0.2, 0.3, 0.5],
-    "draws": 10, "bits": [2, 3, 4, 5, 6, 7, 8],
+    "images": 256, "test_images": 1000, "radii": [0.01, 0.02, 0.05, 0.1, 0.2], "steps": 5,
+    "adaptive_radii": [0.1, 0.2, 0.5, 1.0], "trace_draws": 10,
+    "noise_levels": [0.05, 0.1, 0.2, 0.3, 0.5], "draws": 5, "bits": [2, 3, 4, 5, 6, 7, 8],
 }  # fmt: skip
 
 
@@ -71,17 +71,22 @@ def measure(name, recipe, networks):
     outcome = recipe.run(
         hardware=hardware, dataset=dataset, records=1, checkpoint=file, resume=True
     )
-    some, count = dataset.train, MEASURED["images"]
-    some = replace(some, images=some.images[:count], labels=some.labels[:count])
-    seen, unseen = (split.batches(EVALUATION_BATCH) for split in (some, dataset.test))
+    seen = first(dataset.train, MEASURED["images"])
+    unseen = first(dataset.test, MEASURED["test_images"])
     return {"name": name, **key(recipe), **flatness(outcome.model, seen, unseen)}
+
+
+def first(split, count):
+    """Minibatches of the first `count` images."""
+    some = replace(split, images=split.images[:count], labels=split.labels[:count])
+    return some.batches(EVALUATION_BATCH)
 
 
 def flatness(model, seen, unseen):
     """The measures of one network on training images and on test images."""
     balls = [Ball(rho) for rho in MEASURED["radii"]]
     adaptive = [AdaptiveBall(rho) for rho in MEASURED["adaptive_radii"]]
-    trace = hessian_trace(model, seen)
+    trace = hessian_trace(model, seen, draws=MEASURED["trace_draws"])
     noise = weight_noise(model, unseen, MEASURED["noise_levels"], draws=MEASURED["draws"])
     return {
         "train": score(model, seen),
@@ -118,7 +123,7 @@ def study(dataset, path, networks, **changes):
     networks.mkdir(parents=True, exist_ok=True)
     rows = read(path, common)
     done = [{name: row[name] for name in ("name", "seed")} for row in rows]
-    plan = list(recipes(dataset, **changes))
+    plan = sorted(recipes(dataset, **changes), key=lambda named: named[1].seed)
     for name, recipe in tqdm(plan, unit=" runs"):
         if {"name": name, "seed": recipe.seed} in done:
             continue

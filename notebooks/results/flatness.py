@@ -3,9 +3,8 @@
 usage: python notebooks/results/flatness.py [DATASET] [--out FILE] [--networks FOLDER]
 
 The runs of cifar10.json at the radii chosen there are made once more, three seeds a method, and
-their networks are measured: the loss around the weights on the first `images` training images with
-the labels that were given, accuracies on the first `test_images` of the test. DATASET as for
-cifar10.py. Networks are kept in FOLDER, and rows in FILE: neither is made twice, so an interrupted
+their networks are measured: the loss around the weights on `images` of the training images with
+the labels that were given, accuracies on `test_images` of the test. DATASET as for cifar10.py. Networks are kept in FOLDER, and rows in FILE: neither is made twice, so an interrupted
 study goes on where it was. About half an hour on two CPU cores.
 
 A row of "runs" has "name", the settings and "seed" as in cifar10.json, and
@@ -29,6 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import stored
+import torch
 from cifar10 import METHODS, key, read
 from tqdm import tqdm
 
@@ -71,15 +71,16 @@ def measure(name, recipe, networks):
     outcome = recipe.run(
         hardware=hardware, dataset=dataset, records=1, checkpoint=file, resume=True
     )
-    seen = first(dataset.train, MEASURED["images"])
-    unseen = first(dataset.test, MEASURED["test_images"])
+    seen = some_of(dataset.train, MEASURED["images"])
+    unseen = some_of(dataset.test, MEASURED["test_images"])
     return {"name": name, **key(recipe), **flatness(outcome.model, seen, unseen)}
 
 
-def first(split, count):
-    """Minibatches of the first `count` images."""
-    some = replace(split, images=split.images[:count], labels=split.labels[:count])
-    return some.batches(EVALUATION_BATCH)
+def some_of(split, count):
+    """Minibatches of `count` images spread evenly: the wrong labels come first, as classes may."""
+    picked = torch.linspace(0, len(split) - 1, min(count, len(split))).long()
+    part = replace(split, images=split.images[picked], labels=split.labels[picked])
+    return part.batches(EVALUATION_BATCH)
 
 
 def flatness(model, seen, unseen):

@@ -4,8 +4,9 @@ usage: python notebooks/results/flatness.py [DATASET] [--out FILE] [--networks F
 
 The runs of cifar10.json at the radii chosen there are made once more, three seeds a method, and
 their networks are measured: the loss around the weights on `images` of the training images with
-the labels that were given, accuracies on `test_images` of the test. DATASET as for cifar10.py. Networks are kept in FOLDER, and rows in FILE: neither is made twice, so an interrupted
-study goes on where it was. About half an hour on two CPU cores.
+the labels that were given, accuracies on `test_images` of the test. DATASET as for cifar10.py.
+Networks are kept in FOLDER, and rows in FILE: neither is made twice, so an interrupted study goes
+on where it was. About half an hour on two CPU cores.
 
 A row of "runs" has "name", the settings and "seed" as in cifar10.json, and
 

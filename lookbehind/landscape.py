@@ -398,8 +398,8 @@ def plane(
 
     Mean cross-entropy and accuracy over all images of `batches`, in evaluation mode.
     `statistics` of BatchNorm: "stored" are the network's running averages, "reestimated" are made
-    anew from the images at every point, as they would be where a network is trained there; away
-    from w₀ the two show different pictures.
+    anew from the images at every point, as training there would; away from w₀ the two show
+    different pictures.
 
     w₀ is evaluated first, then a grid of 3 × 3, then each refinement to 5 × 5, 9 × 9, … up to all
     points. `update` gets the result so far after each. `stop` is asked before each point; after

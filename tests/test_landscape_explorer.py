@@ -355,16 +355,28 @@ def test_the_radius_of_the_slider_is_climbed_while_the_planes_are_made(
     explorer.compute_button.click()
     seen: list[Any] = []
 
+    def note(change: Any) -> None:
+        coarse = len(explorer.sights[0].plane.a) == landscape_job.COARSE_POINTS
+        seen.append((set(change.new["a"]), coarse))
+
     def move() -> None:
         explorer.rho.value = 0.7
-        explorer.view.observe(lambda c: seen.append((set(c.new["a"]), stage())), "climbs")
-
-    def stage() -> bool:
-        return explorer.sights[0].plane is None
+        explorer.view.observe(note, "climbs")
 
     gate(move)
     explorer.wait()
     assert seen[0] == ({"0.2", "0.7"}, True)
+
+
+def test_the_first_pictures_are_of_few_points_and_images(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(landscape_job, "CLIMB_IMAGES", 20)
+    explorer = LandscapeExplorer({"a": small(0), "b": small(1)}, data, **QUICK)
+    seen: list[list[int]] = []
+    explorer.view.observe(lambda _: seen.append([s.plane.images for s in explorer.sights]), "scene")
+    finished(explorer)
+    assert seen[0] == [20] and seen[2] == [20, 20] and seen[-1] == [IMAGES, IMAGES]
 
 
 def test_a_control_that_needs_the_kernel_says_so(data: Dataset) -> None:

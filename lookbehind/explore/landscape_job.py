@@ -80,7 +80,7 @@ class _Stopped(Exception):
 
 
 class Job:
-    """Lines, then coarse planes, then fine ones, then the climbs of every radius.
+    """Coarse planes of few images, then lines, fine planes, and the climbs of every radius.
 
     `radius` is the one that the slider shows; its climbs are made between any two points of a
     plane. `sights` are what is there so far, `error` says why it ended early.
@@ -128,9 +128,9 @@ class Job:
         sights = self.sights
         for name in self.models:
             sights.append(self._sight(name))
-            self._draw(sights[-1], line, LINE_POINTS)
+            self._draw(sights[-1], plane, COARSE_POINTS, on=1)
         for sight in sights:
-            self._draw(sight, plane, COARSE_POINTS)
+            self._draw(sight, line, LINE_POINTS)
         for sight in sights:
             self._draw(sight, plane, self.settings.points)
         for rho in sorted(self._radii, key=lambda r: abs(r - self._radius())):
@@ -153,7 +153,7 @@ class Job:
         norms = np.sqrt(np.diag(gram))
         named = zip((settings.first, settings.second), norms, strict=True)
         first, second = (f"{d}, ‖d‖ = {norm:.3g}" for d, norm in named)
-        start = self._objectives[name][0].score()
+        start = self._objectives[name][1].score()
         sight = Sight(name, model, (pair[0], pair[1]), (first, second), gram, start)
         self._follow(sight)
         return sight
@@ -169,16 +169,20 @@ class Job:
         chosen = np.unique(np.linspace(0, len(path) - 1, PATH_POINTS).round().astype(int))
         sight.path = [_row(sight, start, path[i], scores) for i in chosen]
 
-    def _draw(self, sight: Sight, kind: Any, points: int) -> None:
-        """A line along the first direction, or a plane; shown at every level."""
+    def _draw(self, sight: Sight, kind: Any, points: int, on: int = 0) -> None:
+        """A line along the first direction, or a plane; shown at every level.
+
+        `on` 1: on the climb's few images, for a picture at once.
+        """
         half, is_line = self.settings.half, kind is line
 
         def update(result: Line | Plane) -> None:
             setattr(sight, "line" if is_line else "plane", result)
+            sight.start = result.start
             self._audience.show(self)
 
         result = kind(
-            sight.model, self._batches[sight.name][0], *sight.directions[: 1 if is_line else 2],
+            sight.model, self._batches[sight.name][on], *sight.directions[: 1 if is_line else 2],
             span=(-half, half), points=points, statistics=self.settings.statistics,
             stop=lambda: self._between(sight), update=update,
         )  # fmt: skip
@@ -186,9 +190,10 @@ class Job:
         self._go_on()
 
     def _between(self, sight: Sight) -> bool:
-        """Asked before every point: the slider's climb first, where it is missing."""
+        """Asked before every point: first the slider's climb, once every network has a picture."""
+        pictures = [each for each in self.sights if each.plane is not None]
         try:
-            for each in self.sights:
+            for each in pictures if len(pictures) == len(self.models) else ():
                 self._climb(each, self._radius())
         except _Stopped:
             return True

@@ -120,7 +120,7 @@ def _network(sight: Sight, place: int) -> dict[str, Any]:
         "start": plain([sight.start.loss, sight.start.accuracy]),
         "path": plain(sight.path) if sight.path else [],
         "explained": sight.explained,
-        "line": _grid(sight.line, ("a",)),
+        "line": _grid(sight.line or _middle(sight.plane), ("a",)),
         "plane": _grid(sight.plane, ("a", "b")),
     }
 
@@ -130,6 +130,14 @@ def _grid(result: Line | Plane | None, axes: tuple[str, ...]) -> Mapping[str, An
         return None
     filled = result.filled()
     return {name: plain(getattr(filled, name)) for name in (*axes, *QUANTITIES)}
+
+
+def _middle(plane: Plane | None) -> Line | None:
+    """The row b = 0, for as long as there is no finer line."""
+    if plane is None:
+        return None
+    loss, accuracy = (v[len(plane.b) // 2] for v in (plane.loss, plane.accuracy))
+    return Line(plane.a, loss, accuracy, plane.start, plane.statistics, plane.images)
 
 
 def _range(sights: Sequence[Sight], quantity: str) -> tuple[float, float, bool]:

@@ -75,8 +75,8 @@ def worst_rises(
     objective = Objective(model, batches)
     parts = list(objective.minibatches()) if per_batch else [objective]
     rises = np.array([_rises(part, balls, steps) for part in parts])
-    images = np.array([part.images for part in parts])
-    return tuple(float(rise) for rise in images @ rises / objective.images)
+    shares = np.array([part.images / objective.images for part in parts])
+    return tuple(float(rise) for rise in shares @ rises)
 
 
 def _rises(objective: Objective, balls: Sequence[Ball | AdaptiveBall], steps: int) -> list[float]:
@@ -144,8 +144,10 @@ def average_rise(
 ) -> Estimate:
     """E L(w + σ ξ) − L(w) in nats, with ξ as in `weight_noise`.
 
-    To second order in σ it is σ² tr(H) / 2, with H the Hessian.
+    To second order in σ it is σ² tr(H) / 2, with H the Hessian. Raises ValueError where sigma is
+    negative or not finite, or draws < 2.
     """
+    check_bounded("sigma", sigma, also="")
     objective = Objective(model, batches)
     noise = _noise(objective, [sigma], draws, seed, relative)
     return Estimate.of(noise.losses[0] - objective.loss())
@@ -171,14 +173,14 @@ def weight_noise(
 
     Raises ValueError where a level is negative or not finite, or draws < 2.
     """
+    for level in levels:
+        check_bounded("level", level, also="")
     return _noise(Objective(model, batches), levels, draws, seed, relative)
 
 
 def _noise(
     objective: Objective, levels: Sequence[float], draws: int, seed: int, relative: bool
 ) -> Noise:
-    for level in levels:
-        check_bounded("level", level, also="")
     _check_count("draws", draws, 2)
     generator = torch.Generator().manual_seed(seed)
     losses, accuracies = np.empty((2, len(levels), draws))
@@ -302,6 +304,7 @@ def hessian_trace(
     """tr(H) of the Hessian H = ∇²L(w), by Hutchinson's estimate: the mean of vᵀ H v.
 
     v has independent entries ±1, so E[v vᵀ] = I and E[vᵀ H v] = tr(H); a diagonal H has no error.
+    One product with H, a few gradients' time, for each of `draws`.
     Raises ValueError where draws < 2.
     """
     _check_count("draws", draws, 2)
@@ -324,7 +327,8 @@ def spectral_density(
     Σ_j y_j1² f(θ_j) is vᵀ f(H) v / n, exactly for polynomials f of degree < 2 · steps. So the θ_j
     are the nodes and y_j1² / draws their weights (Ghorbani et al. 2019, arXiv 1901.10159, sec. 2).
 
-    Its mean is tr(H) / n, as `hessian_trace` with the same draws and seed has it.
+    Its mean is tr(H) / n, as `hessian_trace` with the same draws and seed has it. It takes
+    steps · draws products with H, and memory for `steps` copies of the weights.
     Raises ValueError where steps or draws < 1.
     """
     _check_count("steps", steps, 1)
@@ -350,8 +354,8 @@ def _lanczos(hessian: Any, start: Tensor, steps: int) -> np.ndarray:
         for _ in range(2):
             v = v - (basis @ v) @ basis
         length = float(v.norm())
-        scale = max(map(abs, [*diagonal, *beside]))
-        if len(diagonal) == min(steps, len(start)) or length <= torch.finfo(v.dtype).eps * scale:
+        rounding = torch.finfo(v.dtype).eps * math.sqrt(len(v)) * max(map(abs, diagonal + beside))
+        if len(diagonal) == min(steps, len(v)) or length <= rounding:
             return np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
         beside.append(length)
         basis = torch.cat([basis, v[None] / length])

@@ -166,6 +166,8 @@ class View {
 
   get(name) { return this.model.get(name); }
 
+  title() { return NAMES[this.get("quantity")] + (this.scale.log ? " (log)" : ""); }
+
   listen() {
     const fresh = () => {
       this.base = null;
@@ -313,7 +315,7 @@ class View {
       c.fillRect(x, y + i, 12, 1.5);
     }
     for (const v of ticks(this.scale)) text(c, show(v), x + 16, y + size * (1 - this.scale(v)) + 4, this.ink, { size: 10 });
-    text(c, NAMES[this.get("quantity")], x, y - 7, this.ink);
+    text(c, this.title(), x, y - 7, this.ink);
   }
 
   profile(c, networks) {
@@ -332,7 +334,7 @@ class View {
     }
     for (const v of [-half, -half / 2, 0, half / 2, half]) text(c, show(v), at(v, low)[0], box.y + box.tall + 13, this.ink, { align: "center", size: 10 });
     text(c, `a: ${networks[0].labels[0].replace(/, ‖.*/, "")}`, box.x + box.wide / 2, box.y + box.tall + 29, this.ink, { align: "center" });
-    text(c, name, box.x - 44, box.y - 8, this.ink);
+    text(c, this.title(), box.x - 44, box.y - 8, this.ink);
     c.strokeStyle = "rgba(128,128,128,0.5)";
     c.strokeRect(box.x, box.y, box.wide, box.tall);
     let left = box.x + 30;

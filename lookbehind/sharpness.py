@@ -369,13 +369,14 @@ def _hessian(objective: Objective) -> Any:
         from curvlinops import HessianLinearOperator
 
         torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
-    network, data = objective._network, objective._batches
+    # Not channels last: vmap, which curvlinops multiplies by, is slow there and warns of it.
+    network = objective._network.to(memory_format=torch.contiguous_format)
     named = dict(network.named_parameters())
     return HessianLinearOperator(
         network,
         nn.CrossEntropyLoss(),
         [named[name] for name in objective.weights],
-        data,
+        [(images.contiguous(), labels) for images, labels in objective._batches],
         check_deterministic=False,  # the check draws from the global random stream
         num_data=objective.images,
     )

@@ -322,6 +322,16 @@ def test_eigenpairs_of_a_convolutional_network_against_differences_of_gradients(
     torch.testing.assert_close((ahead - behind) / 2e-6, value * flat(v), rtol=0, atol=1e-5 * value)
 
 
+def test_the_layout_in_memory_changes_nothing_and_a_resnet_warns_of_nothing() -> None:
+    torch.manual_seed(0)
+    model = make_model("micro-resnet8", channels=3, size=(8, 8))
+    data = [(torch.randn(4, 3, 8, 8), torch.randint(10, (4,)))]
+    ours = hessian_trace(model, data, draws=2).values
+    theirs = hessian_trace(model.to(memory_format=torch.channels_last), data, draws=2).values
+    assert theirs == pytest.approx(ours, rel=1e-3)
+    assert model.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
 def signs(draws: int, n: int) -> Tensor:
     """The vectors of ±1 that the seed 0 stands for, (draws, n)."""
     generator = torch.Generator().manual_seed(0)

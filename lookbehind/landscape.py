@@ -102,9 +102,9 @@ def solution_plane(origin: Point, first: Point, second: Point) -> tuple[Weights,
     (1, 0), and `second` where `project` says. Raises ValueError where the three lie on a line.
     """
     u, v = difference(origin, first), difference(origin, second)
-    squared = _dot(u, u)
-    v = moved(v, (-_dot(v, u) / (squared or 1.0), u))
-    rest, whole = _dot(v, v), _dot(w := difference(origin, second), w)
+    squared = dot(u, u)
+    v = moved(v, (-dot(v, u) / (squared or 1.0), u))
+    rest, whole = dot(v, v), dot(w := difference(origin, second), w)
     if not squared or rest <= 1e-10 * whole:
         raise ValueError("origin, first and second must not lie on one line")
     return u, moved(_zeros(v), (math.sqrt(squared / rest), v))
@@ -112,10 +112,16 @@ def solution_plane(origin: Point, first: Point, second: Point) -> tuple[Weights,
 
 def unit(direction: Mapping[str, Tensor]) -> Weights:
     """d / ‖d‖, the norm over all parameters together. Raises ValueError where it is 0."""
-    norm = math.sqrt(_dot(direction, direction))
+    norm = math.sqrt(dot(direction, direction))
     if not 0 < norm < math.inf:
         raise ValueError(f"direction must have a finite norm > 0, got {norm}")
     return {name: d / norm for name, d in direction.items()}
+
+
+def dot(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+    """⟨one, other⟩ over all parameters, summed in float64 (float32 on MPS, which has no other)."""
+    products = [(_exact(w) * _exact(other[name])).sum() for name, w in one.items()]
+    return float(torch.stack(products).sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,24 +213,27 @@ def project(
     points = _path(path, origin)
     start = _points(origin, points[0], "path")[0]
     directions = [_checked("first", first, start), _checked("second", second, start)]
-    gram = np.array([[_dot(d, e) for e in directions] for d in directions])
+    gram = np.array([[dot(d, e) for e in directions] for d in directions])
     if np.linalg.det(gram) <= 1e-10 * gram[0, 0] * gram[1, 1]:
         raise ValueError("first and second must not be parallel")
     away = (moved(point, (-1.0, start)) for point in points)
-    found = [_split(offset, directions, gram) for offset in away]
-    off, distances = (np.array([pair[i] for pair in found]) for i in (1, 2))
+    found = np.array([in_plane(offset, directions, gram) for offset in away])
+    off, distances = found[:, 2], found[:, 3]
     total = float(distances @ distances)
     explained = 1 - float(off @ off) / total if total else 1.0
-    return Projection(np.array([pair[0] for pair in found]), off, explained)
+    return Projection(found[:, :2], off, explained)
 
 
-def _split(
+def in_plane(
     offset: Weights, directions: Sequence[Weights], gram: Array
-) -> tuple[Array, float, float]:
-    """The coordinates of an offset, the length of what they leave, and its own length."""
-    a, b = np.linalg.solve(gram, [_dot(offset, d) for d in directions])
+) -> tuple[float, float, float, float]:
+    """(a, b, ‖offset − a d₁ − b d₂‖, ‖offset‖) with (a, b) that make the third least.
+
+    `gram` (2, 2) holds the inner products of the two `directions`: G (a, b)ᵀ = ⟨offset, d⟩.
+    """
+    a, b = map(float, np.linalg.solve(gram, [dot(offset, d) for d in directions]))
     rest = moved(offset, (-a, directions[0]), (-b, directions[1]))
-    return np.array([a, b]), math.sqrt(_dot(rest, rest)), math.sqrt(_dot(offset, offset))
+    return a, b, math.sqrt(dot(rest, rest)), math.sqrt(dot(offset, offset))
 
 
 class _Grid:
@@ -375,10 +384,9 @@ def line(
     def result(loss: Array, accuracy: Array, start: Score) -> Line:
         return Line(a, loss, accuracy, start, statistics, objective.images)
 
-    with _random_state(model):
-        objective = Objective(model, batches, statistics=statistics)
-        directions = [_checked("direction", direction, objective.weights)]
-        return _explored(objective, directions, [a], result, progress, stop, update)
+    objective = Objective(model, batches, statistics=statistics)
+    directions = [_checked("direction", direction, objective.weights)]
+    return _explored(objective, directions, [a], result, progress, stop, update)
 
 
 def plane(
@@ -405,9 +413,9 @@ def plane(
     points. `update` gets the result so far after each. `stop` is asked before each point; after
     it, or Ctrl-C, the result so far is returned. `progress` shows a tqdm bar.
 
-    The model's weights, gradients and modes are never touched, and torch's random state is put
-    back. Raises ValueError or TypeError for a wrong argument: a direction must have the names and
-    shapes of the parameters that require a gradient, be finite and not all zero.
+    The model's weights, gradients and modes are never touched. Raises ValueError or TypeError for
+    a wrong argument: a direction must have the names and shapes of the parameters that require a
+    gradient, be finite and not all zero.
     """
     spans = span if isinstance(span[0], Sequence) else (span, span)
     counts = points if isinstance(points, Sequence) else (points, points)
@@ -416,13 +424,11 @@ def plane(
     def result(loss: Array, accuracy: Array, start: Score) -> Plane:
         return Plane(a, b, loss, accuracy, start, statistics, objective.images)
 
-    with _random_state(model):
-        objective = Objective(model, batches, statistics=statistics)
-        rows, columns = (
-            _checked(name, d, objective.weights)
-            for name, d in (("second", second), ("first", first))
-        )
-        return _explored(objective, [rows, columns], [b, a], result, progress, stop, update)
+    objective = Objective(model, batches, statistics=statistics)
+    rows, columns = (
+        _checked(name, d, objective.weights) for name, d in (("second", second), ("first", first))
+    )
+    return _explored(objective, [rows, columns], [b, a], result, progress, stop, update)
 
 
 def _explored(
@@ -481,13 +487,6 @@ def _score(objective: Objective, weights: Weights) -> Score:
     """A loss that is not a number has diverged; NaN is left to points that weren't evaluated."""
     score = objective.score(weights)
     return score if math.isfinite(score.loss) else replace(score, loss=math.inf)
-
-
-@contextmanager
-def _random_state(model: nn.Module) -> Iterator[None]:
-    """torch's is put back: shuffled minibatches draw from it."""
-    with torch.random.fork_rng({p.device for p in model.parameters() if p.is_cuda}):
-        yield
 
 
 @contextmanager
@@ -567,13 +566,7 @@ def _zeros(weights: Weights) -> Weights:
     return {name: torch.zeros_like(w) for name, w in weights.items()}
 
 
-def _dot(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
-    """⟨one, other⟩ over all parameters, summed in float64."""
-    return sum(float((_exact(w) * _exact(other[n])).sum()) for n, w in one.items())
-
-
 def _exact(tensor: Tensor) -> Tensor:
-    """In float64, which only Apple's MPS lacks."""
     return tensor.float() if tensor.device.type == "mps" else tensor.double()
 
 

@@ -35,12 +35,12 @@ class Objective:
     """L(w): the mean cross-entropy, in nats, over all images of `batches` together, at weights w.
 
     Weights are dictionaries from the names of the parameters that require a gradient to tensors;
-    `weights` are the model's. The network is evaluated as in evaluation mode. `statistics` says
-    what its BatchNorm layers normalize by: "stored" are the model's running averages, whatever the
+    `weights` are the model's, `network` is a copy of it in evaluation mode. `statistics` says what
+    its BatchNorm layers normalize by: "stored" are the model's running averages, whatever the
     weights; "reestimated" are made anew at every point, from the images of `batches`, as the mean
     over its minibatches. They differ wherever weights are moved, and so do the pictures.
 
-    The images of `batches` are kept on the model's device, so it may be an iterator.
+    The minibatches are kept, as `batches`, on the model's device: an iterator will do.
 
     Raises ValueError where `batches` is empty, the model has no such parameters, or `statistics`
     is unknown.
@@ -53,22 +53,18 @@ class Objective:
             raise ValueError(f"statistics must be one of {STATISTICS}, got {statistics!r}")
         self.weights = {name: _fast(w) for name, w in weights_of(model).items()}
         self.device = next(iter(self.weights.values())).device
-        self._network = copy.deepcopy(_plain(model)).eval().requires_grad_(False)
-        self._batches = [self._placed(minibatch) for minibatch in batches]
-        self._layers = _normalizing(self._network) if statistics == "reestimated" else []
-        self.images = sum(len(labels) for _, labels in self._batches)
+        self.network = copy.deepcopy(_plain(model)).eval().requires_grad_(False)
+        self.batches = [self._placed(minibatch) for minibatch in batches]
+        self._layers = _normalizing(self.network) if statistics == "reestimated" else []
+        self.images = sum(len(labels) for _, labels in self.batches)
         if not self.images:
             raise ValueError("batches must hold at least one image, got none")
 
-    def __len__(self) -> int:
-        """The number of minibatches."""
-        return len(self._batches)
-
     def minibatches(self) -> Iterator["Objective"]:
         """The objective on each minibatch alone."""
-        for minibatch in self._batches:
+        for minibatch in self.batches:
             alone = copy.copy(self)
-            alone._batches, alone.images = [minibatch], len(minibatch[1])
+            alone.batches, alone.images = [minibatch], len(minibatch[1])
             yield alone
 
     @torch.no_grad()
@@ -76,8 +72,8 @@ class Objective:
         """The mean loss and the accuracy at `weights` (default: the model's)."""
         loss = hits = torch.zeros((), device=self.device)
         state = self._state(weights)
-        for images, labels in self._batches:
-            logits = functional_call(self._network, state, (images,))
+        for images, labels in self.batches:
+            logits = functional_call(self.network, state, (images,))
             loss = loss + cross_entropy(logits, labels, reduction="sum")
             hits = hits + (logits.argmax(1) == labels).sum()
         return Score(float(loss) / self.images, float(hits) / self.images)
@@ -93,8 +89,8 @@ class Objective:
         sums = [torch.zeros_like(w) for w in at.values()]
         total = torch.zeros((), device=self.device)
         with torch.enable_grad():
-            for images, labels in self._batches:
-                logits = functional_call(self._network, state, (images,))
+            for images, labels in self.batches:
+                logits = functional_call(self.network, state, (images,))
                 loss = cross_entropy(logits, labels, reduction="sum")
                 parts = torch.autograd.grad(
                     loss, list(at.values()), allow_unused=True, materialize_grads=True
@@ -117,8 +113,8 @@ class Objective:
         }
         state = {**weights, **fresh}
         with _averaging([layer for _, layer in self._layers]):
-            for images, _ in self._batches:
-                functional_call(self._network, state, (images,))
+            for images, _ in self.batches:
+                functional_call(self.network, state, (images,))
         return state
 
     def _placed(self, minibatch: Minibatch) -> Minibatch:

@@ -370,13 +370,13 @@ def _hessian(objective: Objective) -> Any:
 
         torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
     # Not channels last: vmap, which curvlinops multiplies by, is slow there and warns of it.
-    network = objective._network.to(memory_format=torch.contiguous_format)
+    network = objective.network.to(memory_format=torch.contiguous_format)
     named = dict(network.named_parameters())
     return HessianLinearOperator(
         network,
         nn.CrossEntropyLoss(),
         [named[name] for name in objective.weights],
-        [(images.contiguous(), labels) for images, labels in objective._batches],
+        [(images.contiguous(), labels) for images, labels in objective.batches],
         check_deterministic=False,  # the check draws from the global random stream
         num_data=objective.images,
     )

@@ -1,7 +1,7 @@
 """Directions, lines and planes against networks whose weights are really set, numpy and scipy."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_objective import EXACT, Data, a_network, all_of, elsewhere, same, with_weights
+from test_objective import EXACT, a_network, all_of, elsewhere, same, with_weights
 from test_sharpness import Squared, one_image
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
@@ -345,12 +345,6 @@ def test_ctrl_c_keeps_what_there_is() -> None:
     assert (~np.isnan(found.loss)).sum() == 9
 
 
-def shuffled(data: Data) -> Iterator[tuple[Tensor, Tensor]]:
-    for images, labels in data:
-        order = torch.randperm(len(labels))
-        yield images[order], labels[order]
-
-
 @pytest.mark.parametrize("statistics", ["stored", "reestimated"])
 @pytest.mark.parametrize("ending", ["complete", "stopped", "failed"])
 def test_the_callers_network_and_random_state_are_left_alone(ending: str, statistics: str) -> None:
@@ -370,7 +364,7 @@ def test_the_callers_network_and_random_state_are_left_alone(ending: str, statis
     before = all_of(model)
     try:
         options = {"points": 3, "statistics": statistics, "stop": stop}
-        plane(model, shuffled(data), first, second, **options)
+        plane(model, data, first, second, **options)
     except OSError:
         assert ending == "failed"
     assert same(all_of(model), before)

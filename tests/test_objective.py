@@ -74,7 +74,7 @@ def test_the_score_is_that_of_a_network_with_these_weights() -> None:
         assert found.accuracy == pytest.approx(expected.accuracy, **EXACT)
         assert objective.loss(weights) == found.loss
     assert objective.loss() == pytest.approx(objective.loss(weights_of(model)), **EXACT)
-    assert objective.images == 9 and len(objective) == 3
+    assert objective.images == 9 and len(objective.batches) == 3
 
 
 def test_statistics_made_anew_are_those_of_update_bn() -> None:

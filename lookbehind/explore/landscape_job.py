@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch import nn
 
 from lookbehind.checkpoint import CheckpointError, read_checkpoint
@@ -19,8 +18,10 @@ from lookbehind.landscape import (
     Line,
     Plane,
     difference,
+    dot,
     filter_normalized,
     gaussian_direction,
+    in_plane,
     line,
     plane,
     principal_directions,
@@ -148,7 +149,7 @@ class Job:
         pair = [
             self._direction(name, d, i) for i, d in enumerate((settings.first, settings.second))
         ]
-        gram = np.array([[_dot(p, q) for q in pair] for p in pair])
+        gram = np.array([[dot(p, q) for q in pair] for p in pair])
         _check_plane(name, gram)
         norms = np.sqrt(np.diag(gram))
         named = zip((settings.first, settings.second), norms, strict=True)
@@ -285,17 +286,10 @@ def first_images(split: Split, count: int) -> Split:
 
 
 def _row(sight: Sight, start: Weights, point: Weights, scores: Objective) -> Row:
-    """A point of a climb or a path, projected as by `lookbehind.landscape.project`: see `Sight`."""
-    away, score = moved(point, (-1.0, start)), scores.score(point)
-    a, b = np.linalg.solve(sight.gram, [_dot(away, d) for d in sight.directions])
-    rest = moved(away, (-float(a), sight.directions[0]), (-float(b), sight.directions[1]))
-    off, length = (_dot(w, w) ** 0.5 for w in (rest, away))
-    return float(a), float(b), score.loss, score.accuracy, off, length
-
-
-def _dot(one: Weights, other: Weights) -> float:
-    products = [(one[name].double() * other[name].double()).sum() for name in one]
-    return float(torch.stack(products).sum())
+    """A point of a climb or a path, with the score at its own weights: see `Sight`."""
+    score = scores.score(point)
+    a, b, off, length = in_plane(moved(point, (-1.0, start)), sight.directions, sight.gram)
+    return a, b, score.loss, score.accuracy, off, length
 
 
 def _check_plane(name: str, gram: Any) -> None:

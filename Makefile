@@ -10,6 +10,8 @@ START := 00-start-here.ipynb
 
 ROOT_FLAG := $(shell [ "$$(id -u)" -ne 0 ] || echo --allow-root)
 BROWSER_FLAG := $(shell [ "$$(uname)" = Darwin ] || [ -n "$$BROWSER$$DISPLAY$$WAYLAND_DISPLAY" ] || echo --no-browser)
+# Two processes, a file of tests in one of them; with more threads than cores, torch's would spin.
+PARALLEL := --numprocesses 2 --dist loadscope --no-loadscope-reorder
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
 
 .PHONY: help lab test notebooks bench lint clean
@@ -22,7 +24,7 @@ lab: $(READY) ## open the notebooks in JupyterLab on this machine; PORT=8888
 	    --ServerApp.root_dir=notebooks --LabApp.default_url=/lab/tree/$(START)
 
 test: lint ## lint, then unit tests, every notebook (nbval) and the browser tests
-	$(RUN) pytest $(NBVAL) tests notebooks
+	OMP_NUM_THREADS=1 $(RUN) pytest $(PARALLEL) $(NBVAL) tests notebooks
 
 lint: $(READY) ## ruff (lint, format) and mypy
 	$(RUN) ruff check .

@@ -42,7 +42,8 @@ def gaussian_direction(model: nn.Module, *, seed: int = 0) -> Weights:
     """A direction of independent N(0, 1), drawn on the model's device.
 
     Isotropic, which uniform draws are not. The same seed gives another draw on another kind of
-    device. torch's global generator is left alone.
+    device. torch's global generator is left alone. `seed` should not be the one that the network
+    was made with: its first weights come from the same stream of random numbers.
     """
     weights = weights_of(model)
     device = next(iter(weights.values())).device

@@ -170,6 +170,8 @@ def weight_noise(
 
     The draws of ξ are the same for every level (and every network of the same shapes), so levels
     are compared under the same noise; they are made on the CPU, so every device gets the same.
+    `seed` should not be the one that the network was made with: torch draws its first weights from
+    the same stream of random numbers, so the first draw of the noise would be correlated with them.
 
     Raises ValueError where a level is negative or not finite, or draws < 2.
     """

@@ -35,6 +35,9 @@ Grid = TypeVar("Grid", bound="_Grid")
 VECTORS = ("ignore", "normalize")
 # The parts of a BatchNorm layer's state that aren't weights, as `state_dict` names them.
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+# Added to seeds: torch fills a normal draw and the first weights of a network from the same random
+# numbers, so that a direction with the network's own seed would point (cosine −0.35) at its start.
+STREAM = 2**31
 COARSEST = 3  # points on an axis of the first picture
 
 
@@ -42,12 +45,12 @@ def gaussian_direction(model: nn.Module, *, seed: int = 0) -> Weights:
     """A direction of independent N(0, 1), drawn on the model's device.
 
     Isotropic, which uniform draws are not. The same seed gives another draw on another kind of
-    device. torch's global generator is left alone. `seed` should not be the one that the network
-    was made with: its first weights come from the same stream of random numbers.
+    device. torch's global generator is left alone. A network that was made with the same seed has
+    nothing in common with it: its weights come from another stream of random numbers.
     """
     weights = weights_of(model)
     device = next(iter(weights.values())).device
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(STREAM + seed)
     return {
         name: torch.randn(w.shape, generator=generator, dtype=w.dtype, device=w.device)
         for name, w in weights.items()

@@ -533,3 +533,13 @@ def test_arrays_of_other_shapes_are_no_plane() -> None:
     axis = np.arange(3.0)
     with pytest.raises(ValueError, match=r"loss must have the shape \(2, 3\), got \(3, 2\)"):
         Plane(axis, axis[:2], np.ones((3, 2)), np.ones((2, 3)), Score(1, 1), "stored", 1)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_direction_has_nothing_in_common_with_a_network_of_its_seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    model = nn.Linear(64, 64)
+    weight, drawn = (
+        w["weight"].flatten() for w in (weights_of(model), gaussian_direction(model, seed=seed))
+    )
+    assert abs(torch.corrcoef(torch.stack([weight, drawn]))[0, 1]) < 4 / 64

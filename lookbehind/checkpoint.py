@@ -3,9 +3,10 @@
 import os
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -24,12 +25,19 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
     where it is missing. Raises OSError where the disk is full or the folder can't be written to;
     the old checkpoint then stays.
     """
+    with written_whole(path) as file:
+        torch.save({"format": FORMAT, **state}, file)
+
+
+@contextmanager
+def written_whole(path: str | Path) -> Iterator[BinaryIO]:
+    """A file that becomes `path` where the block ends, and leaves nothing where it raises."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
         with part.open("wb") as file:
-            torch.save({"format": FORMAT, **state}, file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

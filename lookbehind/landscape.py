@@ -12,7 +12,6 @@ is not the loss along the path, whose points lie off the plane: `project` says h
 """
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -25,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lookbehind.checkpoint import written_whole
 from lookbehind.objective import Minibatch, Objective, Score, Weights, moved, weights_of
 
 Array = NDArray[np.float64]
@@ -289,17 +289,8 @@ class _Grid:
         values = {name: getattr(self, name) for name in _names(self)}
         values["start"] = [self.start.loss, self.start.accuracy]
         target = _npz(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(target.name + ".part")
-        try:
-            with part.open("wb") as file:
-                np.savez(file, format=np.array(self.FORMAT), **values)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(target)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        with written_whole(target) as file:
+            np.savez(file, format=np.array(self.FORMAT), **values)
         return target
 
     @classmethod

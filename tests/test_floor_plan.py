@@ -21,7 +21,7 @@ BELOW_EXPLORE = {
     "hardware": set(),
     "recipe": {"neighborhood", "methods", "data", "models", "train", "hardware"},
     "objective": {"train"},
-    "landscape": {"objective"},
+    "landscape": {"checkpoint", "objective"},
     "sharpness": {"neighborhood", "objective"},
     "lifelong": set(),
     "sweep": {"optim", "neighborhood", "methods", "data", "models", "train", "recipe"},

@@ -219,6 +219,28 @@ def run_notebook(page: Page, address: str, name: str, seconds: float = 180) -> N
     walk(page)
 
 
+@contextmanager
+def one_cell(folder: Path, code: str) -> Iterator[Page]:
+    """A page with a notebook of one cell that has run."""
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    notebook.metadata.kernelspec = kernel
+    nbformat.write(notebook, folder / "cell.ipynb")
+    with jupyterlab(folder) as address, browser_page() as page:
+        run_notebook(page, address, "cell.ipynb")
+        yield page
+
+
+def press(page: Page, name: str) -> None:
+    page.get_by_role("button", name=name, exact=True).click(timeout=20_000)
+
+
+def says(page: Page, text: str) -> None:
+    """Wait until the page says so: in a line of status, or a table."""
+    found = f"() => new RegExp({text!r}).test(document.body.innerText)"
+    page.wait_for_function(found, timeout=30_000)
+
+
 def choose(page: Page, menu: str, item: str) -> None:
     for name in (menu, item):
         page.get_by_role("menuitem", name=name, exact=True).click(timeout=5000)

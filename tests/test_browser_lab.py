@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import lab
-import nbformat
 import pytest
 
 pytestmark = pytest.mark.browser
@@ -28,23 +27,8 @@ LONGEST = """() => Math.max(...[...document.querySelectorAll('.js-plotly-plot .j
 
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[lab.Page]:
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
-    notebook.metadata.kernelspec = kernel
-    nbformat.write(notebook, tmp_path / "lab.ipynb")
-    with lab.jupyterlab(tmp_path) as address, lab.browser_page() as blank:
-        lab.run_notebook(blank, address, "lab.ipynb")
+    with lab.one_cell(tmp_path, CELL) as blank:
         yield blank
-
-
-def press(page: lab.Page, name: str) -> None:
-    page.get_by_role("button", name=name, exact=True).click(timeout=20_000)
-
-
-def says(page: lab.Page, text: str) -> None:
-    """Wait until the line of status, or the table, says so."""
-    found = f"() => new RegExp({text!r}).test(document.body.innerText)"
-    page.wait_for_function(found, timeout=30_000)
 
 
 def move(page: lab.Page, label: str, key: str = "ArrowRight", times: int = 1) -> None:
@@ -66,38 +50,38 @@ def choose(page: lab.Page, value: str) -> None:
 def test_a_run_is_started_moved_held_saved_resumed_and_fails_in_words(
     page: lab.Page, tmp_path: Path
 ) -> None:
-    press(page, "Start")
-    says(page, "Training: Lookbehind-SAM: k 2, ρ 0.2, α 0.5, lr 0.03")
+    lab.press(page, "Start")
+    lab.says(page, "Training: Lookbehind-SAM: k 2, ρ 0.2, α 0.5, lr 0.03")
     move(page, "k")
-    says(page, "Training: Lookbehind-SAM: k 3, ρ 0.2, α 0.5, lr 0.03")
+    lab.says(page, "Training: Lookbehind-SAM: k 3, ρ 0.2, α 0.5, lr 0.03")
     move(page, "ρ", "ArrowLeft")
     move(page, "α", "ArrowRight", 2)
-    says(page, "Training: Lookbehind-SAM: k 3, ρ 0.15, α 0.6, lr 0.03")
+    lab.says(page, "Training: Lookbehind-SAM: k 3, ρ 0.15, α 0.6, lr 0.03")
     page.get_by_label("adaptive α").check()
-    says(page, "Training: Lookbehind-SAM: k 3, ρ 0.15, α adaptive")
+    lab.says(page, "Training: Lookbehind-SAM: k 3, ρ 0.15, α adaptive")
     page.wait_for_function(f"() => ({LONGEST})() > 60")  # curves grow while it trains
     page.wait_for_function(f"() => ({LEGEND})().some(text => /α adaptive.*moved/.test(text))")
     plot, box = page.evaluate(WIDTHS)
     assert abs(plot - box) <= 2, "the figure is not as wide as its place"
-    press(page, "Pause")
-    says(page, r"Paused at epoch .* saved as .*digits-mlp-lookbehind-sam.pt")
-    press(page, "Save")
-    says(page, "Saved as .*-saved.pt")
-    press(page, "Continue")
-    says(page, "Training: Lookbehind-SAM: k 3")
-    press(page, "Stop")
-    says(page, "Stopped after .* test accuracy")
-    says(page, "stopped, moved")  # the table
-    press(page, "Reset")
-    says(page, "press Start")
-    press(page, "Resume")
-    says(page, "Training: Lookbehind-SAM: k 3, ρ 0.15, α adaptive, lr 0.03")
+    lab.press(page, "Pause")
+    lab.says(page, r"Paused at epoch .* saved as .*digits-mlp-lookbehind-sam.pt")
+    lab.press(page, "Save")
+    lab.says(page, "Saved as .*-saved.pt")
+    lab.press(page, "Continue")
+    lab.says(page, "Training: Lookbehind-SAM: k 3")
+    lab.press(page, "Stop")
+    lab.says(page, "Stopped after .* test accuracy")
+    lab.says(page, "stopped, moved")  # the table
+    lab.press(page, "Reset")
+    lab.says(page, "press Start")
+    lab.press(page, "Resume")
+    lab.says(page, "Training: Lookbehind-SAM: k 3, ρ 0.15, α adaptive, lr 0.03")
     assert page.get_by_label("adaptive α").is_checked()
-    press(page, "Stop")
-    says(page, "Stopped after")
+    lab.press(page, "Stop")
+    lab.says(page, "Stopped after")
     choose(page, "no/such/folder")
-    press(page, "Start")
-    says(page, "The run ended with an error.*no/such/folder")
+    lab.press(page, "Start")
+    lab.says(page, "The run ended with an error.*no/such/folder")
     with page.expect_download() as download:
         page.get_by_text("Download CSV").click()
     rows = list(csv.DictReader(download.value.path().read_text().splitlines()))

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import lab
-import nbformat
 import pytest
 
 pytestmark = pytest.mark.browser
@@ -38,22 +37,8 @@ BARS = """() => [...document.querySelectorAll('.jp-OutputArea-output, .jp-Output
 
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[lab.Page]:
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
-    notebook.metadata.kernelspec = kernel
-    nbformat.write(notebook, tmp_path / "landscape.ipynb")
-    with lab.jupyterlab(tmp_path) as address, lab.browser_page() as blank:
-        lab.run_notebook(blank, address, "landscape.ipynb")
+    with lab.one_cell(tmp_path, CELL) as blank:
         yield blank
-
-
-def press(page: lab.Page, name: str) -> None:
-    page.get_by_role("button", name=name, exact=True).click(timeout=20_000)
-
-
-def says(page: lab.Page, text: str) -> None:
-    found = f"() => new RegExp({text!r}).test(document.body.innerText)"
-    page.wait_for_function(found, timeout=30_000)
 
 
 def slider(page: lab.Page, label: str) -> lab.ElementHandle:
@@ -62,9 +47,9 @@ def slider(page: lab.Page, label: str) -> lab.ElementHandle:
 
 
 def computed(page: lab.Page) -> None:
-    press(page, "Compute")
-    says(page, "Computing")
-    says(page, "Done, on 100 images")
+    lab.press(page, "Compute")
+    lab.says(page, "Computing")
+    lab.says(page, "Done, on 100 images")
 
 
 def changes(page: lab.Page, before: str) -> str:
@@ -85,12 +70,12 @@ def shot(page: lab.Page, name: str) -> None:
 
 
 def test_every_control_of_the_landscape_explorer(page: lab.Page) -> None:
-    says(page, "Done, on 100 images")  # it began by itself once it was shown
+    lab.says(page, "Done, on 100 images")  # it began by itself once it was shown
     picture = page.evaluate(PIXELS)
     for label, text in (("k", "6 ascent steps of ρ = 0.2"), ("ρ", "6 ascent steps of ρ = 0.3")):
         slider(page, label).focus()
         page.keyboard.press("ArrowRight")
-        says(page, f"Lookbehind-SAM: {text}: loss .* off the plane")
+        lab.says(page, f"Lookbehind-SAM: {text}: loss .* off the plane")
         picture = changes(page, picture)
     assert re.match(r"a −?0\.\d+, b 0.*\nloss .*, accuracy", hover(page, 0.1, 0.45))
     for name in ("ascent path", "ρ-ball"):
@@ -100,43 +85,43 @@ def test_every_control_of_the_landscape_explorer(page: lab.Page) -> None:
         picture = changes(page, picture)
     shot(page, "contours")
     for view, words in (("3D surface", "a .*, b .*\nloss"), ("1D profile", "SGD: a .*, loss .*")):
-        press(page, view)
+        lab.press(page, view)
         picture = changes(page, picture)
         shot(page, view[:2])
         assert re.match(words, hover(page, 0.2, 0.55))
     page.get_by_label("quantity", exact=True).select_option("accuracy")
-    press(page, "3D surface")
+    lab.press(page, "3D surface")
     picture = changes(page, picture)
     hover(page, 0.2, 0.5)
     page.mouse.down()
     hover(page, 0.3, 0.45)
     page.mouse.up()
     changes(page, picture)
-    press(page, "2D contours")
+    lab.press(page, "2D contours")
     for label, value in (("direction a", "training path, PC 1"), ("points", "21")):
         page.get_by_label(label, exact=True).select_option(value)
-    press(page, "Compute")
-    says(page, "Lookbehind-SAM has no training path")
+    lab.press(page, "Compute")
+    lab.says(page, "Lookbehind-SAM has no training path")
     page.get_by_label("Lookbehind-SAM", exact=True).uncheck()
     slider(page, "range ±").focus()
     page.keyboard.press("ArrowRight")
-    says(page, "Press Compute to draw")
+    lab.says(page, "Press Compute to draw")
     computed(page)
-    says(page, "Training path: the plane holds")
+    lab.says(page, "Training path: the plane holds")
     shot(page, "path")
-    press(page, "Save")
-    says(page, "Saved in the folder landscapes: SGD.npz")
+    lab.press(page, "Save")
+    lab.says(page, "Saved in the folder landscapes: SGD.npz")
     page.get_by_placeholder("path of a checkpoint").fill("nowhere.pt")
-    press(page, "Load")
-    says(page, "Not loaded: .*nowhere.pt")
+    lab.press(page, "Load")
+    lab.says(page, "Not loaded: .*nowhere.pt")
     page.get_by_placeholder("path of a checkpoint").fill("ours.pt")
-    press(page, "Load")
-    says(page, "Loaded ours: press Compute")
+    lab.press(page, "Load")
+    lab.says(page, "Loaded ours: press Compute")
     page.get_by_label("direction a", exact=True).select_option("filter-normalized random")
     page.get_by_label("points", exact=True).select_option("61")
-    press(page, "Compute")
-    press(page, "Stop")
-    says(page, "Stopped: ")
+    lab.press(page, "Compute")
+    lab.press(page, "Stop")
+    lab.says(page, "Stopped: ")
     plot, box, needed = page.evaluate(WIDTHS)
     assert abs(plot - box) <= 1 and needed <= box + 1
     assert page.evaluate(BARS) == []

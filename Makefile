@@ -47,5 +47,5 @@ clean: ## remove caches and build leftovers; keeps .venv
 $(READY): pyproject.toml
 	@$(VENV)/bin/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
 	    || $(PYTHON) -m venv --clear $(VENV)
-	$(RUN) pip install --disable-pip-version-check -e ".[notebooks,test]"
+	$(RUN) pip install --disable-pip-version-check -e ".[notebooks,cluster,test]"
 	@touch $@

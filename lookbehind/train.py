@@ -225,7 +225,7 @@ class Run:
     def _closure(self, minibatch: Minibatch) -> Callable[[], Tensor]:
         device = _device(self.model)
         images, labels = (tensor.to(device, non_blocking=True) for tensor in minibatch)
-        self.images += len(labels)
+        self.images += labels.numel()  # (B,), or (E, B) of an ensemble
         statistics: Context = nullcontext
 
         def gradient() -> Tensor:
@@ -234,7 +234,7 @@ class Run:
             self.optimizer.zero_grad()
             with statistics(), self._precision():
                 loss = self._loss(self.model(images), labels)
-            loss.backward()
+            loss.sum().backward()  # one loss, or one a member
             statistics = self._elsewhere
             return loss
 

@@ -23,8 +23,10 @@ BELOW_EXPLORE = {
     "objective": {"train"},
     "landscape": {"checkpoint", "objective"},
     "sharpness": {"neighborhood", "objective"},
-    "lifelong": set(),
-    "sweep": {"optim", "neighborhood", "methods", "data", "models", "train", "recipe"},
+    "ensemble": {"train"},
+    "lifelong": {"data", "train"},
+    "parallel": {"train"},
+    "sweep": {"ensemble", "hardware", "methods", "data", "train", "recipe"},
 }
 ALLOWED = BELOW_EXPLORE | {
     "explore": set(BELOW_EXPLORE),
@@ -33,6 +35,7 @@ ALLOWED = BELOW_EXPLORE | {
 }
 ONLY_EXPLORE = {"plotly", "ipywidgets", "anywidget"}
 LATE = {*ONLY_EXPLORE, "torchvision", "sklearn", "matplotlib", "click", "platformdirs"}
+LATE |= {"accelerate", "distributed", "optuna"}
 TOP_LEVEL = {
     *("notebooks", "lookbehind", "binder", "tests", "environment.yml", "README.md"),
     *("pyproject.toml", "Makefile", "LICENSE", "CITATION.cff", ".ci", ".github", ".gitignore"),

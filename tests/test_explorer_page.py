@@ -32,14 +32,20 @@ def address(explorer, tmp_path_factory):
     return path.as_uri()
 
 
-@pytest.fixture
-def page(address):
+@pytest.fixture(scope="module")
+def tab():
     with lab.browser_page() as page:
         page.context.set_offline(True)
-        page.goto(address)
-        page.wait_for_selector("canvas")
         yield page
-        assert not page.problems
+
+
+@pytest.fixture
+def page(tab, address):
+    tab.emulate_media(color_scheme="light")
+    tab.goto(address)  # anew for each test
+    tab.wait_for_selector("canvas")
+    yield tab
+    assert not tab.problems
 
 
 @pytest.mark.parametrize(

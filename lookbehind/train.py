@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, astuple, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from lookbehind.checkpoint import CheckpointError, read_checkpoint, save_checkpo
 
 Minibatch = tuple[Tensor, Tensor]
 Context = Callable[[], AbstractContextManager[Any]]
+T = TypeVar("T")
 
 
 class Minibatches(Protocol):
@@ -26,6 +27,47 @@ class Minibatches(Protocol):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Any]: ...
+
+
+class Alone:
+    """The processes that train one network: one, which has nobody to ask.
+
+    `lookbehind.parallel.Ranks` are several; what is said here holds for both.
+    """
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the one that writes and speaks."""
+        return True
+
+    def network(self, model: nn.Module) -> nn.Module:
+        """`model` for forward passes, after whose backward pass all have the same gradients."""
+        return model
+
+    def apart(self, network: nn.Module) -> AbstractContextManager[Any]:
+        """Inside, each process keeps the gradient of its own share."""
+        return nullcontext()
+
+    def share(self, minibatch: Minibatch) -> tuple[Minibatch, int]:
+        """This process's part of a minibatch, and how many images of it count."""
+        return minibatch, len(minibatch[1])
+
+    def backward(self, loss: Tensor, share: float) -> Tensor:
+        """From the loss of this process's share of the minibatch; returns the loss of the whole."""
+        loss.sum().backward()  # one loss, or one a member
+        return loss
+
+    def total(self, values: Tensor) -> Tensor:
+        """Their sum over all processes."""
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Whether one of them says so."""
+        return flag
+
+    def once(self, do: Callable[[], T]) -> T:
+        """What `do()` returns, or raises, at the main process; the others wait for it."""
+        return do()
 
 
 @dataclass(frozen=True)
@@ -108,10 +150,10 @@ class MultiStep:
 class _Stream:
     """Minibatches, epoch after epoch, and where they are: `taken` of epoch `epoch`."""
 
-    def __init__(self, batches: Minibatches) -> None:
+    def __init__(self, batches: Minibatches, ranks: Alone) -> None:
         if not isinstance(batches, Sized) or not len(batches):
             raise ValueError(f"batches must have a length ≥ 1 (minibatches an epoch): {batches!r}")
-        self.batches, self.epoch, self.taken = batches, 0, 0
+        self.batches, self.ranks, self.epoch, self.taken = batches, ranks, 0, 0
         self.rng = torch.get_rng_state()  # as the epoch began: a DataLoader draws its order from it
         self._left: Iterator[Minibatch] | None = None
 
@@ -137,7 +179,8 @@ class _Stream:
             next(self)
 
     def _open(self) -> None:
-        self.rng = torch.get_rng_state()
+        self.rng = self.ranks.once(torch.get_rng_state)
+        torch.set_rng_state(self.rng)  # so that all draw the same minibatches
         for shuffler in (self.batches, getattr(self.batches, "sampler", None)):
             set_epoch = getattr(shuffler, "set_epoch", None)
             if set_epoch is not None:
@@ -159,6 +202,8 @@ class Run:
     unit: str  # of the budget: "gradients" or "minibatches"
     budget: int
     _stream: _Stream
+    _ranks: Alone
+    _network: nn.Module  # `model`, as all ranks go through it together
     _loss: Callable[[Tensor, Tensor], Tensor]
     _score: Callable[[nn.Module, Iterable[Minibatch]], Score]
     _precision: Context
@@ -187,7 +232,13 @@ class Run:
         return min(1.0, self.spent / self.budget)
 
     def save(self, path: str | Path) -> None:
-        """Write a checkpoint that `fit(..., resume=True)` continues bit for bit; see there."""
+        """Write a checkpoint that `fit(..., resume=True)` continues bit for bit; see there.
+
+        Of several ranks the main one writes; all must call this, and wait for it.
+        """
+        self._ranks.once(lambda: save_checkpoint(path, self._state()))
+
+    def _state(self) -> dict[str, Any]:
         stream, device = self._stream, _device(self.model)
         state = {
             "model": self.model.state_dict(),
@@ -199,10 +250,10 @@ class Run:
         }
         if device.type != "cpu":
             state["rng"]["device"] = torch.get_device_module(device.type).get_rng_state()
-        save_checkpoint(path, state)
+        return state
 
     def _restore(self, path: str | Path) -> None:
-        state = read_checkpoint(path)
+        state = self._ranks.once(lambda: read_checkpoint(path))
         _check_fits(path, state, self._plan, self.model)
         try:
             self.optimizer.load_state_dict(state["optimizer"])
@@ -224,8 +275,10 @@ class Run:
 
     def _closure(self, minibatch: Minibatch) -> Callable[[], Tensor]:
         device = _device(self.model)
+        count = minibatch[1].numel()  # labels (B,), or (E, B) of an ensemble
+        self.images += count
+        minibatch, own = self._ranks.share(minibatch)
         images, labels = (tensor.to(device, non_blocking=True) for tensor in minibatch)
-        self.images += labels.numel()  # (B,), or (E, B) of an ensemble
         statistics: Context = nullcontext
 
         def gradient() -> Tensor:
@@ -233,8 +286,8 @@ class Run:
             self.gradients += 1
             self.optimizer.zero_grad()
             with statistics(), self._precision():
-                loss = self._loss(self.model(images), labels)
-            loss.sum().backward()  # one loss, or one a member
+                loss = self._loss(self._network(images), labels)
+            loss = self._ranks.backward(loss, own / count)
             statistics = self._elsewhere
             return loss
 
@@ -244,7 +297,7 @@ class Run:
         """Append a record of every split, or of none."""
         found = []
         for name, batches in splits.items():
-            score = self._score(self.model, batches)
+            score = self._score(self._network, batches)
             if not math.isfinite(score.loss):
                 raise FloatingPointError(
                     f"the loss on {name} is not finite after {self.gradients} gradients"
@@ -254,6 +307,7 @@ class Run:
 
 
 Callback = Callable[[Run], None]
+ALONE = Alone()
 
 
 def fit(
@@ -275,6 +329,8 @@ def fit(
     resume: bool = False,
     config: Mapping[str, Any] | None = None,
     progress: bool = False,
+    ranks: Alone = ALONE,
+    perturbation: str = "global",
 ) -> History:
     """Train for a budget of `epochs`, or of `gradients`, and record the scores on the way.
 
@@ -304,28 +360,41 @@ def fit(
     before anything is changed. `batches` must then draw from its `set_epoch` or from torch's
     global generator only, and torch use as many threads as before.
 
+    With `ranks` (see `lookbehind.parallel`) several processes train one network, each on its share
+    of every minibatch: all call `fit` with the same arguments, and get the same weights and scores
+    as one process would, but for rounding. `loss` must be a mean over images. A `stop` or Ctrl-C in
+    one stops all; the main one writes the checkpoint, which any number of processes can continue.
+    `perturbation` "global" climbs by the gradient of the whole minibatch. "local" takes the first
+    ascent of a step by the gradient of each process's own share, ε_1 = ρ g_r / ‖g_r‖ (Foret et al.
+    2021 train so, over n / world images each), so that k gradients are exchanged instead of k + 1;
+    descents, and ascents 2..k, go by the average of the gradients at the processes' own points.
+
     Raises FloatingPointError where the loss of a split is no longer finite, TypeError or ValueError
     for a wrong argument, CheckpointError where `checkpoint` can't be continued, OSError where it
     can't be written.
     """
-    stream = _Stream(batches)
+    stream, network = _Stream(batches, ranks), ranks.network(model)
     unit, budget, records = _budget(epochs, gradients, records, len(batches))
-    _check_choices(autocast, statistics)
+    _check_choices(autocast, statistics, perturbation)
     if resume and checkpoint is None:
         raise ValueError("checkpoint must name the file to resume from, got None")
     precision = partial(_precision, _device(model).type, autocast)
     run = Run(
-        model, optimizer, unit, budget, _stream=stream, _loss=loss, _precision=precision,
-        _score=partial(evaluate, autocast=autocast), _elsewhere=_elsewhere(model, statistics),
+        model, optimizer, unit, budget, _stream=stream, _ranks=ranks, _network=network, _loss=loss,
+        _precision=precision, _elsewhere=_elsewhere(model, statistics),
+        _score=partial(evaluate, autocast=autocast, ranks=ranks),
         _plan={"budget": [unit, budget], "schedule": _name(schedule), "records": records,
-               "statistics": statistics, "config": dict(config or {})},
+               "statistics": statistics, "config": dict(config or {}),
+               **({"perturbation": perturbation} if perturbation != "global" else {})},
     )  # fmt: skip
-    if resume and checkpoint is not None and Path(checkpoint).exists():
+    if resume and checkpoint is not None and ranks.once(Path(checkpoint).exists):
         run._restore(checkpoint)
     if not run.records:
         run._record(splits)
     model.train()
-    stopped = _loop(run, splits, schedule, records, callbacks, stop, checkpoint, progress)
+    apart = partial(ranks.apart, network) if perturbation == "local" else nullcontext
+    with _climbing(optimizer, apart):
+        stopped = _loop(run, splits, schedule, records, callbacks, stop, checkpoint, progress)
     return History(tuple(run.records), stopped)
 
 
@@ -343,7 +412,9 @@ def _loop(
     stopped = False
     try:
         with _interrupted() as interrupted, _bar(run, progress) as show:
-            while run.spent < run.budget and not (stopped := stop() or interrupted()):
+            while run.spent < run.budget and not (
+                stopped := run._ranks.any(stop() or interrupted())
+            ):
                 epoch, seen = run._stream.epoch, run.spent * records // run.budget
                 _set_lr(run.optimizer, schedule(run.share))
                 run._step()
@@ -363,9 +434,15 @@ def _loop(
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, batches: Iterable[Minibatch], *, autocast: torch.dtype | None = None
+    model: nn.Module,
+    batches: Iterable[Minibatch],
+    *,
+    autocast: torch.dtype | None = None,
+    ranks: Alone = ALONE,
 ) -> Score:
     """Mean cross-entropy and accuracy over all images, in evaluation mode; the mode is put back.
+
+    Each of several `ranks` scores its share of every minibatch, and gets the score of all.
 
     Raises ValueError where `batches` is empty.
     """
@@ -374,17 +451,20 @@ def evaluate(
     losses, hits, count = [], [], 0
     try:
         for minibatch in batches:
-            images, labels = (tensor.to(device, non_blocking=True) for tensor in minibatch)
+            count += len(minibatch[1])
+            mine, own = ranks.share(minibatch)
+            images, labels = (tensor.to(device, non_blocking=True) for tensor in mine)
             with _precision(device.type, autocast):
                 logits = model(images)
-            count += len(labels)
+            logits, labels = logits[:own], labels[:own]
             losses.append(cross_entropy(logits, labels, reduction="sum"))
             hits.append((logits.argmax(1) == labels).sum())
     finally:
         model.train(training)
     if not count:
         raise ValueError("batches must hold at least one image, got none")
-    return Score(float(torch.stack(losses).sum()) / count, int(torch.stack(hits).sum()) / count)
+    loss, hit = (ranks.total(torch.stack(sums).sum()) for sums in (losses, hits))
+    return Score(float(loss) / count, int(hit) / count)
 
 
 @contextmanager
@@ -417,6 +497,28 @@ def _frozen(layers: Sequence[Any]) -> Iterator[None]:
 def _elsewhere(model: nn.Module, statistics: str) -> Context:
     layers = _tracking(model) if statistics == "slow" else []
     return partial(_frozen, layers) if layers else nullcontext
+
+
+@contextmanager
+def _climbing(optimizer: Any, apart: Context) -> Iterator[None]:
+    """Inside, the gradients at φ, by which the first ascents go, are taken within `apart`."""
+    while not hasattr(optimizer, "around") and hasattr(optimizer, "inner"):
+        optimizer = optimizer.inner  # Lookahead's
+    around = getattr(optimizer, "around", None)
+    if around is None or apart is nullcontext:
+        yield
+        return
+
+    @contextmanager
+    def both(i: int) -> Iterator[None]:
+        with around(i), apart() if i == 0 else nullcontext():
+            yield
+
+    optimizer.around = both
+    try:
+        yield
+    finally:
+        optimizer.around = around
 
 
 def _precision(device: str, autocast: torch.dtype | None) -> AbstractContextManager[Any]:
@@ -488,11 +590,13 @@ def _budget(
     return "gradients", gradients, records or 20
 
 
-def _check_choices(autocast: torch.dtype | None, statistics: str) -> None:
+def _check_choices(autocast: torch.dtype | None, statistics: str, perturbation: str) -> None:
     if autocast not in (None, torch.bfloat16):  # float16 would need its gradients scaled
         raise ValueError(f"autocast must be torch.bfloat16 or None, got {autocast!r}")
     if statistics not in ("slow", "every"):
         raise ValueError(f'statistics must be "slow" or "every", got {statistics!r}')
+    if perturbation not in ("global", "local"):
+        raise ValueError(f'perturbation must be "global" or "local", got {perturbation!r}')
 
 
 def _check_positive(name: str, value: object) -> None:

@@ -197,7 +197,7 @@ def batches(
 def _cut(tensor: Tensor, limit: int, members: int | None) -> Sequence[Tensor]:
     """Views of at most `limit` values, along the longest dimension that isn't the members'."""
     free = range(0 if members is None else 1, tensor.ndim)
-    if tensor.numel() <= limit or not free:
+    if tensor.numel() <= limit or not free or is_sharded(tensor):
         return [tensor]
     longest = max(free, key=lambda dim: tensor.shape[dim])
     return tensor.split(max(1, limit * tensor.shape[longest] // tensor.numel()), longest)
@@ -208,7 +208,7 @@ def norms(tensors: Sequence[Tensor], members: int | None = None) -> list[Tensor]
     half = any(t.dtype in (torch.float16, torch.bfloat16) for t in tensors)
     dtype = torch.float32 if half else None
     if members is None:
-        return list(torch._foreach_norm(list(tensors), 2, dtype=dtype))
+        return [whole(norm) for norm in torch._foreach_norm(list(tensors), 2, dtype=dtype)]
     rows = [t.reshape(members, -1) for t in tensors]
     return [torch.linalg.vector_norm(row, dim=1, dtype=dtype) for row in rows]
 
@@ -218,6 +218,16 @@ def norm_of(parts: Sequence[Tensor]) -> Tensor:
     return (
         parts[0] if len(parts) == 1 else torch.linalg.vector_norm(torch.stack(list(parts)), dim=0)
     )
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether other processes hold the rest of it: a DTensor, as FSDP's `fully_shard` makes."""
+    return hasattr(tensor, "full_tensor")
+
+
+def whole(value: Any) -> Any:
+    """A norm or sum of a sharded tensor, completed over all shards; others as they are."""
+    return value.full_tensor() if is_sharded(value) else value
 
 
 def _times(tensors: Sequence[Tensor], scale: Tensor) -> list[Tensor]:

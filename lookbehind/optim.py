@@ -29,10 +29,12 @@ from lookbehind.neighborhood import (
     Neighborhood,
     batches,
     check_bounded,
+    is_sharded,
     members_of,
     norm_of,
     norms,
     per_member,
+    whole,
 )
 
 Closure = Callable[[], Any]
@@ -186,7 +188,7 @@ class _Outer:
             yield params, slow
             self._settle(params, slow, state)
         except BaseException:
-            torch._foreach_copy_(params, slow)
+            _copy(params, slow)
             if not self._guarded:
                 self.base.state.clear()
                 self.base.state.update(state)
@@ -341,7 +343,7 @@ class MultistepSAM(_Climber):
                         total[p] = total[p].add_(p.grad) if p in total else p.grad.clone()
             for p, gradient in total.items():
                 p.grad = gradient.div_(self.k)
-            torch._foreach_copy_(params, slow)
+            _copy(params, slow)
             self.base.step()
             self._notify("descent", 1)
             self._notify("slow", 1)
@@ -440,7 +442,7 @@ class Lookbehind(_Climber):
                     self._notify("descent", i)
                 if i == 1 and isinstance(self.alpha, str | Callable):
                     first = _clones(fast)
-            torch._foreach_copy_(params, fast)
+            _copy(params, fast)
             self._notify("slow", 1, alpha=self._interpolate(params, slow, first))
         return self._evaluations[0].loss
 
@@ -534,7 +536,8 @@ class Lookahead(_Outer):
         """Not finite where the inner step met a gradient that wasn't."""
         if isinstance(self.inner, _Outer):
             failed = self.inner.rolled_back
-            return params[0].new_zeros(()) if failed is None else torch.where(failed, math.nan, 0.0)
+            zero = torch.zeros((), dtype=params[0].dtype, device=params[0].device)
+            return zero if failed is None else torch.where(failed, math.nan, 0.0)
         grads = [p.grad for p in params if p.grad is not None]
         if not grads:
             raise ValueError("closure must call backward, got no gradient on any parameter")
@@ -550,9 +553,9 @@ def cosine_alpha(first: Tensor, total: Tensor, members: int | None = None) -> Te
     rows = [t if members is None else t.reshape(members, -1) for t in (first, total)]
     dim = None if members is None else 1
     for row in rows:
-        length = torch.linalg.vector_norm(row, dim=dim, keepdim=True)
+        length = whole(torch.linalg.vector_norm(row, dim=dim, keepdim=members is not None))
         row.div_(length.clamp_min_(torch.finfo(row.dtype).tiny))
-    cosine = rows[0].mul_(rows[1]).sum(dim)
+    cosine = whole(rows[0].mul_(rows[1]).sum(dim))
     return (cosine.clamp_(-1, 1) + 1) / 2
 
 
@@ -577,7 +580,15 @@ def _swapped(params: list[Tensor], others: list[Tensor]) -> Iterator[None]:
     """Inside, `params` hold the values of `others`; what is done to them is done to `others`.
 
     Only pointers are exchanged, and back: the closure always sees the parameters' own storage.
+    Of sharded parameters, which hide theirs, the values are.
     """
+    if any(map(is_sharded, params)):
+        _exchange(params, others)
+        try:
+            yield
+        finally:
+            _exchange(params, others)
+        return
     own = [p.data for p in params]
     for p, other in zip(params, others, strict=True):
         p.data = other
@@ -586,6 +597,22 @@ def _swapped(params: list[Tensor], others: list[Tensor]) -> Iterator[None]:
     finally:
         for p, data in zip(params, own, strict=True):
             p.data = data
+
+
+def _exchange(ones: list[Tensor], others: list[Tensor]) -> None:
+    for one, other in zip(ones, others, strict=True):
+        value = one.clone()
+        one.copy_(other)
+        other.copy_(value)
+
+
+def _copy(targets: list[Tensor], values: list[Tensor]) -> None:
+    """targets ← values, at once where they aren't sharded."""
+    if not any(map(is_sharded, targets)):
+        torch._foreach_copy_(targets, values)
+        return
+    for target, value in zip(targets, values, strict=True):
+        target.copy_(value)
 
 
 def _clones(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -12,10 +12,12 @@ import warnings
 from functools import partial
 from pathlib import Path
 
+import problems
 import pytest
 import reference
 import torch
 from torch import nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn.functional import cross_entropy
 
 from lookbehind.methods import METHODS, make_method
@@ -171,6 +173,34 @@ def check_twice(ranks, folder):
     """A network that was trained before: the first training leaves nothing behind."""
     model = network()
     return [trained("SAM", ranks, model=model)[0] for _ in range(2)]
+
+
+def sharded_run(make, share=None):
+    """3 steps of a network whose parameters lie on both processes, or of a whole one.
+
+    The middle layer is larger than a batch of `neighborhood.batches`.
+    """
+    torch.manual_seed(0)
+    sizes = (5, 97), (97, 75), (75, 3)
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(*s), nn.Tanh()) for s in sizes)).double()
+    if share is not None:
+        fully_shard(model)
+    optimizer = make(torch.optim.SGD(param_groups(model), lr=LR, momentum=0.9))
+    for x, y in minibatches((8, 8, 4)):
+        images, labels = (x, y) if share is None else (x.chunk(2)[share], y.chunk(2)[share])
+
+        def closure(images=images, labels=labels):
+            optimizer.zero_grad()
+            loss = cross_entropy(model(images), labels)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+    return [p.detach() if share is None else p.full_tensor() for p in model.parameters()]
+
+
+def check_sharded(ranks, folder):
+    return {name: sharded_run(make, ranks.rank) for name, make in problems.METHODS.items()}
 
 
 CHECKS = {name: check for name, check in globals().items() if name.startswith("check_")}
@@ -353,6 +383,12 @@ def test_a_network_can_be_trained_twice(found):
     ):
         for weights in theirs:
             assert_close(weights, ours)
+
+
+@pytest.mark.parametrize("name", problems.METHODS)
+def test_sharded_parameters_end_where_whole_ones_do(name, found):
+    for rank in found:
+        assert_close(rank["check_sharded"][name], sharded_run(problems.METHODS[name]))
 
 
 def test_one_process_is_no_ranks(monkeypatch):

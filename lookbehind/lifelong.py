@@ -6,6 +6,7 @@ accuracy matrix R, R[i, j] being the accuracy on task j after task i was learned
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, combinations
@@ -18,6 +19,8 @@ from torch.nn.functional import cross_entropy
 
 from lookbehind.data import Batches, Dataset, Split
 from lookbehind.train import evaluate, fit
+
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 EVALUATION_BATCH = 1000
 
@@ -173,7 +176,8 @@ class Learned:
     """What a sequence of T tasks left, by the name of the split that it was measured on.
 
     `accuracy` R (T, T): R[i, j] on task j after task i was learned, NaN for tasks that were not.
-    `before` (T,): on each task, before anything was learned. Both float64, on the CPU.
+    `before` (T,): on each task, before anything was learned. Both float64, on the CPU, and of an
+    ensemble with its members as first dimension.
     `stopped` is True where the sequence ended early.
     """
 
@@ -194,6 +198,8 @@ def learn(
     crop: int = 0,
     flip: bool = False,
     seed: int = 0,
+    loss: Loss = cross_entropy,
+    score: Callable[..., Any] = evaluate,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     **options: Any,
@@ -218,6 +224,9 @@ def learn(
     `joint`: all tasks at once instead, as if they were one, the upper bound; R is (1, T) then. An
     epoch is one of all tasks; in gradients give T times the budget of a task.
 
+    For an `Ensemble`, all of whose members see the same minibatches: `loss=member_cross_entropy`
+    and `score=evaluate_members`. A member that diverges has accuracy NaN from then on.
+
     Ctrl-C, or `stop`, ends the sequence: the tasks learned so far have their rows, the one under
     way has none. With `checkpoint`, a folder, `fit` writes a file a task there, and a second call
     with a fresh model and `resume` goes on from them, bit for bit.
@@ -228,22 +237,24 @@ def learn(
     _check_tasks(tasks, incremental)
     reservoir = Reservoir(memory, seed) if _whole("memory", memory, 0) else None
     mates = _mates(tasks) if incremental == "task" else None
-    score = partial(_scores, model, tasks, mates, options.get("autocast"))
+    if "autocast" in options:
+        score = partial(score, autocast=options["autocast"])
+    judge = partial(_scores, model, tasks, mates, score)
     lessons = [task.data.train for task in tasks]
     lessons = [_joined(lessons)] if joint else lessons
     how: dict[str, Any] = {"size": batch_size, "crop": crop, "flip": flip, "seed": seed}
     made = {"incremental": incremental, "memory": memory, **how, **options.pop("config", {})}
-    rows, stopped = [score()], False
+    rows, stopped = [judge()], False
     for number, lesson in enumerate(lessons):
         history = fit(
             model, make_optimizer(model), _minibatches(lesson, reservoir, **how), splits={},
-            loss=cross_entropy if mates is None else partial(_loss_within, mates),
+            loss=loss if mates is None else partial(_loss_within, mates, loss),
             checkpoint=None if checkpoint is None else Path(checkpoint) / f"task-{number}.pt",
             resume=resume, config={"task": number, "of": len(lessons), **made}, **options,
         )  # fmt: skip
         if stopped := history.stopped:
             break
-        rows.append(score())
+        rows.append(judge())
         if reservoir is not None:
             reservoir.add(lesson)
     return _learned(rows, len(lessons), stopped)
@@ -270,48 +281,51 @@ def _mates(tasks: Sequence[Task]) -> Tensor:
     return mates
 
 
-def _loss_within(mates: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy over the classes of each image's own task: its label tells which that is."""
+def _loss_within(mates: Tensor, loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+    """The loss over the classes of each image's own task: its label tells which that is."""
     others = ~mates.to(labels.device)[labels]
-    return cross_entropy(logits.masked_fill(others, -math.inf), labels)
+    return loss(logits.masked_fill(others, -math.inf), labels)
 
 
-class _Within(nn.Module):
-    """A network that knows that its images are of certain classes."""
+@contextmanager
+def _within(model: nn.Module, classes: Tensor) -> Iterator[None]:
+    """The network knows that its images are of certain classes."""
 
-    def __init__(self, model: nn.Module, classes: Tensor) -> None:
-        super().__init__()
-        self.model, self.others = model, ~classes
-        self.training = model.training
+    def leave_out(_: nn.Module, __: Any, logits: Tensor) -> Tensor:
+        return logits.masked_fill(~classes.to(logits.device), -math.inf)
 
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model(images)
-        return logits.masked_fill(self.others.to(logits.device), -math.inf)
+    hook = model.register_forward_hook(leave_out)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _scores(
-    model: nn.Module, tasks: Sequence[Task], mates: Tensor | None, autocast: torch.dtype | None
-) -> dict[str, list[float]]:
-    """The accuracy on every task, for all splits but that of training."""
-    found: dict[str, list[float]] = {}
+    model: nn.Module, tasks: Sequence[Task], mates: Tensor | None, score: Callable[..., Any]
+) -> dict[str, Tensor]:
+    """The accuracies (T,) or (E, T) on the tasks, for all splits but that of training."""
+    found: dict[str, list[Tensor]] = {}
     for number, task in enumerate(tasks):
-        known = model if mates is None else _Within(model, mates[task.classes[0]])
-        for name in sorted(task.data.splits.keys() - {"train"}):
-            batches = task.data.splits[name].batches(EVALUATION_BATCH)
-            score = evaluate(known, batches, autocast=autocast)
-            if not math.isfinite(score.loss):
+        known = nullcontext() if mates is None else _within(model, mates[task.classes[0]])
+        names = sorted(task.data.splits.keys() - {"train"})
+        with known:
+            scores = [score(model, task.data.splits[n].batches(EVALUATION_BATCH)) for n in names]
+        for name, one in zip(names, scores, strict=True):
+            finite = torch.as_tensor(one.loss).isfinite().cpu()
+            if finite.ndim == 0 and not finite:
                 raise FloatingPointError(f"the loss on {name} of task {number} is not finite")
-            found.setdefault(name, []).append(score.accuracy)
-    return found
+            accuracy = torch.as_tensor(one.accuracy, dtype=torch.float64).cpu()
+            found.setdefault(name, []).append(accuracy.where(finite, math.nan))
+    return {name: torch.stack(some, -1) for name, some in found.items()}
 
 
-def _learned(rows: list[dict[str, list[float]]], count: int, stopped: bool) -> Learned:
+def _learned(rows: list[dict[str, Tensor]], count: int, stopped: bool) -> Learned:
     accuracy, before = {}, {}
-    for name in rows[0]:
-        some = torch.tensor([row[name] for row in rows], dtype=torch.float64)
-        before[name] = some[0]
-        missing = some.new_full((count + 1 - len(rows), some.shape[1]), math.nan)
-        accuracy[name] = torch.cat([some[1:], missing])
+    for name, first in rows[0].items():
+        missing = [torch.full_like(first, math.nan)] * (count + 1 - len(rows))
+        before[name] = first
+        accuracy[name] = torch.stack([row[name] for row in rows[1:]] + missing, -2)
     return Learned(accuracy, before, stopped)
 
 

@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from lookbehind import SAM, Ball, Lookbehind, lifelong
 from lookbehind.data import Dataset, Split
+from lookbehind.ensemble import Ensemble, evaluate_members, member_cross_entropy
 from lookbehind.lifelong import Reservoir, Task, learn, permuted, rotated, split_classes
 from lookbehind.train import cosine, evaluate, fit
 
@@ -384,7 +385,7 @@ def test_replayed_images_are_judged_within_their_own_task(dataset: Dataset) -> N
     logits = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
     labels = torch.tensor([4, 5, 0, 1])
     mates = lifelong._mates(split_classes(dataset, 3))
-    loss = lifelong._loss_within(mates, logits, labels)
+    loss = lifelong._loss_within(mates, cross_entropy, logits, labels)
     by_hand = [
         cross_entropy(logits[:2, 4:6], labels[:2] - 4, reduction="sum"),
         cross_entropy(logits[2:, 0:2], labels[2:], reduction="sum"),
@@ -491,6 +492,43 @@ def test_wrong_arguments(dataset: Dataset) -> None:
         start([halves[0], other])
     with pytest.raises(ValueError, match="exactly one of epochs and gradients"):
         learn(network(), sgd, halves, batch_size=6)
+
+
+@pytest.mark.parametrize(("incremental", "memory"), [("class", 0), ("task", 5)])
+def test_members_of_an_ensemble_learn_as_each_alone(
+    dataset: Dataset, incremental: str, memory: int
+) -> None:
+    start = partial(
+        learn, tasks=split_classes(dataset, 3), batch_size=5, gradients=12, memory=memory,
+        incremental=incremental,
+    )  # fmt: skip
+
+    def make(model: nn.Module, rho: Any) -> Any:
+        return Lookbehind(sgd(model), Ball(rho), k=2)
+
+    alone = [start(network(), partial(make, rho=rho)) for rho in (0.02, 0.1)]
+    many = Ensemble([network(), network()])
+    make_many = partial(make, rho=torch.tensor([0.02, 0.1]))
+    found = start(many, make_many, loss=member_cross_entropy, score=evaluate_members)
+    for name, R in found.accuracy.items():
+        assert R.shape == (2, 3, 3)
+        assert found.before[name].shape == (2, 3)
+        for e, one in enumerate(alone):
+            assert torch.equal(R[e], one.accuracy[name])
+            assert torch.equal(found.before[name][e], one.before[name])
+
+
+def test_a_member_that_diverges_has_no_accuracy(dataset: Dataset) -> None:
+    broken = network()
+    with torch.no_grad():
+        broken[3].bias.fill_(math.nan)
+    found = learn(
+        Ensemble([network(), broken]), sgd, split_classes(dataset, 2), batch_size=5, epochs=3,
+        loss=member_cross_entropy, score=evaluate_members,
+    )  # fmt: skip
+    for R in found.accuracy.values():
+        assert R[0].isfinite().all()
+        assert R[1].isnan().all()
 
 
 @pytest.mark.gpu

@@ -103,6 +103,29 @@ def dots(values: Mapping[str, Sequence[float]], ax: Axes | None = None) -> Axes:
     return ax
 
 
+def matrix(
+    values: Any,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    ax: Axes | None = None,
+    limits: tuple[float, float] = (0.0, 1.0),
+) -> Axes:
+    """A heat map with every value written into its cell; yellow is `limits[1]`, NaN left empty."""
+    size = (1.5 + 0.5 * len(columns), 0.7 + 0.4 * len(rows))
+    ax = ax or plt.subplots(figsize=size, layout="constrained")[1]
+    low, high = limits
+    ax.imshow(values, cmap="viridis", vmin=low, vmax=high, aspect="auto")
+    for (row, column), value in np.ndenumerate(np.asarray(values)):
+        if np.isfinite(value):
+            shade = "black" if value > low + 0.45 * (high - low) else "white"
+            text = f"{value:.2f}".replace("-", "−")
+            ax.text(column, row, text, ha="center", va="center", color=shade, fontsize="small")
+    ax.set_xticks(range(len(columns)), labels=list(columns))
+    ax.set_yticks(range(len(rows)), labels=list(rows))
+    ax.tick_params(length=0)
+    return ax
+
+
 def _grid(loss: ToyLoss, window: Sequence[float]) -> Any:
     x0, x1, y0, y1 = window
     x, y = np.meshgrid(np.linspace(x0, x1, GRID), np.linspace(y0, y1, GRID))

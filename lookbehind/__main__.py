@@ -26,8 +26,9 @@ from lookbehind.data import Dataset
 from lookbehind.hardware import Hardware, choose_hardware
 from lookbehind.methods import AXES, METHODS
 from lookbehind.models import MODELS
+from lookbehind.parallel import Ranks, started_as_one_of_several
 from lookbehind.recipe import SCHEDULES, Recipe, uses
-from lookbehind.train import History, Record, Run
+from lookbehind.train import ALONE, Alone, History, Record, Run
 
 HISTORY, CHECKPOINT = "history.json", "checkpoint.pt"
 DATASETS = ("digits", "cifar10", "cifar100")
@@ -148,13 +149,16 @@ def description(recipe: Recipe, dataset: Dataset, header: dict[str, Any]) -> str
     sizes = ", ".join(f"{count:,} {name}" for name, count in header["images"].items())
     shape = " x ".join(map(str, (dataset.channels, *dataset.size)))
     noise = f", {100 * recipe.label_noise:g}% of the training labels wrong"
+    where = header["hardware"]["name"]
+    if (processes := header["processes"]) > 1:
+        where += f", in {processes} processes"
     budget = f"{recipe.epochs} epochs" if recipe.epochs else f"{recipe.gradients:,} gradients"
     minibatches = f"{len(recipe.batches(dataset)):,} minibatches of {recipe.batch_size} an epoch"
     lines = (
         f"{recipe}, {recipe.schedule} schedule, seed {recipe.seed}",
         f"{recipe.dataset}: {sizes} images of {shape}, {len(dataset.classes)} classes"
         f"{noise * bool(recipe.label_noise)}{', augmented' * recipe.augment}",
-        f"{recipe.model}: {header['parameters']:,} parameters, on {header['hardware']['name']}",
+        f"{recipe.model}: {header['parameters']:,} parameters, on {where}",
         f"{budget}, {minibatches}, {gradients_a_minibatch(recipe)} gradients a minibatch",
     )
     return "\n".join(lines)
@@ -191,16 +195,40 @@ def in_words(kind: type[click.ClickException], *errors: type[Exception]) -> Iter
         sys.exit(INTERRUPTED)
 
 
-def follow(journal: Journal, run: Callable[[], History]) -> None:
-    """`run`, and what it came to: scores, files, how to go on; exits where it was stopped."""
+def join(device: str) -> Alone:
+    """The processes that train together, where a launcher has started several."""
+    if not started_as_one_of_several():
+        return ALONE
+    if device not in ("auto", "cuda", "cpu"):
+        raise ValueError(f"device of several processes must be auto, cuda or cpu, got {device!r}")
+    return Ranks(cpu=device == "cpu")
+
+
+def follow(journal: Journal, run: Callable[[], History], ranks: Alone) -> None:
+    """`run`, and what the main process says of it; exits where it was stopped or diverged."""
     try:
         history = run()
     except FloatingPointError as error:
-        kept = ""
-        if journal.run is not None:
-            journal.write("diverged", journal.run.records)
-            kept = f" The scores so far are in {journal.folder / HISTORY}."
-        raise click.ClickException(f"{error}. Try a lower --lr or --rho.{kept}") from error
+        reason, code = str(error), 1
+        ranks.once(lambda: tell_divergence(journal, reason))
+    else:
+        code = INTERRUPTED if history.stopped else 0
+        ranks.once(lambda: tell(journal, history))
+    ranks.leave()
+    if code:
+        sys.exit(code)
+
+
+def tell_divergence(journal: Journal, reason: str) -> None:
+    kept = ""
+    if journal.run is not None:
+        journal.write("diverged", journal.run.records)
+        kept = f" The scores so far are in {journal.folder / HISTORY}."
+    click.ClickException(f"{reason}. Try a lower --lr or --rho.{kept}").show()
+
+
+def tell(journal: Journal, history: History) -> None:
+    """What the run came to: scores, files, how to go on."""
     result = journal.write("stopped" if history.stopped else "finished", history.records)
     click.echo(f"{result['state'].capitalize()} after {journal.elapsed}:")
     for name, last in result["last"].items():
@@ -211,7 +239,6 @@ def follow(journal: Journal, run: Callable[[], History]) -> None:
     click.echo(f"In {journal.folder}: {' and '.join(held(journal.folder))}")
     if history.stopped:
         click.echo("Go on with the same command and --resume.")
-        sys.exit(INTERRUPTED)
 
 
 def print_beside_bar(line: str) -> None:
@@ -287,6 +314,8 @@ OPTIONS: dict[str, list[click.Option]] = {
         option("--compile", bool, False, "Use torch.compile.", is_flag=True),
         option("--statistics", names(("slow", "every")), "slow", "Gradients that update BatchNorm: "
                "slow (at the slow weights), every (as the official script)."),
+        option("--perturbation", names(("global", "local")), "global",
+               "Of several processes: global, or local to each."),
     ],
     "Output": [
         option("--out", click.Path(file_okay=False, path_type=Path), None,
@@ -301,6 +330,8 @@ Examples: digits on a CPU in seconds, then what the paper trains:
   python -m lookbehind train --dataset digits --model mlp --lr 0.03 \\
       --batch-size 50 --epochs 40 --label-noise 0.4 --rho 0.2
   python -m lookbehind train --rho 0.05 --k 2 --alpha adaptive
+On 2 GPUs:
+  torchrun --nproc-per-node 2 -m lookbehind train --rho 0.05 --k 2
 """
 
 
@@ -320,6 +351,7 @@ def train(
     resume: bool,
     quiet: bool,
     statistics: str,
+    perturbation: str,
     device: str,
     bf16: bool | None,
     channels_last: bool | None,
@@ -332,23 +364,30 @@ def train(
     alpha those of its README. Ctrl-C stops after the step under way, for --resume to go on.
     """
     with in_words(click.UsageError, TypeError, ValueError):
-        recipe = fill_in(values)
+        recipe, ranks = fill_in(values), join(device)
+        if isinstance(ranks, Ranks):
+            device = ranks.device.type  # its own of them is the current one
         hardware = choose_hardware(device, bf16=bf16, channels_last=channels_last, compile=compile)
     folder = out or Path("runs", folder_name(recipe))
-    say: Callable[[str], None] = (lambda _: None) if quiet else print_beside_bar
+    silent = quiet or not ranks.main
+    say: Callable[[str], None] = (lambda _: None) if silent else print_beside_bar
     with in_words(click.ClickException, ValueError, OSError):
-        claim(folder, resume)
+        ranks.once(lambda: claim(folder, resume))
         dataset = recipe.load(root, hardware.device)
-        facts = {**header(recipe, hardware, dataset), "statistics": statistics}
-        folder.mkdir(parents=True, exist_ok=True)
+        facts = {
+            **header(recipe, hardware, dataset), "statistics": statistics,
+            "perturbation": perturbation, "processes": ranks.world,
+        }  # fmt: skip
+        ranks.once(lambda: folder.mkdir(parents=True, exist_ok=True))
         say(description(recipe, dataset, facts))
         journal = Journal(folder, facts, len(dataset.splits), say)
         run = partial(
             recipe.run, hardware=hardware, dataset=dataset, statistics=statistics,
-            callbacks=[journal], checkpoint=folder / CHECKPOINT, resume=resume,
-            progress=not quiet and sys.stderr.isatty(),
+            callbacks=[journal] if ranks.main else [], checkpoint=folder / CHECKPOINT,
+            resume=resume, progress=not silent and sys.stderr.isatty(), ranks=ranks,
+            perturbation=perturbation,
         )  # fmt: skip
-        follow(journal, lambda: run().history)
+        follow(journal, lambda: run().history, ranks)
 
 
 SETTINGS = {

@@ -48,7 +48,7 @@ class Ranks(Alone):
                 f"them, found {self._state.distributed_type}"
             )
         self.rank: int = self._state.process_index
-        self.world: int = self._state.num_processes
+        self.world = self._state.num_processes
         self.device: torch.device = self._state.device
 
     @property
@@ -108,7 +108,6 @@ class Ranks(Alone):
         return result
 
     def leave(self) -> None:
-        """The end of the job for this process: its connections to the others are closed."""
         self._state.destroy_process_group()
 
 

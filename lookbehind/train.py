@@ -35,6 +35,8 @@ class Alone:
     `lookbehind.parallel.Ranks` are several; what is said here holds for both.
     """
 
+    world = 1  # how many they are
+
     @property
     def main(self) -> bool:
         """Whether this is the one that writes and speaks."""
@@ -68,6 +70,9 @@ class Alone:
     def once(self, do: Callable[[], T]) -> T:
         """What `do()` returns, or raises, at the main process; the others wait for it."""
         return do()
+
+    def leave(self) -> None:
+        """The end of the job: the connections to the others are closed."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ from lookbehind.recipe import Recipe
 
 TRAIN = cli.commands["train"]
 RUN_ONLY = (
-    "root", "out", "resume", "quiet", "statistics", "device", "bf16", "channels_last", "compile",
+    "root", "out", "resume", "quiet", "statistics", "perturbation", "device", "bf16",
+    "channels_last", "compile",
 )  # fmt: skip
 SMALL = "--dataset digits --model mlp --train 60 --batch-size 20 --epochs 3 --lr 0.03"
 RECIPE = Recipe(
@@ -274,6 +275,38 @@ def test_statistics_and_hardware_reach_the_run() -> None:
     assert [run["hardware"]["channels_last"] for run in runs] == [True, True, True, False]
 
 
+def test_two_processes_of_torchrun_leave_what_one_does() -> None:
+    """One of them speaks and writes; a single process can go on with their checkpoint."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = ["-m", "lookbehind", "train", *SMALL.split(), "--batch-size=24", "--device=cpu"]
+    done = subprocess.run(
+        [*launcher, *words, "--out=two"], capture_output=True, text=True, encoding="utf-8",
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    alone = command(SMALL, "--batch-size 24 --out one").output
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(alone.splitlines()) and lines[2].endswith(", in 2 processes")
+    before = history_in("two")
+    for ours, theirs in zip(before["records"], history_in("one")["records"], strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+    assert command(SMALL, "--batch-size 24 --out two --resume").exit_code == 0
+    assert history_in("two")["records"] == before["records"]
+    states = [read_checkpoint(Path(folder, CHECKPOINT)) for folder in ("one", "two")]
+    assert states[0]["position"] == states[1]["position"]
+    for name, value in states[0]["model"].items():
+        torch.testing.assert_close(states[1]["model"][name], value, rtol=0, atol=1e-5)
+
+
+def test_one_of_several_processes_takes_no_device_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = command("--device cuda:1")
+    assert result.exit_code == 2
+    assert "device of several processes must be auto, cuda or cpu" in result.output
+
+
 BAD = {
     "--lr abc": "'--lr': 'abc' is not a valid number ≥ 0",
     "--lr -1": "'--lr': -1.0 is not in the range x>=0",
@@ -288,6 +321,7 @@ BAD = {
     "--minimizer adam": "'--method' / '--minimizer': 'adam' is not one of 'sgd', 'sam'",
     "--device tpu": "device must be one of auto, cuda, mps, cpu, or cuda:0, …, got 'tpu'",
     "--epochs 3 --gradients 9": "exactly one of epochs and gradients must be given",
+    "--perturbation own": "'own' is not one of 'global', 'local'",
     "--method lookahead-sam --alpha adaptive": "alpha must be a finite number in [0, 1]",
     "--dataset digits --augment": "augment must be False for the dataset digits, got True",
     "--mode resnet34": "No such option '--mode'",

@@ -96,7 +96,7 @@ def grid(base: Recipe, **axes: Iterable[Any]) -> list[Recipe]:
     kept. The last axis changes fastest. Raises TypeError or ValueError for a name that is no
     setting, for an axis that is no sequence of values or is empty, and as `Recipe` does.
     """
-    values = _choices(axes)
+    values = choices(axes)
     combined = product(*values.values())
     return _distinct(replace(base, **dict(zip(values, some, strict=True))) for some in combined)
 
@@ -109,12 +109,14 @@ def sample(base: Recipe, count: int, *, seed: int = 0, **axes: Axis) -> list[Rec
     [r for s in sample(...) for r in grid(s, seed=range(5))]. Raises as `grid`.
     """
     ranges = {n: axis for n, axis in axes.items() if isinstance(axis, Uniform | LogUniform)}
-    choices = _choices({n: axis for n, axis in axes.items() if n not in ranges})
+    values = choices({n: axis for n, axis in axes.items() if n not in ranges})
     _check_names(ranges)
     generator = random.Random(seed)
 
     def value(name: str) -> Any:
-        return ranges[name].draw(generator) if name in ranges else generator.choice(choices[name])
+        if name in ranges:
+            return ranges[name].draw(generator)
+        return generator.choice(values[name])
 
     return _distinct(replace(base, **{name: value(name) for name in axes}) for _ in range(count))
 
@@ -136,7 +138,8 @@ def _distinct(recipes: Iterable[Recipe]) -> list[Recipe]:
     return list(found.values())
 
 
-def _choices(axes: Mapping[str, Any]) -> dict[str, list[Any]]:
+def choices(axes: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The values of each axis that is a sequence. Raises as `grid`."""
     _check_names(axes)
     values = {}
     for name, axis in axes.items():
@@ -208,6 +211,25 @@ def sweep(
         except (BrokenExecutor, CancelledError) as error:
             raise SweepError(_broken(results, wanted, measures)) from error
     return [results.rows[essence(recipe)] for recipe in recipes]
+
+
+def networks(recipes: Iterable[Recipe], **options: Any) -> list[tuple[nn.Module, Row]]:
+    """The trained network and the row of each recipe, in their order; `options` as in `sweep`.
+
+    All is trained in this process and kept in memory. Raises SweepError where a run fails.
+    """
+    kept: list[nn.Module] = []
+
+    def keep(network: nn.Module, dataset: Dataset) -> float:
+        kept.append(network)
+        return len(kept) - 1
+
+    found = []
+    for row in sweep(recipes, measures={"network": keep}, **options):
+        if "error" in row:
+            raise SweepError(f"{Recipe(**row['recipe'])} failed: {row['error']}")
+        found.append((kept[row["network"]], {n: v for n, v in row.items() if n != "network"}))
+    return found
 
 
 def _check(
@@ -496,7 +518,8 @@ def _train_ensemble(
     gradients, failures = _fit(ensemble, recipes, batches, hardware)
     splits = [evaluation_batches(datasets[seed]) for seed in seeds]
     scores = {
-        name: _scores(ensemble, gather([of[name] for of in splits]), hardware) for name in splits[0]
+        name: _scores(ensemble, gather([of[name] for of in splits]), hardware, len(part.split))
+        for name, part in splits[0].items()
     }
     rows = {}
     for e, recipe in enumerate(recipes):
@@ -564,13 +587,15 @@ def _optimizer(ensemble: Ensemble, recipes: list[Recipe], device: torch.device) 
 
 
 def _scores(
-    ensemble: Ensemble, batches: MemberBatches, hardware: Hardware
+    ensemble: Ensemble, batches: MemberBatches, hardware: Hardware, count: int
 ) -> list[dict[str, float]]:
+    """The loss and accuracy of each member on so many images."""
     kind = hardware.device.type
+    count = sum(labels.shape[-1] for _, labels in batches)
     with torch.autocast(kind, hardware.autocast) if hardware.autocast else nullcontext():
         scores = evaluate_members(ensemble, batches)
     pairs = zip(scores.loss.tolist(), scores.accuracy.tolist(), strict=True)
-    return [{"loss": loss, "accuracy": accuracy} for loss, accuracy in pairs]
+    return [{"loss": loss, "accuracy": round(share * count) / count} for loss, share in pairs]
 
 
 def _check_finite(failure: int, row: Row, splits: Iterable[str]) -> None:

@@ -27,6 +27,7 @@ BELOW_EXPLORE = {
     "lifelong": {"data", "train"},
     "parallel": {"train"},
     "sweep": {"ensemble", "hardware", "methods", "data", "train", "recipe"},
+    "search": {"hardware", "methods", "recipe", "sweep"},
 }
 ALLOWED = BELOW_EXPLORE | {
     "explore": set(BELOW_EXPLORE),

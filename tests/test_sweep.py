@@ -292,9 +292,7 @@ def test_a_line_that_was_cut_short_is_made_again(finished: Path, tmp_path: Path,
 def test_a_file_of_anything_else_is_refused_and_left(text: str, tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_bytes(text.encode("latin1"))
-    with pytest.raises(
-        SweepError, match=r"must hold rows of a sweep only, got .* byte 0"
-    ):
+    with pytest.raises(SweepError, match=r"must hold rows of a sweep only, got .* byte 0"):
         run_here(FOUR, path)
     assert path.read_bytes() == text.encode("latin1")
 

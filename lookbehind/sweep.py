@@ -173,8 +173,8 @@ def sweep(
     """Train all `recipes`, and return a row for each, in their order.
 
     A row is {"recipe": {all settings}, "gradients": n, "train": {"loss": nats, "accuracy": share},
-    "validation": …, "test": …} at the end of training, or {"recipe": …, "error": "FloatingPoint
-    Error: …"}: a run that fails doesn't stop the rest. What `measures` give, called as
+    "validation": …, "test": …} at the end of training. A run that fails doesn't stop the rest: its
+    row is {"recipe": …, "error": "FloatingPointError: …"}. What `measures` give, called as
     measure(network, dataset) with the network in evaluation mode, is added under their names.
 
     Runs that differ in seed, ρ, lr and a number α only are trained as one `Ensemble` of at most
@@ -591,7 +591,6 @@ def _scores(
 ) -> list[dict[str, float]]:
     """The loss and accuracy of each member on so many images."""
     kind = hardware.device.type
-    count = sum(labels.shape[-1] for _, labels in batches)
     with torch.autocast(kind, hardware.autocast) if hardware.autocast else nullcontext():
         scores = evaluate_members(ensemble, batches)
     pairs = zip(scores.loss.tolist(), scores.accuracy.tolist(), strict=True)

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -58,6 +56,9 @@ def refuses(model: nn.Module, dataset: Dataset) -> float:
 
 
 run_here = partial(sweep, hardware=CPU)
+# Workers that have imported torch when they start.
+FORKS = get_context("forkserver")
+FORKS.set_forkserver_preload(["lookbehind.sweep", "torch._dynamo", "sklearn.datasets"])
 
 
 def close(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
@@ -242,7 +243,7 @@ def test_wrong_arguments_are_named() -> None:
         run_here(FOUR, members=0)
     with pytest.raises(ValueError, match="measures must be functions, under other names than"):
         run_here(FOUR, measures={"test": weight_sum})
-    pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(1, mp_context=FORKS)
     with pytest.raises(TypeError, match="measures must be functions of a module for a Process"):
         run_here(FOUR, measures={"sum": lambda model, dataset: 1.0}, executor=pool)
     assert run_here([]) == []
@@ -319,20 +320,32 @@ def test_a_row_that_lacks_a_measure_is_made_again_and_keeps_the_others(tmp_path:
     assert run_here(FOUR[:1], path, measures=both) == [row] == lines(path)[1:]
 
 
+def elsewhere(recipes: list[Recipe], path: Path) -> Any:
+    """A process of its own, that sweeps one run at a time."""
+    process = FORKS.Process(target=sweep_slowly, args=(recipes, path))
+    process.start()
+    return process
+
+
+def sweep_slowly(recipes: list[Recipe], path: Path) -> None:
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
+    run_here(recipes, path, members=1)
+
+
+def wait_for_lines(path: Path, count: int, process: Any) -> None:
+    while not path.exists() or path.read_bytes().count(b"\n") < count:
+        assert process.is_alive()
+        time.sleep(0.01)
+
+
 def test_two_sweeps_may_share_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "runs.jsonl"
-    recipes = grid(SHORT, seed=range(12))
-    code = (
-        "import sys, torch, test_sweep as t; torch.set_default_dtype(torch.float64);"
-        "torch.set_num_threads(1); t.run_here(t.grid(t.SHORT, seed=range(12)), sys.argv[1], "
-        "members=1)"
-    )
-    with subprocess.Popen([sys.executable, "-c", code, path], cwd=Path(__file__).parent) as other:
-        while not path.exists():
-            assert other.poll() is None
-            time.sleep(0.01)
-        rows = run_here(recipes[::-1], path, members=1)
-        assert other.wait() == 0
+    path, recipes = tmp_path / "runs.jsonl", grid(replace(SHORT, gradients=60), seed=range(12))
+    other = elsewhere(recipes, path)
+    wait_for_lines(path, 1, other)
+    rows = run_here(recipes[::-1], path, members=1)
+    other.join()
+    assert other.exitcode == 0
     found = lines(path)
     assert len(found) == 12
     close(sorted(found, key=lambda row: row["recipe"]["seed"]), rows[::-1])
@@ -342,20 +355,14 @@ def test_two_sweeps_may_share_a_file(tmp_path: Path) -> None:
 
 
 def test_a_sweep_that_is_killed_goes_on(tmp_path: Path) -> None:
-    path = tmp_path / "runs.jsonl"
-    code = (
-        "import sys, torch, test_sweep as t; torch.set_default_dtype(torch.float64);"
-        "t.run_here(t.grid(t.replace(t.SHORT, gradients=600), seed=range(50)), sys.argv[1], "
-        "members=1)"
-    )
-    with subprocess.Popen([sys.executable, "-c", code, path], cwd=Path(__file__).parent) as sweeper:
-        while not path.exists() or path.read_bytes().count(b"\n") < 2:
-            assert sweeper.poll() is None
-            time.sleep(0.01)
-        sweeper.kill()
+    path, long = tmp_path / "runs.jsonl", replace(SHORT, gradients=300)
+    sweeper = elsewhere(grid(long, seed=range(200)), path)
+    wait_for_lines(path, 2, sweeper)
+    sweeper.kill()
+    sweeper.join()
     kept = lines(path)
-    assert 2 <= len(kept) < 50
-    recipes = grid(replace(SHORT, gradients=600), seed=range(len(kept) + 2))
+    assert 2 <= len(kept) < 200
+    recipes = grid(long, seed=range(len(kept) + 2))
     rows = run_here(recipes, path)
     assert rows[: len(kept)] == kept
     close(rows, run_here(recipes))
@@ -379,7 +386,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
 
 
 def pool() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(2, mp_context=get_context("spawn"))
+    return ProcessPoolExecutor(2, mp_context=FORKS)
 
 
 def test_a_broken_pool_is_no_failure_of_the_runs_and_a_new_one_goes_on(tmp_path: Path) -> None:
@@ -402,7 +409,9 @@ def test_a_broken_pool_is_no_failure_of_the_runs_and_a_new_one_goes_on(tmp_path:
 @pytest.fixture
 def cluster() -> Iterator[Executor]:
     distributed = pytest.importorskip("distributed")
+    dask = pytest.importorskip("dask")
     with (
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1",
             protocol="tcp://", dashboard_address=None, silence_logs=60,

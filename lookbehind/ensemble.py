@@ -7,7 +7,7 @@ elementwise. Member e then is what it would have become alone.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
-from torch.nn.functional import batch_norm, conv2d, cross_entropy, linear, pad
+from torch.nn.functional import batch_norm, cross_entropy, pad, relu
 from torch.optim import Optimizer
-from torch.overrides import TorchFunctionMode
 
 from lookbehind.train import Minibatches
 
@@ -68,10 +67,15 @@ class Ensemble(nn.Module):
                 f"images must have shape (B, C, H, W), or (E, B, C, H, W) with E = {self.members}; "
                 f"got {tuple(images.shape)}"
             )
-        state = dict(self.named_parameters()) | dict(self.named_buffers())
-        each = vmap(self._one, in_dims=(0, 0 if own else None), randomness="different")
-        with _BatchLast():
+        layers = _layers(self._network[0])
+        if layers is None:
+            state = dict(self.named_parameters()) | dict(self.named_buffers())
+            each = vmap(self._one, in_dims=(0, 0 if own else None), randomness="different")
             return each(state, images)
+        x = (images if own else images.expand(self.members, *images.shape)).movedim(1, -1)
+        for function, layer in layers:
+            x = function(layer, x)
+        return x.movedim(-1, 1)
 
     def _one(self, state: dict[str, Tensor], images: Tensor) -> Any:
         return functional_call(self._network[0], state, (images,))
@@ -84,131 +88,93 @@ class Ensemble(nn.Module):
         return _replaced(self._network[0], {t: _row(t, e) for _, t in state})
 
 
-class _BatchLast(TorchFunctionMode):
-    """Inside, layers compute on all members at once, the images of a minibatch innermost in memory.
-
-    A layer of E networks then is E products of a weight matrix with a wide matrix, and a channel
-    one stretch of memory. As `vmap` alone would have it, a convolution is one with E groups, and
-    the affine part of BatchNorm several steps.
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        return _BATCH_LAST.get(func, func)(*args, **kwargs or {})
+# Layers on the stacks of all members: x (E, C, H, W, B) or (E, C, B), the images of a minibatch
+# innermost in memory. A layer of E networks then is E products of a weight matrix with a wide
+# matrix, and a channel is one stretch. `vmap` would make a convolution with E groups of it.
 
 
-class _OnStacks(torch.autograd.Function):
-    """Under `vmap`: `layer` of the stacks (E, …) of the tensors among `inputs`."""
-
-    @staticmethod
-    def forward(layer: Any, *inputs: Any) -> Tensor:
-        raise NotImplementedError("only under vmap")
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def vmap(info: Any, dims: Any, layer: Any, *inputs: Any) -> tuple[Tensor, int]:
-        stacks = (
-            value if not isinstance(value, Tensor)
-            else value.expand(info.batch_size, *value.shape) if dim is None
-            else value.movedim(dim, 0)
-            for value, dim in zip(inputs, dims[1:], strict=True)
-        )  # fmt: skip
-        return layer(*stacks), 0
+def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    if layer.bias is None:
+        return layer.weight @ x
+    return torch.baddbmm(layer.bias.unsqueeze(2), layer.weight, x)
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    if x.ndim != 2 or bias is None:
-        return linear(x, weight, bias)
-    return _OnStacks.apply(_linear_of_stacks, x, weight, bias)
+def _conv2d(layer: Any, x: Tensor) -> Tensor:
+    """W · columns(x): the windows under the kernel are the columns of one matrix a member."""
+    weight, bias = layer.weight, layer.bias
+    columns = _Columns.apply(x, layer.kernel_size, layer.stride, layer.padding)
+    y = (weight.flatten(2) @ columns.flatten(4).flatten(1, 3)).unflatten(2, columns.shape[4:])
+    return y if bias is None else y + bias.view(*bias.shape, 1, 1, 1)
 
 
-def _linear_of_stacks(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return torch.baddbmm(bias.unsqueeze(2), weight, x.mT).mT
-
-
-def _batch_norm(
-    x: Tensor, mean: Any, var: Any, weight: Any = None, bias: Any = None, training: bool = False,
-    momentum: float = 0.1, eps: float = 1e-5,
-) -> Tensor:  # fmt: skip
-    return _OnStacks.apply(
-        _batch_norm_of_stacks, x, mean, var, weight, bias, training, momentum, eps
-    )
-
-
-def _batch_norm_of_stacks(x: Tensor, *options: Any) -> Tensor:
+def _batch_norm(layer: Any, x: Tensor) -> Tensor:
     """BatchNorm of E networks with C channels is that of one with E · C."""
-    x = x.movedim(1, -1)
-    flat: Any = [t.reshape(-1) if isinstance(t, Tensor) else t for t in options]
-    y = batch_norm(x.reshape(1, x.shape[0] * x.shape[1], -1), *flat)
-    return y.view(x.shape).movedim(-1, 1)
+    tracked, training = layer.track_running_stats, layer.training
+    if tracked and training:
+        layer.num_batches_tracked.add_(1)
+    mean, var = (layer.running_mean, layer.running_var) if tracked or not training else (None, None)
+    mean, var, weight, bias = (
+        t if t is None else t.view(-1) for t in (mean, var, layer.weight, layer.bias)
+    )
+    channels = x.shape[0] * x.shape[1]
+    y = batch_norm(
+        x.reshape(1, channels, -1), mean, var, weight, bias,
+        training or mean is None, layer.momentum, layer.eps,
+    )  # fmt: skip
+    return y.view(x.shape)
 
 
-def _conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any,
-    groups: int,
-) -> Tensor:  # fmt: skip
-    if isinstance(padding, str) or dilation != (1, 1) or groups != 1:
-        return conv2d(x, weight, bias, stride, padding, dilation, groups)
-    y = _OnStacks.apply(_convolution_of_stacks, x, weight, stride, padding)
-    return y if bias is None else y + bias.view(-1, 1, 1)
+class _Columns(torch.autograd.Function):
+    """(E, C, kernel, H', W', B): the windows of images (E, C, H, W, B) padded with zeros.
 
-
-def _convolution_of_stacks(x: Tensor, weight: Tensor, stride: Any, padding: Any) -> Tensor:
-    return _Convolution.apply(x.movedim(1, -1), weight, stride, padding).movedim(-1, 1)
-
-
-class _Convolution(torch.autograd.Function):
-    """y = W · columns(x): the windows under the kernel as the columns of one matrix a member.
-
-    x (E, C, H, W, B), weight (E, outputs, C, kernel). The backward pass makes the columns again:
-    that is quicker than to keep them.
+    Its own backward pass, as torch's for `unfold` takes several times as long.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Any, padding: Any) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.options = stride, padding
-        columns, size = _columns(x, weight.shape[3:], stride, padding)
-        return (weight.flatten(2) @ columns).view(*weight.shape[:2], *size, -1)
+    def forward(ctx: Any, x: Tensor, kernel: Any, stride: Any, padding: Any) -> Tensor:
+        ctx.shape, ctx.stride, ctx.padding = x.shape, stride, padding
+        x = pad(x, (0, 0, padding[1], padding[1], padding[0], padding[0]))
+        x = x.unfold(2, kernel[0], stride[0]).unfold(3, kernel[1], stride[1])
+        return x.permute(0, 1, 5, 6, 2, 3, 4).contiguous()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        x, weight = ctx.saved_tensors
-        columns, size = _columns(x, weight.shape[3:], *ctx.options)
-        grad = grad.flatten(2)
-        of_weight = (grad @ columns.mT).view_as(weight)
-        if not ctx.needs_input_grad[0]:
-            return None, of_weight, None, None
-        of_columns = (weight.flatten(2).mT @ grad).view(len(x), *weight.shape[2:], *size, -1)
-        return _added_up(of_columns, x, *ctx.options), of_weight, None, None
+        """Every value of a window is added up where it came from."""
+        members, channels, height, width, images = ctx.shape
+        (up, left), (down, right), (*kernel, high, wide) = ctx.padding, ctx.stride, grad.shape[2:6]
+        total = grad.new_zeros(members, channels, height + 2 * up, width + 2 * left, images)
+        for i, j in product(*map(range, kernel)):
+            rows, some = slice(i, i + down * high, down), slice(j, j + right * wide, right)
+            total[:, :, rows, some] += grad[:, :, i, j]
+        return total[:, :, up : up + height, left : left + width], None, None, None
 
 
-def _columns(
-    x: Tensor, kernel: Sequence[int], stride: Any, padding: Any
-) -> tuple[Tensor, Sequence[int]]:
-    """(E, C · kernel area, H' · W' · B) of images (E, C, H, W, B), and (H', W')."""
-    x = pad(x, (0, 0, padding[1], padding[1], padding[0], padding[0]))
-    x = x.unfold(2, kernel[0], stride[0]).unfold(3, kernel[1], stride[1])
-    x = x.permute(0, 1, 5, 6, 2, 3, 4)
-    return x.flatten(4).flatten(1, 3), x.shape[4:6]
+_LAYERS: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
+    nn.Linear: _linear,
+    nn.Conv2d: _conv2d,
+    nn.BatchNorm2d: _batch_norm,
+    nn.ReLU: lambda layer, x: relu(x),
+    nn.Flatten: lambda layer, x: x.flatten(1, -2),
+    nn.AdaptiveAvgPool2d: lambda layer, x: x.mean((2, 3), keepdim=True),
+}
+_OPTIONS: dict[type[nn.Module], dict[str, Any]] = {
+    nn.Conv2d: {"groups": 1, "dilation": (1, 1), "padding_mode": "zeros"},
+    nn.Flatten: {"start_dim": 1, "end_dim": -1},
+    nn.AdaptiveAvgPool2d: {"output_size": 1},
+}
 
 
-def _added_up(columns: Tensor, x: Tensor, stride: Any, padding: Any) -> Tensor:
-    """The transpose of `_columns`: (E, C, kernel, H', W', B) added where they came from."""
-    _, _, *kernel, high, wide, _ = columns.shape
-    total = x.new_zeros([n + 2 * p for n, p in zip(x.shape, (0, 0, *padding, 0), strict=True)])
-    for i, j in product(*map(range, kernel)):
-        rows = slice(i, i + stride[0] * high, stride[0])
-        total[:, :, rows, j : j + stride[1] * wide : stride[1]] += columns[:, :, i, j]
-    (up, left), (height, width) = padding, x.shape[2:4]
-    return total[:, :, up : up + height, left : left + width]
-
-
-_BATCH_LAST = {linear: _linear, conv2d: _conv2d, batch_norm: _batch_norm}
+def _layers(network: nn.Module) -> list[tuple[Callable[[Any, Tensor], Tensor], nn.Module]] | None:
+    """What `network` does on stacks, layer by layer; None where only `vmap` can tell."""
+    if type(network) is not nn.Sequential:
+        return None
+    known = all(
+        type(layer) in _LAYERS
+        and all(getattr(layer, n) == v for n, v in _OPTIONS.get(type(layer), {}).items())
+        and not isinstance(getattr(layer, "padding", None), str)
+        for layer in network
+    )
+    return [(_LAYERS[type(layer)], layer) for layer in network] if known else None
 
 
 def _row(stack: Tensor, e: int) -> Tensor:
@@ -261,7 +227,7 @@ def member_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float 
     labels = labels.expand(len(logits), -1)
     losses = cross_entropy(
         logits.mT, labels, reduction="none", label_smoothing=label_smoothing
-    )  # images are innermost, as in `_BatchLast`
+    )  # images are innermost in memory, see `_linear`
     return losses.mean(1)
 
 

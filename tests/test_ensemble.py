@@ -1,5 +1,6 @@
 """Ensembles: every member is what it would have become alone."""
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from lookbehind.data import Dataset, digits
 from lookbehind.ensemble import (
     Ensemble,
     MemberBatches,
+    _layers,
     evaluate_members,
     member_cross_entropy,
     scale_lr,
@@ -102,19 +104,24 @@ def test_adaptive_alpha_is_a_members_own(name: str) -> None:
     assert_members_are_as_alone(name, "Lookbehind-ASAM", "momentum", "adaptive")
 
 
-LAYERS = {
-    "linear": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), 1e-12),
-    "no bias": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 5, bias=False)), 1e-12),
-    "convolution": (lambda: nn.Conv2d(3, 4, 3, padding=1), 1e-12),
-    "stride": (lambda: nn.Conv2d(3, 4, (3, 2), stride=(2, 3), padding=(1, 0)), 1e-12),
-    "1 x 1": (lambda: nn.Conv2d(3, 4, 1, stride=2, bias=False), 1e-12),
-    "same": (lambda: nn.Conv2d(3, 4, 3, padding="same"), 1e-12),
-    "dilated": (lambda: nn.Conv2d(3, 4, 3, dilation=2), 1e-12),
-    "groups": (lambda: nn.Conv2d(3, 6, 3, groups=3), 1e-12),
-    "normalization": (lambda: nn.BatchNorm2d(3), 1e-12),
-    "not affine": (lambda: nn.BatchNorm2d(3, affine=False), 1e-12),
-    "no statistics": (lambda: nn.BatchNorm2d(3, track_running_stats=False), 1e-12),
-    "group normalization": (lambda: nn.GroupNorm(3, 3), 1e-12),
+# What follows a convolution, and whether it is computed on stacks, not by `vmap`.
+LAYERS: dict[str, tuple[Callable[[], list[nn.Module]], bool]] = {
+    "linear": (lambda: [nn.Flatten(), nn.Linear(192, 5)], True),
+    "no bias": (lambda: [nn.Flatten(), nn.Linear(192, 5, bias=False)], True),
+    "convolution": (lambda: [nn.Conv2d(3, 4, 3, padding=1)], True),
+    "stride": (lambda: [nn.Conv2d(3, 4, (3, 2), stride=(2, 3), padding=(1, 0))], True),
+    "1 x 1": (lambda: [nn.Conv2d(3, 4, 1, stride=2, bias=False)], True),
+    "normalization": (lambda: [nn.BatchNorm2d(3)], True),
+    "not affine": (lambda: [nn.BatchNorm2d(3, affine=False)], True),
+    "no statistics": (lambda: [nn.BatchNorm2d(3, track_running_stats=False)], True),
+    "pooling": (lambda: [nn.AdaptiveAvgPool2d(1), nn.ReLU()], True),
+    "same": (lambda: [nn.Conv2d(3, 4, 3, padding="same")], False),
+    "dilated": (lambda: [nn.Conv2d(3, 4, 3, dilation=2)], False),
+    "groups": (lambda: [nn.Conv2d(3, 6, 3, groups=3)], False),
+    "circular": (lambda: [nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular")], False),
+    "group normalization": (lambda: [nn.GroupNorm(3, 3)], False),
+    "pooling to 2 x 2": (lambda: [nn.AdaptiveAvgPool2d(2)], False),
+    "nested": (lambda: [nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))], False),
 }
 
 
@@ -125,22 +132,47 @@ def test_every_layer_gives_the_values_and_gradients_of_the_plain_one(
 ) -> None:
     """Twice, so that the running statistics of the first pass are in the second."""
     torch.manual_seed(0)
-    make, tolerance = LAYERS[kind]
-    nets = [nn.Sequential(nn.Conv2d(3, 3, 1), make()).train(training) for _ in range(3)]
+    make, on_stacks = LAYERS[kind]
+    nets = [nn.Sequential(nn.Conv2d(3, 3, 1), *make()).train(training) for _ in range(3)]
     ensemble, images = Ensemble(nets), torch.randn(3, 7, 3, 8, 8)
+    assert on_stacks == (_layers(nets[0]) is not None)
     for _ in range(2):
         together = ensemble(images)
         together.square().sum().backward()
         for e, net in enumerate(nets):
             alone = net(images[e])
             alone.square().sum().backward()
-            torch.testing.assert_close(together[e], alone, rtol=0, atol=tolerance)
+            torch.testing.assert_close(together[e], alone, rtol=0, atol=1e-12)
     for e, net in enumerate(nets):
         for (name, p), stack in zip(net.named_parameters(), ensemble.parameters(), strict=True):
             assert p.grad is not None and stack.grad is not None
             torch.testing.assert_close(stack.grad[e], p.grad, rtol=1e-11, atol=1e-11, msg=name)
         for name, buffer in net.named_buffers():
             torch.testing.assert_close(dict(ensemble.named_buffers())[name][e], buffer)
+
+
+def test_any_architecture_is_as_alone() -> None:
+    assert_members_are_as_alone("micro-resnet8", "Lookbehind-SAM", "momentum", torch.tensor(ALPHA))
+
+
+@pytest.mark.parametrize("name", ["mlp", "micro-resnet8"])
+def test_images_may_be_the_same_for_all(name: str) -> None:
+    ensemble = Ensemble([fresh(name, seed) for seed in SEEDS])
+    images, labels = next(iter(batches(0)))
+    found = ensemble(images)
+    each = ensemble(images.expand(3, *images.shape))
+    torch.testing.assert_close(found, each)
+    losses = member_cross_entropy(found, labels)
+    torch.testing.assert_close(losses[2], cross_entropy(ensemble.member(2)(images), labels))
+
+
+def test_a_copy_is_an_ensemble_of_its_own() -> None:
+    ensemble = Ensemble([fresh("tiny-cnn", seed) for seed in SEEDS]).eval()
+    copied, (images, _) = copy.deepcopy(ensemble), next(iter(batches(0)))
+    before = copied(images)
+    with torch.no_grad():
+        next(ensemble.parameters()).zero_()
+    assert torch.equal(copied(images), before) and not torch.equal(ensemble(images), before)
 
 
 def test_a_member_that_diverges_leaves_the_others_alone() -> None:

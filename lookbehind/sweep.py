@@ -31,8 +31,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lookbehind.data import Dataset
+from lookbehind.data import Batches, Dataset
 from lookbehind.ensemble import (
+    EVALUATION_IMAGES,
     Ensemble,
     MemberBatches,
     evaluate_members,
@@ -47,7 +48,8 @@ from lookbehind.train import Run, fit
 Row = dict[str, Any]
 Measure = Callable[[nn.Module, Dataset], float]
 
-MEMBERS = 64
+# Networks of an ensemble: from here on an MLP on digits gains little.
+MEMBERS = 128
 # Bytes that the networks of one ensemble may take on a CPU; of a GPU, half of what is free.
 MEMORY = 2**30
 START = b'{"recipe": {'  # of every line of the file
@@ -516,7 +518,7 @@ def _train_ensemble(
     ensemble = Ensemble([models[recipe.seed] for recipe in recipes]).to(hardware.device)
     batches = gather([first.batches(datasets[first.seed]) for first in firsts])
     gradients, failures = _fit(ensemble, recipes, batches, hardware)
-    splits = [evaluation_batches(datasets[seed]) for seed in seeds]
+    splits = [_small(evaluation_batches(datasets[seed]), len(recipes)) for seed in seeds]
     scores = {
         name: _scores(ensemble, gather([of[name] for of in splits]), hardware, len(part.split))
         for name, part in splits[0].items()
@@ -584,6 +586,12 @@ def _optimizer(ensemble: Ensemble, recipes: list[Recipe], device: torch.device) 
     if any(recipe.lr != most for recipe in recipes):
         scale_lr(getattr(optimizer, "base", optimizer), each("lr") / most)
     return optimizer
+
+
+def _small(splits: Mapping[str, Batches], members: int) -> dict[str, Batches]:
+    """In minibatches that stay small where each of the members gets its own."""
+    size = max(1, EVALUATION_IMAGES // members)
+    return {name: part.split.batches(min(size, part.size)) for name, part in splits.items()}
 
 
 def _scores(

@@ -1,0 +1,98 @@
+"""Many networks trained as one: how many runs a second, beside one network at a time.
+
+usage: python tests/benchmarks/bench_ensemble.py [--rounds N] [--members N]
+
+Both sides train by `fit` with the optimizers of `Recipe`, on digits, in float32: as an ensemble on
+all threads of this machine, and alone on one or all of them, whichever is quicker. `--members` is
+how many train as one; by default the better of two sizes.
+"""
+
+import argparse
+from dataclasses import replace
+from functools import partial
+
+import torch
+from bench import alternate, goal, medians, ratio
+
+from lookbehind.ensemble import Ensemble, MemberBatches, member_cross_entropy
+from lookbehind.hardware import choose_hardware
+from lookbehind.recipe import Recipe
+from lookbehind.train import constant, fit
+
+THREADS = torch.get_num_threads()
+MEMBERS = {"mlp": (120, 240), "tiny-cnn": (16, 60)}
+GOALS = {"mlp": 20, "tiny-cnn": 5}
+STEPS = {"mlp": 30, "tiny-cnn": 10}
+SEEDS = 5
+
+
+def trainer(model, optimizer, batches, gradients, **options):
+    """Train on, for so many gradients."""
+
+    def train():
+        fit(model, optimizer, batches, gradients=gradients, splits={}, schedule=constant, **options)
+
+    return train
+
+
+def alone(recipe):
+    dataset = recipe.load()
+    model = choose_hardware("cpu").place(recipe.make_model(dataset))
+    return trainer(model, recipe.make_optimizer(model), recipe.batches(dataset), recipe.gradients)
+
+
+def together(recipe, members):
+    datasets = [replace(recipe, seed=seed).load() for seed in range(SEEDS)]
+    models = [replace(recipe, seed=seed).make_model(datasets[0]) for seed in range(members)]
+    ensemble = Ensemble(models)
+    rho, alpha = torch.linspace(0.05, 0.25, members), torch.linspace(0.2, 0.8, members)
+    optimizer = replace(recipe, rho=rho, alpha=alpha).make_optimizer(ensemble)
+    streams = [replace(recipe, seed=s).batches(dataset) for s, dataset in enumerate(datasets)]
+    batches = MemberBatches(streams, of=[e % SEEDS for e in range(members)])
+    return trainer(ensemble, optimizer, batches, recipe.gradients, loss=member_cross_entropy)
+
+
+def on_threads(count, train):
+    torch.set_num_threads(count)
+    train()
+
+
+def compare(recipe, sizes, rounds):
+    """Print both sides' time. Returns runs a second as an ensemble over those alone."""
+    sides = {f"alone, {n} threads": partial(on_threads, n, alone(recipe)) for n in {1, THREADS}}
+    for members in sizes:
+        sides[members] = partial(on_threads, THREADS, together(recipe, members))
+    alternate(sides, 1)
+    times = alternate(sides, rounds)
+    found = medians(times)
+    one = min((side for side in sides if side not in sizes), key=found.__getitem__)
+    gains = {members: members * ratio(times, one, members) for members in sizes}
+    for side, seconds in found.items():
+        each = 1e3 * seconds / recipe.gradients / (side if side in sizes else 1)
+        name = f"{side} together, {THREADS} threads" if side in sizes else side
+        gain = f"{gains[side]:8.1f} x" if side in sizes else ""
+        what = f"{recipe.model:9} {recipe.method:15} {name:26}"
+        print(f"{what} {each:8.4f} ms a gradient of a network{gain}", flush=True)
+    return max(gains.values())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--members", type=int)
+    options = parser.parse_args()
+    goals = []
+    for model, bound in GOALS.items():
+        sizes = (options.members,) if options.members else MEMBERS[model]
+        for method, k in (("SAM", 1), ("Lookbehind-SAM", 2)):
+            gradients = STEPS[model] * (k + 1)
+            recipe = Recipe(model=model, method=method, k=k, gradients=gradients)
+            gain = compare(recipe, sizes, options.rounds)
+            goals.append((f"{model} {method} runs a second, together / alone", gain, ">=", bound))
+    print()
+    met = [goal(*one) for one in goals]
+    return all(met)
+
+
+if __name__ == "__main__":
+    raise SystemExit(not main())

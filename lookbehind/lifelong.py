@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from lookbehind.data import Batches, Dataset, Split
 from lookbehind.train import evaluate, fit
@@ -85,13 +85,19 @@ def rotated(dataset: Dataset, angles: Sequence[float]) -> list[Task]:
     Between the pixels bilinear, black outside. Each task is a copy of the dataset and has all
     classes. Lopez-Paz & Ranzato 2017, arXiv 1706.08840 (rotated MNIST).
     """
-    from torchvision.transforms.functional import InterpolationMode, rotate
-
     if not angles or not all(map(math.isfinite, angles)):
         raise ValueError(f"angles must be finite numbers of degrees, at least one; got {angles!r}")
-    bilinear = InterpolationMode.BILINEAR
-    turns = [partial(rotate, angle=float(angle), interpolation=bilinear) for angle in angles]
-    return [_changed(dataset, turn) for turn in turns]
+    return [_changed(dataset, partial(_turned, angle=math.radians(angle))) for angle in angles]
+
+
+def _turned(images: Tensor, angle: float) -> Tensor:
+    height, width = images.shape[2:]
+    cos, sin = math.cos(angle), math.sin(angle)
+    # From a pixel of the result to where it comes from; x and y run from −1 to 1, y downwards.
+    matrix = [[cos, -sin * height / width, 0.0], [sin * width / height, cos, 0.0]]
+    turn = torch.tensor(matrix, dtype=torch.float64, device=images.device)
+    grid = affine_grid(turn.expand(len(images), 2, 3), list(images.shape), align_corners=False)
+    return grid_sample(images.double(), grid, align_corners=False).round().to(images.dtype)
 
 
 def _changed(dataset: Dataset, change: Callable[[Tensor], Tensor]) -> Task:

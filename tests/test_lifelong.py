@@ -2,10 +2,14 @@
 
 import copy
 import itertools
+import json
 import math
+import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ from lookbehind import SAM, Ball, Lookbehind, lifelong
 from lookbehind.data import Dataset, Split
 from lookbehind.ensemble import Ensemble, evaluate_members, member_cross_entropy
 from lookbehind.lifelong import Reservoir, Task, learn, permuted, rotated, split_classes
+from lookbehind.recipe import Recipe
 from lookbehind.train import cosine, evaluate, fit
 
 SCALE = (torch.tensor([100.0, 110.0]), torch.tensor([50.0, 60.0]))
@@ -553,6 +558,59 @@ def test_a_sequence_on_a_gpu(dataset: Dataset) -> None:
     on = dataset.to("cuda")
     for sequence in (permuted(on, 2), rotated(on, [0, 30])):
         assert all(task.data.test.images.is_cuda for task in sequence)
+
+
+# The stored study behind notebook 09
+
+RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
+
+
+@pytest.fixture
+def study(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The script that makes it."""
+    monkeypatch.syspath_prepend(str(RESULTS))
+    yield import_module("lifelong")
+    for name in ("lifelong", "stored"):
+        sys.modules.pop(name, None)
+
+
+def test_the_stored_study_is_whole(study: Any) -> None:
+    text = (RESULTS / "lifelong.json").read_text(encoding="utf-8")
+    assert len(text) < 100_000
+    kept = json.loads(text)
+    assert all(kept[key] for key in ("commit", "torch", "hardware"))
+    assert Recipe(**kept["common"]) == study.COMMON
+    assert (kept["methods"], kept["sequences"]) == (study.METHODS, study.SEQUENCES)
+    points = [
+        tuple(row[n] for n in ("name", "budget", "sequence", "memory")) for row in kept["runs"]
+    ]
+    assert points == list(
+        itertools.product(study.METHODS, study.BUDGETS, study.SEQUENCES, study.MEMORIES)
+    )
+    for row in kept["runs"]:
+        pairs = study.pairs(row["name"])
+        assert list(zip(row["lr"], row["rho"], strict=True)) == pairs
+        assert [len(values) for values in row["validation"]] == [len(study.SEEDS)] * len(pairs)
+        assert len(row["forgetting"]) == len(pairs)
+
+
+def test_a_member_of_the_study_is_the_run_that_the_notebook_makes(
+    study: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, sequence = "Lookbehind-SAM k 2", "permuted"
+    monkeypatch.setattr(study, "pairs", lambda _: [(0.03, 0.05), (0.1, 0.0)])
+    monkeypatch.setitem(study.SEQUENCES, sequence, {**study.SEQUENCES[sequence], "gradients": 9})
+    accuracies, forgettings = study.measured(name, "equal gradients", sequence, 50, 1)
+    for e, (lr, rho) in enumerate(study.pairs(name)):
+        recipe = replace(study.COMMON, lr=lr, rho=rho, seed=1, **study.METHODS[name])
+        data = recipe.load()
+        alone = learn(
+            recipe.make_model(data), recipe.make_optimizer, permuted(data, 3), batch_size=20,
+            gradients=9, memory=50, seed=1,
+        )  # fmt: skip
+        R = alone.accuracy["validation"]
+        assert accuracies[e] == pytest.approx(float(lifelong.average_accuracy(R)))
+        assert forgettings[e] == pytest.approx(float(lifelong.average_forgetting(R)))
 
 
 # What is read from R

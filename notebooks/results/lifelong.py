@@ -53,13 +53,14 @@ COSTS = {"SGD": 1, "SAM": 2, "Multistep-SAM k 2": 3, "Lookbehind-SAM k 2": 3}
 COSTS["Lookbehind-SAM k 5"] = 6
 BUDGETS = ("equal gradients", "equal steps")
 LRS = (0.003, 0.01, 0.03, 0.1, 0.3)
-# Radius 0: no climb, only the steps of the scheme.
-RADII = (0.0, 0.0125, 0.025, 0.05, 0.1, 0.2)
+RADII = (0.0125, 0.025, 0.05, 0.1, 0.2)
 
 
 def pairs(name):
-    """The learning rates and radii tried; SGD has no radius."""
-    return list(product((0.001, *LRS), (0.0,)) if name == "SGD" else product(LRS, RADII))
+    """The learning rates and radii tried; at radius 0 Lookbehind is its k descents alone."""
+    if name == "SGD":
+        return list(product((0.001, *LRS), (0.0,)))
+    return list(product(LRS, (0.0, *RADII) if "Lookbehind" in name else RADII))
 
 
 def budget_of(name, budget, sequence):

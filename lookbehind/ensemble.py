@@ -108,19 +108,26 @@ def _conv2d(layer: Any, x: Tensor) -> Tensor:
 
 
 def _batch_norm(layer: Any, x: Tensor) -> Tensor:
-    """BatchNorm of E networks with C channels is that of one with E · C."""
-    tracked, training = layer.track_running_stats, layer.training
-    if tracked and training:
+    """BatchNorm of E networks with C channels is that of one with E · C.
+
+    By a minibatch's own statistics it is also GroupNorm with one group a channel: the same
+    formula, and torch computes it faster on a CPU.
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    flat = x.reshape(1, x.shape[0] * x.shape[1], -1).to(wide)
+    stacks = layer.running_mean, layer.running_var, layer.weight, layer.bias
+    rows: list[Any] = [stack if stack is None else stack.view(-1) for stack in stacks]
+    mean, var, weight, bias = rows
+    if not layer.training and mean is not None:
+        return batch_norm(flat, mean, var, weight, bias, eps=layer.eps).view(x.shape)
+    channels, count = flat.shape[1:]
+    sizes = 1, channels, count, channels  # one "image", and as many groups as channels
+    y, found, scale = torch.native_group_norm(flat, weight, bias, *sizes, layer.eps)
+    if layer.training and layer.track_running_stats:
         layer.num_batches_tracked.add_(1)
-    mean, var = (layer.running_mean, layer.running_var) if tracked or not training else (None, None)
-    mean, var, weight, bias = (
-        t if t is None else t.view(-1) for t in (mean, var, layer.weight, layer.bias)
-    )
-    channels = x.shape[0] * x.shape[1]
-    y = batch_norm(
-        x.reshape(1, channels, -1), mean, var, weight, bias,
-        training or mean is None, layer.momentum, layer.eps,
-    )  # fmt: skip
+        mean.lerp_(found.detach()[0], layer.momentum)
+        unbiased = (scale.detach()[0] ** -2 - layer.eps) * (count / (count - 1))
+        var.lerp_(unbiased, layer.momentum)
     return y.view(x.shape)
 
 

@@ -50,12 +50,13 @@ class HeatMaps(widgets.VBox):
             figure.add_heatmap(
                 row=1, col=column, colorscale="Viridis", hovertemplate=HOVER,
                 zmin=float(np.nanmin(mean)), zmax=float(np.nanmax(mean)),
-                colorbar={"x": (column - 0.12) * width, "thickness": 12, "xanchor": "left"},
+                colorbar={"x": (column - 0.22) * width, "thickness": 12, "xanchor": "left"},
             )  # fmt: skip
             axis = "xaxis" if column == 1 else f"xaxis{column}"
-            figure.layout[axis].domain = [(column - 1) * width, (column - 0.16) * width]
+            figure.layout[axis].domain = [(column - 1) * width, (column - 0.24) * width]
         for place, title in enumerate(figure.layout.annotations):
-            title.x = (place + 0.42) / len(self.values)
+            title.x = (place + 0.38) / len(self.values)
+        figure.update_yaxes(autorange="reversed")  # as in the pictures: the first value on top
         figure.update_layout(width=900, height=380, template="plotly_white", margin={"t": 52})
         figure._config = PLOTLY_CONFIG
         return figure

@@ -18,7 +18,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import batch_norm, cross_entropy, pad, relu
 from torch.optim import Optimizer
 
-from lookbehind.train import Minibatches
+from lookbehind.train import Minibatches, set_epoch
 
 # Images of all members together that `evaluate_members` takes at once.
 EVALUATION_IMAGES = 2**14
@@ -267,10 +267,7 @@ class MemberBatches:
     def set_epoch(self, epoch: int) -> None:
         """The next iteration is this epoch, counted from 0: passed on to every stream."""
         for stream in self.streams:
-            for shuffler in (stream, getattr(stream, "sampler", None)):
-                set_epoch = getattr(shuffler, "set_epoch", None)
-                if set_epoch is not None:
-                    set_epoch(epoch)
+            set_epoch(stream, epoch)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for minibatches in zip(*self.streams, strict=True):

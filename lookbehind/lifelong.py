@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from lookbehind.data import Batches, Dataset, Split
-from lookbehind.train import evaluate, fit
+from lookbehind.train import evaluate, fit, whole
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -41,7 +41,7 @@ def split_classes(dataset: Dataset, tasks: int, *, seed: int | None = None) -> l
     number of classes, or a split of the dataset has no image for one of the tasks.
     """
     count = len(dataset.classes)
-    if count % _whole("tasks", tasks, 1):
+    if count % whole("tasks", tasks, 1):
         raise ValueError(f"tasks must divide the number of classes, {count}; got {tasks}")
     order = torch.arange(count)
     if seed is not None:
@@ -70,7 +70,7 @@ def permuted(dataset: Dataset, tasks: int, *, seed: int = 0) -> list[Task]:
     count, generator = math.prod(dataset.size), _generator(seed)
     orders = [torch.arange(count)]
     orders += [
-        torch.randperm(count, generator=generator) for _ in range(_whole("tasks", tasks, 1) - 1)
+        torch.randperm(count, generator=generator) for _ in range(whole("tasks", tasks, 1) - 1)
     ]
     return [_changed(dataset, partial(_reordered, order=order)) for order in orders]
 
@@ -121,7 +121,7 @@ class Reservoir:
     """
 
     def __init__(self, capacity: int, seed: int = 0) -> None:
-        self.capacity = _whole("capacity", capacity, 1)
+        self.capacity = whole("capacity", capacity, 1)
         self.seen = 0
         self.split: Split | None = None
         self._generator = _generator(seed)
@@ -241,7 +241,7 @@ def learn(
     argument, and what `fit` raises.
     """
     _check_tasks(tasks, incremental)
-    reservoir = Reservoir(memory, seed) if _whole("memory", memory, 0) else None
+    reservoir = Reservoir(memory, seed) if whole("memory", memory, 0) else None
     mates = _mates(tasks) if incremental == "task" else None
     if "autocast" in options:
         score = partial(score, autocast=options["autocast"])
@@ -411,13 +411,4 @@ def _joined(splits: Sequence[Split]) -> Split:
 
 
 def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(_whole("seed", seed, 0))
-
-
-def _whole(name: str, value: int, least: int) -> int:
-    """`value`; TypeError or ValueError unless it is an int ≥ `least`."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int ≥ {least}, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be ≥ {least}, got {value}")
-    return value
+    return torch.Generator().manual_seed(whole("seed", seed, 0))

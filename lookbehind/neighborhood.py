@@ -208,7 +208,7 @@ def norms(tensors: Sequence[Tensor], members: int | None = None) -> list[Tensor]
     half = any(t.dtype in (torch.float16, torch.bfloat16) for t in tensors)
     dtype = torch.float32 if half else None
     if members is None:
-        return [whole(norm) for norm in torch._foreach_norm(list(tensors), 2, dtype=dtype)]
+        return [over_shards(norm) for norm in torch._foreach_norm(list(tensors), 2, dtype=dtype)]
     rows = [t.reshape(members, -1) for t in tensors]
     return [torch.linalg.vector_norm(row, dim=1, dtype=dtype) for row in rows]
 
@@ -225,7 +225,7 @@ def is_sharded(tensor: Tensor) -> bool:
     return hasattr(tensor, "full_tensor")
 
 
-def whole(value: Any) -> Any:
+def over_shards(value: Any) -> Any:
     """A norm or sum of a sharded tensor, completed over all shards; others as they are."""
     return value.full_tensor() if is_sharded(value) else value
 

@@ -33,8 +33,8 @@ from lookbehind.neighborhood import (
     members_of,
     norm_of,
     norms,
+    over_shards,
     per_member,
-    whole,
 )
 
 Closure = Callable[[], Any]
@@ -211,7 +211,9 @@ class _Outer:
             finite = torch.stack(torch.broadcast_tensors(*seen)).isfinite()
             self.rolled_back = ~finite.all(0)
             now, before = (self.base.state, state) if not self._guarded else ({}, {})
-            _put_back(self.rolled_back, params, slow, now, before)
+            # To ask whether one failed would wait for a GPU; on a CPU it saves passes over memory.
+            if self.rolled_back.device.type != "cpu" or self.rolled_back.any():
+                _put_back(self.rolled_back, params, slow, now, before)
             return
         self.rolled_back = None
         flags = torch.stack([v.sum() if v.ndim else v for v in seen]).isfinite().tolist()
@@ -553,9 +555,9 @@ def cosine_alpha(first: Tensor, total: Tensor, members: int | None = None) -> Te
     rows = [t if members is None else t.reshape(members, -1) for t in (first, total)]
     dim = None if members is None else 1
     for row in rows:
-        length = whole(torch.linalg.vector_norm(row, dim=dim, keepdim=members is not None))
+        length = over_shards(torch.linalg.vector_norm(row, dim=dim, keepdim=members is not None))
         row.div_(length.clamp_min_(torch.finfo(row.dtype).tiny))
-    cosine = whole(rows[0].mul_(rows[1]).sum(dim))
+    cosine = over_shards(rows[0].mul_(rows[1]).sum(dim))
     return (cosine.clamp_(-1, 1) + 1) / 2
 
 

@@ -152,6 +152,14 @@ class MultiStep:
         return self.factor ** sum(progress >= milestone for milestone in self.milestones)
 
 
+def set_epoch(batches: Minibatches, epoch: int) -> None:
+    """The next iteration is this epoch, for what has `set_epoch` of itself or of its sampler."""
+    for shuffler in (batches, getattr(batches, "sampler", None)):
+        tell = getattr(shuffler, "set_epoch", None)
+        if tell is not None:
+            tell(epoch)
+
+
 class _Stream:
     """Minibatches, epoch after epoch, and where they are: `taken` of epoch `epoch`."""
 
@@ -186,10 +194,7 @@ class _Stream:
     def _open(self) -> None:
         self.rng = self.ranks.once(torch.get_rng_state)
         torch.set_rng_state(self.rng)  # so that all draw the same minibatches
-        for shuffler in (self.batches, getattr(self.batches, "sampler", None)):
-            set_epoch = getattr(shuffler, "set_epoch", None)
-            if set_epoch is not None:
-                set_epoch(self.epoch)
+        set_epoch(self.batches, self.epoch)
         self._left = iter(self.batches)
 
 
@@ -588,7 +593,7 @@ def _budget(
         )
     for name, value in (("epochs", epochs), ("gradients", gradients), ("records", records)):
         if value is not None:
-            _check_positive(name, value)
+            whole(name, value, 1)
     if epochs is not None:
         return "minibatches", epochs * length, records or epochs
     assert gradients is not None
@@ -604,11 +609,13 @@ def _check_choices(autocast: torch.dtype | None, statistics: str, perturbation: 
         raise ValueError(f'perturbation must be "global" or "local", got {perturbation!r}')
 
 
-def _check_positive(name: str, value: object) -> None:
+def whole(name: str, value: int, least: int) -> int:
+    """`value`; TypeError or ValueError unless it is an int ≥ `least`."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int ≥ 1, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be ≥ 1, got {value}")
+        raise TypeError(f"{name} must be an int ≥ {least}, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be ≥ {least}, got {value}")
+    return value
 
 
 def _check_fits(

@@ -76,6 +76,15 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def double_precision():
+    """Of a module, not of a test: what a module's own fixtures make is in double precision too."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
 class Problem:
     """A model with its minibatches: a closure for the package, a gradient for the oracle."""
 

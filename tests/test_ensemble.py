@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from problems import double_precision  # noqa: F401
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -34,11 +35,6 @@ BASES: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "RMSprop": partial(torch.optim.RMSprop, momentum=0.5),
 }
 SMALL = {"Adam", "AdamW", "RMSprop"}  # their step is about as long as the learning rate
-
-
-@pytest.fixture(autouse=True)
-def exact() -> None:
-    torch.set_default_dtype(torch.float64)
 
 
 def dataset(seed: int) -> Dataset:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from problems import identical, one_thread  # noqa: F401
+from problems import double_precision, identical, one_thread  # noqa: F401
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -61,11 +61,6 @@ def lookbehind(model: nn.Module) -> Any:
 
 def weights(model: nn.Module) -> list[Tensor]:
     return list(model.parameters())
-
-
-@pytest.fixture(autouse=True)
-def double_precision() -> None:
-    torch.set_default_dtype(torch.float64)  # conftest.py puts it back
 
 
 # Sequences

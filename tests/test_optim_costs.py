@@ -99,9 +99,10 @@ def test_waits_are_seen(monkeypatch):
     assert waits.seen == ["item", "tolist", "__bool__", "index", "equal", "nonzero"]
 
 
-def test_members_never_wait(monkeypatch):
-    w = nn.Parameter(torch.ones(3, 2))
-    rho = torch.full((3,), 0.1)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_members_never_wait_for_a_gpu(device, monkeypatch):
+    w = nn.Parameter(torch.ones(3, 2, device=device))
+    rho = torch.full((3,), 0.1, device=device)
     optimizer = Lookbehind(torch.optim.SGD([w], lr=0.1), AdaptiveBall(rho), alpha="adaptive")
 
     def closure():
@@ -112,7 +113,8 @@ def test_members_never_wait(monkeypatch):
     waits = Waits(monkeypatch)
     with waits:
         optimizer.step(closure)
-    assert waits.seen == []
+    # On a CPU, where it costs nothing, they ask at the end of a step whether one failed.
+    assert waits.seen == (["__bool__"] if device == "cpu" else [])
 
 
 @pytest.mark.gpu

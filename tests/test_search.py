@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from problems import double_precision, one_thread  # noqa: F401
 
 from lookbehind import search as module
 from lookbehind.hardware import Hardware
@@ -26,15 +27,8 @@ AXES: dict[str, Any] = {"rho": LogUniform(0.01, 0.5), "alpha": [0.2, "adaptive"]
 look = partial(search, SHORT, hardware=CPU, seeds=(0, 1), **AXES)
 
 
-@pytest.fixture(autouse=True)
-def exact() -> None:
-    torch.set_default_dtype(torch.float64)
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Found]:
-    torch.set_default_dtype(torch.float64)
     path = tmp_path_factory.mktemp("search") / "a" / "search.db"
     return path, look(path, trials=20)
 

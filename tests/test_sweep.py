@@ -3,18 +3,19 @@
 import json
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from problems import double_precision, one_thread  # noqa: F401
 from torch import nn
 
 from lookbehind import sweep as module
@@ -27,12 +28,6 @@ from lookbehind.sweep import LogUniform, SweepError, Uniform, essence, grid, sam
 CPU = Hardware(torch.device("cpu"))
 SHORT = Recipe(train=40, batch_size=20, gradients=12, validation=20)
 FOUR = grid(SHORT, rho=[0.05, 0.1], seed=[0, 1])
-
-
-@pytest.fixture(autouse=True)
-def exact() -> None:
-    torch.set_default_dtype(torch.float64)
-    torch.set_num_threads(1)
 
 
 def weight_sum(model: nn.Module, dataset: Dataset) -> float:
@@ -254,7 +249,6 @@ def test_wrong_arguments_are_named() -> None:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_default_dtype(torch.float64)
     path = tmp_path_factory.mktemp("sweep") / "runs.jsonl"
     run_here(FOUR, path)
     return path
@@ -370,19 +364,20 @@ def test_a_sweep_that_is_killed_goes_on(tmp_path: Path) -> None:
 
 def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     path = tmp_path / "runs.jsonl"
+    runs = count()
 
-    def press() -> None:
-        while not path.exists() or not path.read_bytes():
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
+    def press(model: nn.Module, dataset: Dataset) -> float:
+        if next(runs) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)  # the signal ends it
+        return weight_sum(model, dataset)
 
-    presser = threading.Thread(target=press)
-    presser.start()
     with pytest.raises(KeyboardInterrupt):
-        run_here(grid(replace(SHORT, gradients=600), seed=range(50)), path, members=1)
-    presser.join()
-    assert 1 <= len(lines(path)) < 50
+        run_here(FOUR, path, members=1, measures={"sum": press})
+    assert [row["recipe"] for row in lines(path)] == [asdict(recipe) for recipe in FOUR[:2]]
     assert not any("error" in row for row in lines(path))
+    rows = run_here(FOUR, path, measures={"sum": weight_sum})
+    assert rows[:2] == lines(path)[:2]
 
 
 def pool() -> ProcessPoolExecutor:

@@ -11,10 +11,11 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from socket import socket
+from types import MappingProxyType
 
 import nbformat
 from playwright.sync_api import ElementHandle, Page, sync_playwright
@@ -147,7 +148,10 @@ def stop_group(process: subprocess.Popen) -> None:
         process.wait()
 
 
-def copy_without_outputs(notebooks: Path, to: Path) -> Path:
+Changes = Mapping[str, Mapping[str, str]]  # by notebook: a text in its cells, and another one
+
+
+def copy_without_outputs(notebooks: Path, to: Path, changes: Changes) -> Path:
     """A copy to run in: what a cell shows there it showed now, and the saved files stay."""
     shutil.copytree(notebooks, to, ignore=shutil.ignore_patterns(".*"))
     for path in to.glob("*.ipynb"):
@@ -155,16 +159,19 @@ def copy_without_outputs(notebooks: Path, to: Path) -> Path:
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
+        for old, new in changes.get(path.stem, {}).items():
+            (cell,) = (cell for cell in notebook.cells if old in cell.source)
+            cell.source = cell.source.replace(old, new)
         nbformat.write(notebook, path)
     return to
 
 
 @contextmanager
-def jupyterlab(notebooks: Path) -> Iterator[str]:
+def jupyterlab(notebooks: Path, changes: Changes = MappingProxyType({})) -> Iterator[str]:
     """Serve a copy of a folder in JupyterLab with fresh settings; yields its address (no token)."""
     port = free_port()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = copy_without_outputs(notebooks, Path(scratch, "notebooks"))
+        folder = copy_without_outputs(notebooks, Path(scratch, "notebooks"), changes)
         log = Path(scratch, "log")
         command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
         command += ["--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0"]

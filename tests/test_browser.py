@@ -10,13 +10,21 @@ import pytest
 NOTEBOOKS = Path(os.environ.get("LOOKBEHIND_NOTEBOOKS", Path(__file__).parents[1] / "notebooks"))
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WITH_WIDGETS = [p for p in sorted(NOTEBOOKS.glob("*.ipynb")) if WIDGET in p.read_text("utf-8")]
+# Their widgets are the same after less training; nbval trains all of it.
+LESS = {
+    "04-train-a-resnet": {"epochs=20": "epochs=2"},
+    "08-noisy-weights": {
+        "range(3), 0.4\ndraws, noise_seed = 20": "range(2), 0.4\ndraws, noise_seed = 4"
+    },
+    "10-sensitivity": {"seeds = range(5)": "seeds = range(2)", "epochs=8": "epochs=2"},
+}
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with lab.jupyterlab(NOTEBOOKS) as url:
+    with lab.jupyterlab(NOTEBOOKS, LESS) as url:
         yield url
 
 

@@ -24,7 +24,7 @@ lab: $(READY) ## open the notebooks in JupyterLab on this machine; PORT=8888
 	    --ServerApp.root_dir=notebooks --LabApp.default_url=/lab/tree/$(START)
 
 test: lint ## lint, then unit tests, every notebook (nbval) and the browser tests
-	OMP_NUM_THREADS=1 $(RUN) pytest $(PARALLEL) $(NBVAL) tests notebooks
+	OMP_NUM_THREADS=1 $(RUN) pytest $(PARALLEL) $(NBVAL) notebooks tests
 
 lint: $(READY) ## ruff (lint, format) and mypy
 	$(RUN) ruff check .
@@ -44,8 +44,9 @@ clean: ## remove caches and build leftovers; keeps .venv
 
 # The stamp is written last: after an interrupted or failed install the next make starts it again.
 # A .venv that cannot run pip (interrupted, moved, too old a Python) is made anew.
+# --no-compile: most modules of torch and the like are never imported; Python compiles the others.
 $(READY): pyproject.toml
 	@$(VENV)/bin/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
 	    || $(PYTHON) -m venv --clear $(VENV)
-	$(RUN) pip install --disable-pip-version-check -e ".[notebooks,cluster,test]"
+	$(RUN) pip install --disable-pip-version-check --no-compile -e ".[notebooks,cluster,test]"
 	@touch $@

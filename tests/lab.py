@@ -266,7 +266,7 @@ def walk(page: Page) -> None:
     page.eval_on_selector(scroller, "panel => panel.scrollTo(0, 0)")
     for _ in range(200):
         before = page.eval_on_selector(scroller, "panel => panel.scrollTop")
-        page.mouse.wheel(0, 700)
+        page.mouse.wheel(0, 900)
         page.wait_for_timeout(120)
         if page.eval_on_selector(scroller, "panel => panel.scrollTop") == before:
             break

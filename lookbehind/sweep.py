@@ -42,7 +42,7 @@ from lookbehind.ensemble import (
 )
 from lookbehind.hardware import Hardware, choose_hardware, keep_freed_memory
 from lookbehind.methods import METHODS
-from lookbehind.recipe import SCHEDULES, Recipe, evaluation_batches
+from lookbehind.recipe import EVALUATION_BATCH, SCHEDULES, Recipe, evaluation_batches
 from lookbehind.train import Run, fit
 
 Row = dict[str, Any]
@@ -232,6 +232,21 @@ def networks(recipes: Iterable[Recipe], **options: Any) -> list[tuple[nn.Module,
             raise SweepError(f"{Recipe(**row['recipe'])} failed: {row['error']}")
         found.append((kept[row["network"]], {n: v for n, v in row.items() if n != "network"}))
     return found
+
+
+def on_train(function: Callable[..., float], **options: Any) -> Measure:
+    """The measure function(network, minibatches of all training images, **options).
+
+    For the functions of `lookbehind.sharpness` that return a number:
+    measures={"worst rise": on_train(worst_rise, ball=Ball(0.05))}. Other processes can get it.
+    """
+    return partial(_measure_on_train, function, options)
+
+
+def _measure_on_train(
+    function: Callable[..., float], options: Mapping[str, Any], network: nn.Module, dataset: Dataset
+) -> float:
+    return function(network, dataset.train.batches(EVALUATION_BATCH), **options)
 
 
 def _check(

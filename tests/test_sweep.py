@@ -22,8 +22,19 @@ from lookbehind import sweep as module
 from lookbehind.data import Dataset
 from lookbehind.hardware import Hardware
 from lookbehind.methods import METHODS
+from lookbehind.neighborhood import Ball
 from lookbehind.recipe import Recipe
-from lookbehind.sweep import LogUniform, SweepError, Uniform, essence, grid, sample, sweep
+from lookbehind.sharpness import worst_rise
+from lookbehind.sweep import (
+    LogUniform,
+    SweepError,
+    Uniform,
+    essence,
+    grid,
+    on_train,
+    sample,
+    sweep,
+)
 
 CPU = Hardware(torch.device("cpu"))
 SHORT = Recipe(train=40, batch_size=20, gradients=12, validation=20)
@@ -382,6 +393,16 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
 
 def pool() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(2, mp_context=FORKS)
+
+
+def test_a_sharpness_is_measured_on_the_training_images_by_any_process() -> None:
+    measures = {"rise": on_train(worst_rise, ball=Ball(0.1))}
+    with pool() as two:
+        rows = run_here(FOUR, executor=two, measures=measures)
+    for recipe, row in zip(FOUR, rows, strict=True):
+        outcome = recipe.run(hardware=CPU, records=1)
+        expected = worst_rise(outcome.model, recipe.load().train.batches(7), Ball(0.1))
+        assert row["rise"] == pytest.approx(expected, rel=1e-8)
 
 
 def test_a_broken_pool_is_no_failure_of_the_runs_and_a_new_one_goes_on(tmp_path: Path) -> None:

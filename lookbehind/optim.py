@@ -565,11 +565,14 @@ def _interpolate(params: list[Tensor], slow: list[Tensor], alphas: list[Any]) ->
     """params ← α params + (1 − α) slow, rounded as the official code does. Returns the α.
 
     A weight that didn't move keeps its value to the last bit, which that rounding alone loses.
+    With an α a member, `lerp` does it all in one pass; it rounds as slow + α (params − slow).
     """
     for p, s, a in zip(params, slow, alphas, strict=True):
+        if isinstance(a, Tensor) and a.ndim:
+            torch.lerp(s, p, per_member(a, p), out=p)
+            continue
         still = p == s
         if isinstance(a, Tensor):
-            a = per_member(a, p)
             p.mul_(a).addcmul_(s, 1 - a)
         else:
             p.mul_(a).add_(s, alpha=1 - a)

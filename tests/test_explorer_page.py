@@ -90,6 +90,19 @@ def test_the_inner_loop_plays_step_by_step(page):
     assert caption.text_content() == before
 
 
+def test_back_undoes_a_step_across_an_outer_step_too(page):
+    caption, step = page.locator("figcaption").nth(1), page.get_by_role("button", name="Step ▶")
+    step.click()  # from the whole of an outer step to the start of the next
+    assert caption.text_content() == "at the slow weights φ"
+    while not caption.text_content().startswith("interpolation"):
+        step.click()
+    end = caption.text_content()
+    step.click()
+    assert caption.text_content() == "at the slow weights φ"
+    page.get_by_role("button", name="◀ Back").click()
+    assert caption.text_content() == end
+
+
 def test_reset_brings_everything_back(page):
     before = page.evaluate(PIXELS, ".lb-map"), page.evaluate(PIXELS, ".lb-lens")
     page.evaluate(SET, ["k", 8])

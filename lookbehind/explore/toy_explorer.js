@@ -324,7 +324,7 @@ class Explorer {
       const count = this.arrows().length;
       let frame = Math.min(this.frame, count) + by, t = this.get("t");
       if (frame > count && t < this.get("steps") - 1) [frame, t] = [0, t + 1];
-      else if (frame < 0 && t > 0) [frame, t] = [Infinity, t - 1];
+      else if (frame < 0 && t > 0) [frame, t] = [count, t - 1];
       else if (frame > count || frame < 0) return false;
       this.frame = frame;
       this.set({ t });

@@ -16,22 +16,36 @@ from typing import Any
 
 import torch
 
+from lookbehind.optim import AXES, METHODS
+from lookbehind.scores import History, Record
+from lookbehind.train import (
+    ALONE,
+    MODELS,
+    SCHEDULES,
+    Alone,
+    Hardware,
+    Ranks,
+    Recipe,
+    Run,
+    choose_hardware,
+    started_as_one_of_several,
+    uses,
+)
+from lookbehind.train.data import Dataset
+
 try:
     import click
     from tqdm.auto import tqdm
 except ModuleNotFoundError as error:
     sys.exit(f"The command line needs {error.name}: pip install 'lookbehind[notebooks]'")
 
-from lookbehind.data import Dataset
-from lookbehind.hardware import Hardware, choose_hardware
-from lookbehind.methods import AXES, METHODS
-from lookbehind.models import MODELS
-from lookbehind.parallel import Ranks, started_as_one_of_several
-from lookbehind.recipe import SCHEDULES, Recipe, uses
-from lookbehind.train import ALONE, Alone, History, Record, Run
 
 HISTORY, CHECKPOINT = "history.json", "checkpoint.pt"
+
+
 DATASETS = ("digits", "cifar10", "cifar100")
+
+
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -267,11 +281,23 @@ METAVARS: dict[type, str] = {
     click.Choice: "NAME",
     FunctionType: "VALUE",
 }
+
+
 COUNT, COUNT_OR_0 = click.IntRange(1), click.IntRange(0)
+
+
 SHARE, POSITIVE = click.FloatRange(0, 1), click.FloatRange(0)
+
+
 COUNT.name, COUNT_OR_0.name = "int ≥ 1", "int ≥ 0"  # for "'x' is not a valid …"
+
+
 SHARE.name, POSITIVE.name = "number in [0, 1]", "number ≥ 0"
+
+
 FASTEST = "on where it is faster"
+
+
 OPTIONS: dict[str, list[click.Option]] = {
     "Data": [
         option("--dataset", dataset_name, "cifar10",
@@ -324,6 +350,8 @@ OPTIONS: dict[str, list[click.Option]] = {
         option("--quiet", bool, False, "Print the result only.", is_flag=True),
     ],
 }  # fmt: skip
+
+
 EXAMPLES = """\
 \b
 Examples: digits on a CPU in seconds, then what the paper trains:
@@ -402,9 +430,12 @@ def cli() -> None:
 
 
 params: list[click.Parameter] = [each for options in OPTIONS.values() for each in options]
+
+
 cli.add_command(
     GroupedCommand("train", callback=train, params=params, epilog=EXAMPLES, help=train.__doc__)
 )
+
 
 if __name__ == "__main__":
     for stream in (sys.stdout, sys.stderr):

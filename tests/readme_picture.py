@@ -5,7 +5,7 @@ from pathlib import Path
 
 import lab
 
-from lookbehind.explore.toy_explorer import ToyExplorer
+from lookbehind.explore.toy import ToyExplorer
 
 PICTURE = Path(__file__).parents[1] / "notebooks" / "pictures" / "explorer.png"
 

@@ -1,39 +1,28 @@
 """The floor plan: which module may import which, and what `import lookbehind` must not load."""
 
 import ast
+import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import lookbehind
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lookbehind"
-BELOW_EXPLORE = {
-    "neighborhood": set(),
-    "optim": {"neighborhood"},
-    "toy": set(),
-    "data": set(),
-    "methods": {"neighborhood", "optim"},
-    "models": set(),
-    "checkpoint": set(),
-    "train": {"checkpoint"},
-    "hardware": set(),
-    "recipe": {"neighborhood", "methods", "data", "models", "train", "hardware"},
-    "objective": {"train"},
-    "landscape": {"checkpoint", "objective"},
-    "sharpness": {"neighborhood", "objective"},
-    "ensemble": {"train"},
-    "lifelong": {"data", "train"},
-    "parallel": {"train"},
-    "sweep": {"ensemble", "hardware", "methods", "data", "train", "recipe"},
-    "search": {"hardware", "methods", "recipe", "sweep"},
-}
-ALLOWED = BELOW_EXPLORE | {
-    "explore": set(BELOW_EXPLORE),
-    "__init__": set(BELOW_EXPLORE),
-    "__main__": {*BELOW_EXPLORE, "explore"},
-}
+GROUND = {"checks", "files", "scores", "weights"}
+
+
+def plan() -> dict[str, set[str]]:
+    """Which rooms each room may import from, as the docstring of the package says."""
+    lines = re.findall(r"^    (\w+) +(?:←|·) ?(.*)$", lookbehind.__doc__ or "", re.MULTILINE)
+    return {room: set(allowed.split(", ")) - {""} for room, allowed in lines}
+
+
+ALLOWED = plan()
 ONLY_EXPLORE = {"plotly", "ipywidgets", "anywidget"}
 LATE = {*ONLY_EXPLORE, "torchvision", "sklearn", "matplotlib", "click", "platformdirs"}
 LATE |= {"accelerate", "distributed", "optuna"}
@@ -45,8 +34,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def room(path: Path) -> str:
-    """The module of the floor plan that a file belongs to: `optim`, or `explore` for all of it."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    """The room of the floor plan that a file belongs to."""
+    return room_called(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
+
+
+def room_called(name: str) -> str:
+    return "ground" if name in GROUND else name
 
 
 def imported(path: Path) -> set[str]:
@@ -65,13 +58,37 @@ def imported(path: Path) -> set[str]:
 
 def rooms_imported(path: Path) -> set[str]:
     names = (name.split(".") for name in imported(path))
-    return {name[1] for name in names if name[0] == "lookbehind" and name[1] in ALLOWED}
+    return {room_called(name[1]) for name in names if name[0] == "lookbehind"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_only_go_down(path: Path) -> None:
-    assert room(path) in ALLOWED, "a module that the floor plan does not know"
+    if path == PACKAGE / "__init__.py":
+        assert rooms_imported(path) == {"optim"}
+        return
+    assert room(path) in ALLOWED, "a room that the floor plan does not know"
     assert rooms_imported(path) - {room(path)} <= ALLOWED[room(path)]
+
+
+def test_the_plan_is_a_house_of_floors() -> None:
+    rooms = list(ALLOWED)
+    assert len(rooms) == 8
+    for floor, name in enumerate(rooms):
+        assert ALLOWED[name] <= set(rooms[:floor])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_rooms_are_entered_by_the_door(path: Path) -> None:
+    """What is imported of another room stands in the list of its `__init__`, or is a file of it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        parts = (getattr(node, "module", None) or "").split(".")
+        if parts[0] != "lookbehind" or len(parts) < 2 or parts[1] in {room(path), *GROUND}:
+            continue
+        place = ROOT.joinpath(*parts)
+        assert place.is_dir(), f"{'.'.join(parts)} is not a room"
+        shown = set(importlib.import_module(".".join(parts)).__all__)
+        files = {file.stem for file in place.iterdir()}
+        assert {alias.name for alias in node.names} <= shown | files
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

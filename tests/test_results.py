@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookbehind.explore.studies import chosen_runs
+from lookbehind.explore.shared import chosen_runs
 
 RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
 TINY = {"model": "mlp", "train": 8, "validation": 4, "test": 4, "batch_size": 4, "gradients": 2}

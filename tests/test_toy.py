@@ -6,8 +6,9 @@ import torch
 from torch.optim import SGD
 
 from lookbehind import ASAM, SAM, Ball, Lookahead, Lookbehind, MultistepSAM
-from lookbehind.methods import METHODS, make_method
-from lookbehind.toy import LOSSES, descend, hessian_eigenvalues, ring, valley
+from lookbehind.optim import METHODS, make_method
+from lookbehind.toy import LOSSES, descend, hessian_eigenvalues
+from lookbehind.toy.losses import ring, valley
 
 ALL = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 

@@ -1,1 +1,1 @@
-"""Interactive figures for the notebooks: the only user of plotly, ipywidgets and anywidget."""
+"""Widgets and figures for the notebooks: a folder an explorer."""

@@ -22,10 +22,9 @@ import torch
 from tqdm import tqdm
 
 from lookbehind import Ball
-from lookbehind.explore.studies import values
-from lookbehind.hardware import choose_hardware
-from lookbehind.recipe import Recipe, evaluation_batches
-from lookbehind.sharpness import worst_rise
+from lookbehind.explore.shared import values
+from lookbehind.measure import worst_rise
+from lookbehind.train import Recipe, choose_hardware, evaluation_batches
 
 SEEDS = (0, 1, 2)
 SHARPNESS_RADIUS = 0.05

@@ -18,8 +18,7 @@ import stored
 import torch
 from tqdm import tqdm
 
-from lookbehind.hardware import Hardware
-from lookbehind.recipe import Recipe
+from lookbehind.train import Hardware, Recipe
 
 CPU = Hardware(torch.device("cpu"))
 SEEDS = (0, 1, 2, 3, 4)

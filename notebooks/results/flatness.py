@@ -34,18 +34,16 @@ from cifar10 import METHODS, key, read
 from tqdm import tqdm
 
 from lookbehind import AdaptiveBall, Ball
-from lookbehind.explore.studies import chosen_runs
-from lookbehind.hardware import choose_hardware
-from lookbehind.objective import weights_of
-from lookbehind.recipe import EVALUATION_BATCH, Recipe
-from lookbehind.sharpness import (
+from lookbehind.explore.shared import chosen_runs
+from lookbehind.measure import (
     hessian_eigenpairs,
     hessian_trace,
     quantization,
     weight_noise,
     worst_rises,
 )
-from lookbehind.train import evaluate
+from lookbehind.train import EVALUATION_BATCH, Recipe, choose_hardware, evaluate
+from lookbehind.weights import weights_of
 
 CHOSEN = Path(__file__).with_name("cifar10.json")
 MEASURED = {

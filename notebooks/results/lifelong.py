@@ -22,12 +22,11 @@ import stored
 import torch
 from tqdm import tqdm
 
-from lookbehind import lifelong, param_groups
-from lookbehind.data import digits
-from lookbehind.ensemble import Ensemble, evaluate_members, member_cross_entropy, scale_lr
-from lookbehind.hardware import Hardware
-from lookbehind.methods import make_method
-from lookbehind.recipe import Recipe
+from lookbehind import param_groups
+from lookbehind.optim import make_method
+from lookbehind.study import Ensemble, evaluate_members, lifelong, member_cross_entropy, scale_lr
+from lookbehind.train import Hardware, Recipe
+from lookbehind.train.data import digits
 
 CPU = Hardware(torch.device("cpu"))
 SEEDS = (0, 1, 2, 3, 4)

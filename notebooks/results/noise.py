@@ -20,7 +20,7 @@ import torch
 from digits import BUDGETS, COMMON, CPU, METHODS, SEEDS
 from tqdm import tqdm
 
-from lookbehind.sharpness import weight_noise
+from lookbehind.measure import weight_noise
 
 EQUAL_STEPS = replace(COMMON, **BUDGETS["equal steps"])
 DECAYS = (0.0005, 0.005, 0.01, 0.02, 0.04)

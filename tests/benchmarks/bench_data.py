@@ -19,7 +19,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from lookbehind.data import Split, image_folder
+from lookbehind.train.data import Split, image_folder
 
 GOAL = 15
 SIZE = 128

@@ -14,10 +14,8 @@ from functools import partial
 import torch
 from bench import alternate, goal, medians, ratio
 
-from lookbehind.ensemble import Ensemble, MemberBatches, member_cross_entropy
-from lookbehind.hardware import choose_hardware
-from lookbehind.recipe import Recipe
-from lookbehind.train import constant, fit
+from lookbehind.study import Ensemble, MemberBatches, member_cross_entropy
+from lookbehind.train import Recipe, choose_hardware, constant, fit
 
 THREADS = torch.get_num_threads()
 MEMBERS = {"mlp": (120, 240), "tiny-cnn": (16, 60)}

@@ -21,9 +21,7 @@ from bench_data import SIZE, drain, loader, some_images
 from torch.nn.functional import cross_entropy
 
 from lookbehind import Ball, Lookbehind
-from lookbehind.hardware import choose_hardware, has_compiler
-from lookbehind.models import make_model
-from lookbehind.train import constant, fit
+from lookbehind.train import choose_hardware, constant, fit, has_compiler, make_model
 
 CONTEXT = get_context("spawn")
 GOALS = {"resnet8": 2.5, "resnet18": 1.7}  # at k = 5

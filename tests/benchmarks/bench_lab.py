@@ -18,7 +18,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import lab
 
-LAB = """from lookbehind.explore.lab import TrainingLab
+LAB = """from lookbehind.explore.lab.lab import TrainingLab
 from lookbehind.recipe import Recipe
 recipe = Recipe({settings}, epochs=10_000, gradients=None)
 lab = TrainingLab(recipe)

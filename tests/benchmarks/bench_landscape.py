@@ -15,8 +15,8 @@ import time
 import torch
 from bench import alternate, goal, medians, ratio
 
-from lookbehind.landscape import filter_normalized, gaussian_direction, plane
-from lookbehind.models import make_model
+from lookbehind.measure import filter_normalized, gaussian_direction, plane
+from lookbehind.train import make_model
 
 IMAGES = 512
 FORMATS = {"NCHW": torch.contiguous_format, "channels last": torch.channels_last}

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from memory import live_of_a_step, size, state_size
 
 from lookbehind import AdaptiveBall, Ball, Lookbehind
-from lookbehind.models import resnet8
+from lookbehind.train.models import resnet8
 
 STEPS = (1, 2, 5, 10)
 

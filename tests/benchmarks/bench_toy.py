@@ -11,7 +11,7 @@ from bench import alternate, goal, medians
 from torch.optim import SGD
 
 from lookbehind import Ball, Lookbehind
-from lookbehind.explore.atlas import K, Setting, compute_sheet
+from lookbehind.explore.toy.atlas import K, Setting, compute_sheet
 from lookbehind.toy import LOSSES, descend
 
 STEPS, MEMBERS = 40, 250

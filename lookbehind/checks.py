@@ -1,0 +1,59 @@
+"""Checks of arguments: errors that name the argument, its value and what is allowed."""
+
+import math
+
+from torch import Tensor
+
+
+def check_bounded(
+    name: str, value: object, most: float = math.inf, also: str = ", or one per member"
+) -> None:
+    """Raises unless `value` is in [0, most] and finite: a number, or a tensor of shape () or (E,).
+
+    `also` is what else the caller allows, for the message.
+    """
+    bounds = "≥ 0" if most == math.inf else f"in [0, {most}]"
+    allowed = f"{name} must be a finite number {bounds}{also}"
+    if isinstance(value, Tensor):
+        if value.ndim > 1 or not value.is_floating_point() or value.numel() == 0:
+            shape = tuple(value.shape)
+            raise ValueError(
+                f"{allowed}; got a {value.dtype} tensor of shape {shape}, not () or (E,)"
+            )
+        if not bool(((value >= 0) & (value <= most) & value.isfinite()).all()):
+            raise ValueError(f"{allowed}; got {value}")
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        error = ValueError if isinstance(value, str) else TypeError
+        raise error(f"{allowed}; got {value!r}")
+    elif not (0 <= value <= most and math.isfinite(value)):
+        raise ValueError(f"{allowed}; got {value!r}")
+
+
+def members_of(value: object) -> int | None:
+    """E where `value` is a tensor of shape (E,), else None."""
+    return value.shape[0] if isinstance(value, Tensor) and value.ndim == 1 else None
+
+
+def whole(name: str, value: int, least: int) -> int:
+    """`value`; TypeError or ValueError unless it is an int ≥ `least`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int ≥ {least}, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be ≥ {least}, got {value}")
+    return value
+
+
+def _check_share(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number in [0, 1], got {value!r}")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be in [0, 1], got {value!r}")
+
+
+def _check_count(name: str, value: object, least: int, most: float = math.inf) -> None:
+    bounds = f"≥ {least}" if most == math.inf else f"in [{least}, {most}]"
+    allowed = f"{name} must be an int {bounds}, got {value!r}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(allowed)
+    if not least <= value <= most:
+        raise ValueError(allowed)

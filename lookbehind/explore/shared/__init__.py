@@ -1,0 +1,7 @@
+"""What several explorers and notebooks use."""
+
+from lookbehind.explore.shared.exercises import verdict
+from lookbehind.explore.shared.palette import METHOD_COLORS, PLOTLY_CONFIG, ROLE_COLORS
+from lookbehind.explore.shared.studies import chosen_runs, values
+
+__all__ = ["METHOD_COLORS", "PLOTLY_CONFIG", "ROLE_COLORS", "chosen_runs", "values", "verdict"]

@@ -1,0 +1,157 @@
+"""Static pictures of toy losses and trajectories, with the colours and arrows of the explorers."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from lookbehind.explore.shared.palette import METHOD_COLORS, ROLE_COLORS
+from lookbehind.toy import ToyLoss, Trajectory, hessian_eigenvalues
+
+GRID = 200
+
+
+LEVELS = np.linspace(0, 1, 15) ** 3  # of the loss across the window: closer together near a minimum
+
+
+def contour(loss: ToyLoss, ax: Axes | None = None, window: Sequence[float] | None = None) -> Axes:
+    """Contour lines of `loss` on its window (or another x₀, x₁, y₀, y₁), minima as stars."""
+    ax = ax or plt.subplots(figsize=(5, 4), layout="constrained")[1]
+    _, _, z = _grid(loss, loss.window)
+    levels = z.min() + LEVELS * (z.max() - z.min())
+    x0, x1, y0, y1 = window or loss.window
+    x, y, z = _grid(loss, (x0, x1, y0, y1))
+    ax.contourf(x, y, z, levels, cmap="Greys", alpha=0.35, norm="symlog", extend="max")
+    ax.contour(x, y, z, levels, colors="grey", linewidths=0.4)
+    inside = [(u, v) for u, v in loss.minima if x0 <= u <= x1 and y0 <= v <= y1]
+    for minimum in inside:
+        ax.plot(*minimum, "*", color="black", markersize=11)
+    ax.set(xlim=(x0, x1), ylim=(y0, y1), aspect="equal", xlabel="x", ylabel="y")
+    return ax
+
+
+def paths(loss: ToyLoss, runs: Mapping[str, Trajectory], ax: Axes | None = None) -> Axes:
+    """The slow weights of each run over the contour lines, one colour a method."""
+    ax = contour(loss, ax)
+    for name, run in runs.items():
+        ax.plot(*run.slow.T, ".-", color=_color(name), markersize=3, linewidth=1.2, label=name)
+        ax.plot(*run.slow[-1], "o", color=_color(name), markeredgecolor="white")
+    ax.plot(*next(iter(runs.values())).slow[0], "o", color="none", markeredgecolor="black")
+    ax.legend(fontsize="small")
+    return ax
+
+
+def curves(
+    loss: ToyLoss, runs: Mapping[str, Trajectory], axes: Sequence[Axes] | None = None
+) -> Sequence[Axes]:
+    """Loss L(φ) and sharpness λ_max(φ) of each run against outer steps."""
+    if axes is None:
+        axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")[1]
+    for name, run in runs.items():
+        axes[0].semilogy(np.maximum(run.losses, 1e-12), color=_color(name), label=name)
+        axes[1].plot(hessian_eigenvalues(loss, run.slow)[..., 1], color=_color(name), label=name)
+    axes[0].set(xlabel="outer step", ylabel="loss L(φ)")
+    axes[1].set(xlabel="outer step", ylabel="sharpness λ$_{max}$(φ)", ylim=(0, None))
+    axes[0].legend(fontsize="small")
+    return axes
+
+
+def one_step(
+    loss: ToyLoss, run: Trajectory, t: int = 0, ax: Axes | None = None, lr: float | None = None
+) -> Axes:
+    """Outer step `t` under the microscope: every ε, every descent, the interpolation.
+
+    With `lr`, the step −lr ∇L that each descent takes (plain SGD) is drawn where its gradient was.
+    """
+    slow, end = run.slow[t], run.slow[t + 1]
+    climb, fast = np.vstack([slow[None], run.ascent[t]]), np.vstack([slow[None], run.fast[t]])
+    points = np.vstack([climb, fast, end[None]])
+    middle, radius = (points.min(0) + points.max(0)) / 2, 0.65 * np.ptp(points, axis=0).max()
+    window = (middle[0] - radius, middle[0] + radius, middle[1] - radius, middle[1] + radius)
+    ax = contour(loss, ax, window)
+    for a, b in pairwise(climb):
+        _arrow(ax, a, b, "ascent")
+    for a, b in pairwise(fast):
+        _arrow(ax, a, b, "descent")
+    if lr is not None:
+        used = run.gradients[t][-len(run.fast[t]) :]
+        for at, gradient in zip(climb[-len(used) :], used, strict=True):
+            _arrow(ax, at, at - lr * gradient, "gradient", linestyle="--")
+    if len(run.fast[t]) > 1:
+        _arrow(ax, slow, end, "interpolation", linewidth=3)
+    ax.plot(*slow, "o", color="black", markeredgecolor="white")
+    key = _key(lr is not None, len(run.fast[t]) > 1)
+    ax.legend(
+        handles=key, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2
+    )
+    return ax
+
+
+def dots(values: Mapping[str, Sequence[float]], ax: Axes | None = None) -> Axes:
+    """A row a name: a dot for each seed's value, and a bar of mean ± sample standard deviation."""
+    ax = ax or plt.subplots(figsize=(6, 0.8 + 0.3 * len(values)), layout="constrained")[1]
+    for row, (name, some) in enumerate(values.items()):
+        spread = np.std(some, ddof=1) if len(some) > 1 else 0.0
+        ax.plot(some, [row] * len(some), "o", color=_color(name), alpha=0.5)
+        ax.errorbar(np.mean(some), row, xerr=spread, fmt="|", color=_color(name), capsize=4)
+    ax.set_yticks(range(len(values)), labels=list(values))
+    ax.set_ylim(len(values) - 0.5, -0.5)  # reading order, also where two axes share it
+    ax.grid(axis="x", alpha=0.3)
+    return ax
+
+
+def matrix(
+    values: Any,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    ax: Axes | None = None,
+    limits: tuple[float, float] = (0.0, 1.0),
+) -> Axes:
+    """A heat map with every value written into its cell; yellow is `limits[1]`, NaN left empty."""
+    size = (1.5 + 0.5 * len(columns), 0.7 + 0.4 * len(rows))
+    ax = ax or plt.subplots(figsize=size, layout="constrained")[1]
+    low, high = limits
+    ax.imshow(values, cmap="viridis", vmin=low, vmax=high, aspect="auto")
+    for (row, column), value in np.ndenumerate(np.asarray(values)):
+        if np.isfinite(value):
+            shade = "black" if value > low + 0.45 * (high - low) else "white"
+            text = f"{value:.2f}".replace("-", "−")
+            ax.text(column, row, text, ha="center", va="center", color=shade, fontsize="small")
+    ax.set_xticks(range(len(columns)), labels=list(columns))
+    ax.set_yticks(range(len(rows)), labels=list(rows))
+    ax.tick_params(length=0)
+    return ax
+
+
+def _grid(loss: ToyLoss, window: Sequence[float]) -> Any:
+    x0, x1, y0, y1 = window
+    x, y = np.meshgrid(np.linspace(x0, x1, GRID), np.linspace(y0, y1, GRID))
+    return x, y, loss(torch.from_numpy(np.stack([x, y], -1))).numpy()
+
+
+def _color(name: str) -> str:
+    """A run may be called "SAM, ρ = 0.1": its method's colour."""
+    known = [m for m in METHOD_COLORS if name.startswith(m)]
+    return METHOD_COLORS[max(known, key=len)] if known else "black"
+
+
+def _arrow(ax: Axes, start: Any, end: Any, role: str, **style: Any) -> None:
+    style = {"linewidth": 1.8, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 10} | style
+    ax.annotate(
+        "", end, start, arrowprops={"arrowstyle": "-|>", "color": ROLE_COLORS[role], **style}
+    )
+
+
+def _key(gradients: bool, interpolation: bool) -> list[Line2D]:
+    names = {"ascent": "ε: ascent", "descent": "descent of the fast weights"}
+    names |= {"gradient": "−lr ∇L at φ′"} if gradients else {}
+    names |= {"interpolation": "interpolation"} if interpolation else {}
+    return [
+        Line2D([], [], color=ROLE_COLORS[r], linestyle="--" if r == "gradient" else "-", label=n)
+        for r, n in names.items()
+    ]

@@ -1,0 +1,158 @@
+"""Directions in the space of weights."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lookbehind.weights import Weights, moved, weights_of
+
+Point = nn.Module | Mapping[str, Tensor]
+
+
+VECTORS = ("ignore", "normalize")
+
+
+# The parts of a BatchNorm layer's state that aren't weights, as `state_dict` names them.
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+# Added to seeds: torch fills a normal draw and the first weights of a network from the same random
+# numbers, so that a direction with the network's own seed would point (cosine −0.35) at its start.
+STREAM = 2**31
+
+
+def gaussian_direction(model: nn.Module, *, seed: int = 0) -> Weights:
+    """A direction of independent N(0, 1), drawn on the model's device.
+
+    Isotropic, which uniform draws are not. The same seed gives another draw on another kind of
+    device. torch's global generator is left alone. A network that was made with the same seed has
+    nothing in common with it: its weights come from another stream of random numbers.
+    """
+    weights = weights_of(model)
+    device = next(iter(weights.values())).device
+    generator = torch.Generator(device).manual_seed(STREAM + seed)
+    return {
+        name: torch.randn(w.shape, generator=generator, dtype=w.dtype, device=w.device)
+        for name, w in weights.items()
+    }
+
+
+def filter_normalized(
+    model: nn.Module, direction: Mapping[str, Tensor], *, vectors: str = "ignore"
+) -> Weights:
+    """`direction` with each filter rescaled to the norm of the network's filter (Li et al. 2018).
+
+        dᵢ ← dᵢ ‖wᵢ‖ / ‖dᵢ‖
+
+    so that a step of 1 is as long as the weights, whatever their scale, and two networks can be
+    compared (arXiv 1712.09913, section 4). Filters are the slices along dimension 0 of tensors of
+    two dimensions or more: of a convolution what makes one channel, of a linear layer one row.
+    `vectors` says what becomes of the other tensors, biases and BatchNorm's scales and shifts:
+    "ignore" leaves them where they are (a direction of zeros), "normalize" scales each as a whole.
+
+    Raises ValueError where the direction isn't one of the model's (see `plane`).
+    """
+    if vectors not in VECTORS:
+        raise ValueError(f"vectors must be one of {VECTORS}, got {vectors!r}")
+    weights = weights_of(model)
+    found = _checked("direction", direction, weights)
+    return {name: _rescaled(found[name], w, vectors) for name, w in weights.items()}
+
+
+def _rescaled(d: Tensor, w: Tensor, vectors: str) -> Tensor:
+    if w.ndim < 2 and vectors == "ignore":
+        return torch.zeros_like(d)
+    inner = tuple(range(1 if w.ndim >= 2 else 0, w.ndim))
+    theirs, ours = (torch.linalg.vector_norm(t, dim=inner, keepdim=True) for t in (w, d))
+    return d * torch.where(ours > 0, theirs / ours, 0)
+
+
+def difference(start: Point, end: Point) -> Weights:
+    """end − start: a = 0 is the one network, a = 1 the other (Goodfellow et al. 2015).
+
+    Each is a network, its weights, or its `state_dict`, whose BatchNorm statistics are left out.
+    Raises ValueError where they aren't weights of one architecture.
+    """
+    origin, target = _points(start, end, "end")
+    return {name: target[name] - w for name, w in origin.items()}
+
+
+def solution_plane(origin: Point, first: Point, second: Point) -> tuple[Weights, Weights]:
+    """Two orthogonal directions of one length, whose plane holds three networks.
+
+        u = first − origin        v ∝ (second − origin) − ⟨second − origin, u⟩ / ‖u‖² u
+
+    with ‖v‖ = ‖u‖ (Garipov et al. 2018, arXiv 1802.10026). From `origin`, (0, 0), `first` lies at
+    (1, 0), and `second` where `project` says. Raises ValueError where the three lie on a line.
+    """
+    u, v = difference(origin, first), difference(origin, second)
+    squared = dot(u, u)
+    v = moved(v, (-dot(v, u) / (squared or 1.0), u))
+    rest, whole = dot(v, v), dot(w := difference(origin, second), w)
+    if not squared or rest <= 1e-10 * whole:
+        raise ValueError("origin, first and second must not lie on one line")
+    return u, moved(_zeros(v), (math.sqrt(squared / rest), v))
+
+
+def unit(direction: Mapping[str, Tensor]) -> Weights:
+    """d / ‖d‖, the norm over all parameters together. Raises ValueError where it is 0."""
+    norm = math.sqrt(dot(direction, direction))
+    if not 0 < norm < math.inf:
+        raise ValueError(f"direction must have a finite norm > 0, got {norm}")
+    return {name: d / norm for name, d in direction.items()}
+
+
+def dot(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+    """⟨one, other⟩ over all parameters, summed in float64 (float32 on MPS, which has no other)."""
+    products = [(_exact(w) * _exact(other[name])).sum() for name, w in one.items()]
+    return float(torch.stack(products).sum())
+
+
+def _checked(name: str, direction: Mapping[str, Tensor], weights: Weights) -> Weights:
+    """The direction in the order, type, device and layout of the weights."""
+    _check_names(name, direction, weights)
+    # Sums of tensors of one layout are several times faster.
+    found = {n: torch.empty_like(w).copy_(direction[n].detach()) for n, w in weights.items()}
+    for n, d in found.items():
+        if not d.isfinite().all():
+            raise ValueError(f"{name} must be finite, at {n!r} it is not")
+    if not any(d.any() for d in found.values()):
+        raise ValueError(f"{name} must not be all zero")
+    return found
+
+
+def _check_names(name: str, found: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Raises ValueError unless both have the same names and shapes."""
+    lacks, more = sorted(weights.keys() - found.keys()), sorted(found.keys() - weights.keys())
+    if lacks or more:
+        faults = [f"{what} {names}" for what, names in (("lacks", lacks), ("adds", more)) if names]
+        raise ValueError(f"{name} must have the network's parameters; it {' and '.join(faults)}")
+    for n, w in weights.items():
+        if found[n].shape != w.shape:
+            shapes = f"{tuple(w.shape)}, got {tuple(found[n].shape)}"
+            raise ValueError(f"{name} must have the network's shapes: at {n!r} {shapes}")
+
+
+def _points(start: Point, end: Point, name: str) -> tuple[Weights, Weights]:
+    """Two points with the same parameters, the second (called `name`) placed where the first is."""
+    networks = [weights_of(point) for point in (start, end) if isinstance(point, nn.Module)]
+    first, second = (_point(point, networks) for point in (start, end))
+    _check_names(name, second, first)
+    return first, {n: second[n].to(w) for n, w in first.items()}
+
+
+def _point(point: Point, networks: Sequence[Weights]) -> Weights:
+    """The weights among what may be a `state_dict`: the network's, where there is one to ask."""
+    found = weights_of(point) if isinstance(point, nn.Module) else point
+    kept = networks[0] if networks else [n for n in found if n.rpartition(".")[2] not in BUFFERS]
+    return {n: w.detach() for n, w in found.items() if n in kept}
+
+
+def _zeros(weights: Weights) -> Weights:
+    return {name: torch.zeros_like(w) for name, w in weights.items()}
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.device.type == "mps" else tensor.double()

@@ -1,0 +1,155 @@
+"""The loss over a line or a plane, as it is kept."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookbehind.files import written_whole
+from lookbehind.scores import Score
+
+Array = NDArray[np.float64]
+
+
+Grid = TypeVar("Grid", bound="_Grid")
+
+
+class _Grid:
+    """What a line and a plane share: `loss` and `accuracy` over a grid, NaN where not evaluated."""
+
+    FORMAT: ClassVar[str]
+    loss: Array
+    accuracy: Array
+    start: Score
+
+    @property
+    def axes(self) -> tuple[Array, ...]:
+        """The coordinates along each dimension of `loss`."""
+        raise NotImplementedError
+
+    def __post_init__(self) -> None:
+        shape = tuple(map(len, self.axes))
+        for name, found in (("loss", self.loss), ("accuracy", self.accuracy)):
+            if found.shape != shape:
+                raise ValueError(f"{name} must have the shape {shape}, got {found.shape}")
+
+    @property
+    def complete(self) -> bool:
+        """Whether every point was evaluated."""
+        return not np.isnan(self.loss).any()
+
+    def filled(self: Grid) -> Grid:
+        """The same, each missing point as the nearest evaluated one: a picture that sharpens.
+
+        Nearest in steps of the grid. Where none was evaluated, all are as the start.
+        """
+        missing = np.isnan(self.loss)
+        known, holes = np.argwhere(~missing), np.argwhere(missing)
+        if not len(known):
+            loss, accuracy = (np.full(self.loss.shape, v) for v in asdict(self.start).values())
+            return replace(self, loss=loss, accuracy=accuracy)  # type: ignore[type-var]
+        rows = [((known - hole) ** 2).sum(1).argmin() for hole in holes]
+        loss, accuracy = self.loss.copy(), self.accuracy.copy()
+        for values in (loss, accuracy):
+            values[missing] = values[tuple(known[rows].T)]
+        return replace(self, loss=loss, accuracy=accuracy)  # type: ignore[type-var]
+
+    def save(self, path: str | Path) -> Path:
+        """Write to `path`, with ".npz" added where it doesn't end so; returns the file's path.
+
+        Whole or not at all: the file is written beside and renamed. Its folder is made where it is
+        missing. Raises OSError where it can't be written; an old file then stays.
+        """
+        values = {name: getattr(self, name) for name in _names(self)}
+        values["start"] = [self.start.loss, self.start.accuracy]
+        target = _npz(path)
+        with written_whole(target) as file:
+            np.savez(file, format=np.array(self.FORMAT), **values)
+        return target
+
+    @classmethod
+    def load(cls: type[Grid], path: str | Path) -> Grid:
+        """What `save` wrote under this name. Runs no code from the file.
+
+        Raises FileNotFoundError where there is none, ValueError where it is damaged or another.
+        """
+        target = _npz(path)
+        values = _stored(target)
+        kind = str(values.pop("format", "nothing known"))
+        if kind != cls.FORMAT or set(values) != set(_names(cls)):
+            raise ValueError(f"{target} must hold a {cls.FORMAT!r}, it holds {kind!r}")
+        values["start"] = Score(*map(float, values["start"]))
+        values |= {"statistics": str(values["statistics"]), "images": int(values["images"])}
+        return cls(**values)
+
+
+@dataclass(frozen=True, eq=False)
+class Line(_Grid):
+    """The loss along a line, w₀ + a d.
+
+    a           (A,)  the steps
+    loss        (A,)  mean cross-entropy, nats: NaN where not evaluated, inf where not finite
+    accuracy    (A,)  a share in [0, 1]
+    start             the score at w₀ itself, on the line or not
+    statistics        what BatchNorm normalized by: "stored" or "reestimated"
+    images            the number of images
+    """
+
+    FORMAT: ClassVar[str] = "lookbehind line 1"
+    a: Array
+    loss: Array
+    accuracy: Array
+    start: Score
+    statistics: str
+    images: int
+
+    @property
+    def axes(self) -> tuple[Array, ...]:
+        return (self.a,)
+
+
+@dataclass(frozen=True, eq=False)
+class Plane(_Grid):
+    """The loss over a plane, w₀ + a d₁ + b d₂. Fields as a `Line`'s, and
+
+    a         (A,)    the steps along the first direction: the columns
+    b         (B,)    the steps along the second: the rows
+    loss      (B, A)  as contour plots take it
+    accuracy  (B, A)
+    """
+
+    FORMAT: ClassVar[str] = "lookbehind plane 1"
+    a: Array
+    b: Array
+    loss: Array
+    accuracy: Array
+    start: Score
+    statistics: str
+    images: int
+
+    @property
+    def axes(self) -> tuple[Array, ...]:
+        return self.b, self.a
+
+
+def _names(grid: Any) -> list[str]:
+    return [field.name for field in fields(grid)]
+
+
+def _npz(path: str | Path) -> Path:
+    path = Path(path)
+    return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """The arrays of an .npz file, read whole."""
+    with path.open("rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+        except Exception as error:  # numpy and zipfile raise nearly anything on a damaged file
+            raise ValueError(
+                f"{path} is damaged, or no file that a Line or Plane was saved in"
+            ) from error

@@ -1,0 +1,175 @@
+"""The Hessian of the loss: eigenpairs, trace and spectral density."""
+
+import math
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lookbehind.measure.noise import Estimate, _check_count
+from lookbehind.measure.objective import Objective
+from lookbehind.scores import Minibatch
+from lookbehind.weights import Weights
+
+# The Hessian
+
+
+@dataclass(frozen=True)
+class Eigenpairs:
+    """Eigenvalues (count,), largest first, and their eigenvectors, of length 1."""
+
+    values: np.ndarray
+    vectors: tuple[Weights, ...]
+
+
+@dataclass(frozen=True)
+class Density:
+    """A distribution of eigenvalues: nodes (N,) with weights (N,) that sum to 1."""
+
+    nodes: np.ndarray
+    weights: np.ndarray
+
+    def at(self, grid: np.ndarray, width: float) -> np.ndarray:
+        """The density at each point of `grid` (G,), every node a Gaussian of that `width`."""
+        z = (np.asarray(grid, float)[:, None] - self.nodes) / width
+        return np.exp(-(z**2) / 2) @ self.weights / (width * math.sqrt(2 * math.pi))
+
+
+def hessian_eigenpairs(
+    model: nn.Module, batches: Iterable[Minibatch], count: int = 1
+) -> Eigenpairs:
+    """The `count` largest eigenvalues λ of the Hessian H = ∇²L(w), and the v with H v = λ v.
+
+    Lanczos iterations (ARPACK) on products H u, from a fixed start. The tolerance of √(machine
+    precision) is that of H v − λ v; the error of λ is its square. v's largest entry is positive.
+    Few parameters (≤ 20, or ≤ 2 · count + 1) take all of H and its exact eigenpairs.
+
+    Raises ValueError where `count` is not from 1 to the number of parameters.
+    """
+    objective = Objective(model, batches)
+    hessian = _hessian(objective)
+    n = hessian.shape[0]
+    _check_count("count", count, 1)
+    if count > n:
+        raise ValueError(f"count must be at most the number of parameters, {n}; got {count}")
+    values, vectors = _top(hessian, count)
+    signs = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(count)])
+    columns = torch.as_tensor((vectors * signs).T[::-1].copy(), dtype=hessian.dtype)
+    found = tuple(_unflattened(v.to(objective.device), objective.weights) for v in columns)
+    return Eigenpairs(values[::-1].copy(), found)
+
+
+def _top(hessian: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` largest eigenvalues in ascending order, and eigenvectors (n, count)."""
+    from scipy.linalg import eigh
+    from scipy.sparse.linalg import eigsh
+
+    n = hessian.shape[0]
+    if n <= max(20, 2 * count + 1):  # ARPACK's subspace would be the whole space
+        identity = torch.eye(n, dtype=hessian.dtype, device=hessian.device)
+        matrix = (hessian @ identity).double().cpu().numpy()
+        return eigh((matrix + matrix.T) / 2, subset_by_index=(n - count, n - 1))
+    start = np.random.default_rng(0).standard_normal(n)
+    tolerance = math.sqrt(torch.finfo(hessian.dtype).eps)
+    return eigsh(hessian.to_scipy(), k=count, which="LA", v0=start, tol=tolerance)
+
+
+def hessian_trace(
+    model: nn.Module, batches: Iterable[Minibatch], *, draws: int = 30, seed: int = 0
+) -> Estimate:
+    """tr(H) of the Hessian H = ∇²L(w), by Hutchinson's estimate: the mean of vᵀ H v.
+
+    v has independent entries ±1, so E[v vᵀ] = I and E[vᵀ H v] = tr(H); a diagonal H has no error.
+    One product with H, a few gradients' time, for each of `draws`.
+    Raises ValueError where draws < 2.
+    """
+    _check_count("draws", draws, 2)
+    hessian = _hessian(Objective(model, batches))
+    return Estimate.of(float(v @ (hessian @ v)) for v in _signs(hessian, draws, seed))
+
+
+def spectral_density(
+    model: nn.Module,
+    batches: Iterable[Minibatch],
+    *,
+    steps: int = 40,
+    draws: int = 4,
+    seed: int = 0,
+) -> Density:
+    """The distribution of the eigenvalues of H = ∇²L(w), by stochastic Lanczos quadrature.
+
+    For v with entries ±1 and n parameters, vᵀ f(H) v / n has the expectation Σ f(λ_i) / n. `steps`
+    of Lanczos from v turn H into a tridiagonal matrix with the eigenpairs (θ_j, y_j), and
+    Σ_j y_j1² f(θ_j) is vᵀ f(H) v / n, exactly for polynomials f of degree < 2 · steps. So the θ_j
+    are the nodes and y_j1² / draws their weights (Ghorbani et al. 2019, arXiv 1901.10159, sec. 2).
+
+    Its mean is tr(H) / n, as `hessian_trace` with the same draws and seed has it. It takes
+    steps · draws products with H, and memory for `steps` copies of the weights.
+    Raises ValueError where steps or draws < 1.
+    """
+    _check_count("steps", steps, 1)
+    _check_count("draws", draws, 1)
+    hessian = _hessian(Objective(model, batches))
+    found = [np.linalg.eigh(_lanczos(hessian, v, steps)) for v in _signs(hessian, draws, seed)]
+    nodes = np.concatenate([theta for theta, _ in found])
+    return Density(nodes, np.concatenate([y[0] ** 2 for _, y in found]) / draws)
+
+
+def _lanczos(hessian: Any, start: Tensor, steps: int) -> np.ndarray:
+    """The tridiagonal matrix of H in the Krylov space of `start`.
+
+    Every vector is made orthogonal to all before it, twice: without that, rounding errors bring
+    eigenvalues back as copies. Ends early where the Krylov space is exhausted.
+    """
+    basis = (start / start.norm())[None]
+    diagonal: list[float] = []
+    beside: list[float] = []
+    while True:
+        v = hessian @ basis[-1]
+        diagonal.append(float(v @ basis[-1]))
+        for _ in range(2):
+            v = v - (basis @ v) @ basis
+        length = float(v.norm())
+        rounding = torch.finfo(v.dtype).eps * math.sqrt(len(v)) * max(map(abs, diagonal + beside))
+        if len(diagonal) == min(steps, len(v)) or length <= rounding:
+            return np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
+        beside.append(length)
+        basis = torch.cat([basis, v[None] / length])
+
+
+def _hessian(objective: Objective) -> Any:
+    """H as a linear operator on flat vectors, in the order of the weights."""
+    with warnings.catch_warnings():
+        # curvlinops, and torch at its first jvp, load parts that use the deprecated torch.jit.
+        warnings.simplefilter("ignore", FutureWarning)
+        from curvlinops import HessianLinearOperator
+
+        torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
+    # Not channels last: vmap, which curvlinops multiplies by, is slow there and warns of it.
+    network = objective.network.to(memory_format=torch.contiguous_format)
+    named = dict(network.named_parameters())
+    return HessianLinearOperator(
+        network,
+        nn.CrossEntropyLoss(),
+        [named[name] for name in objective.weights],
+        [(images.contiguous(), labels) for images, labels in objective.batches],
+        check_deterministic=False,  # the check draws from the global random stream
+        num_data=objective.images,
+    )
+
+
+def _signs(hessian: Any, draws: int, seed: int) -> Iterator[Tensor]:
+    """Vectors of independent ±1, the same on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(draws):
+        bits = torch.randint(2, (hessian.shape[0],), generator=generator)
+        yield (2 * bits - 1).to(hessian.device, hessian.dtype)
+
+
+def _unflattened(vector: Tensor, like: Weights) -> Weights:
+    parts = vector.split([w.numel() for w in like.values()])
+    return {n: part.reshape(w.shape) for (n, w), part in zip(like.items(), parts, strict=True)}

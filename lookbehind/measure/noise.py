@@ -1,0 +1,162 @@
+"""The loss under noise of the weights, and with few bits."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lookbehind.checks import check_bounded
+from lookbehind.measure.objective import Objective
+from lookbehind.scores import Minibatch
+from lookbehind.weights import Weights, moved, weights_of
+
+BITS = range(2, 17)
+
+
+# Random points around the weights
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The mean of independent draws and its standard error; `values` (draws,) are the draws."""
+
+    mean: float
+    error: float
+    values: np.ndarray
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Estimate":
+        array = np.array([*values])
+        return cls(float(array.mean()), float(array.std(ddof=1)) / math.sqrt(len(array)), array)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Loss and accuracy (levels, draws) under noise of each of `levels` (levels,)."""
+
+    levels: np.ndarray
+    losses: np.ndarray
+    accuracies: np.ndarray
+    relative: bool
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean accuracy at each level."""
+        return self.accuracies.mean(1)
+
+    @property
+    def std(self) -> np.ndarray:
+        """Spread of the accuracy over the draws at each level: the sample's standard deviation."""
+        return self.accuracies.std(1, ddof=1)
+
+
+def average_rise(
+    model: nn.Module,
+    batches: Iterable[Minibatch],
+    sigma: float,
+    *,
+    draws: int = 20,
+    seed: int = 0,
+    relative: bool = False,
+) -> Estimate:
+    """E L(w + σ ξ) − L(w) in nats, with ξ as in `weight_noise`.
+
+    To second order in σ it is σ² tr(H) / 2, with H the Hessian. Raises ValueError where sigma is
+    negative or not finite, or draws < 2.
+    """
+    check_bounded("sigma", sigma, also="")
+    objective = Objective(model, batches)
+    noise = _noise(objective, [sigma], draws, seed, relative)
+    return Estimate.of(noise.losses[0] - objective.loss())
+
+
+def weight_noise(
+    model: nn.Module,
+    batches: Iterable[Minibatch],
+    levels: Sequence[float],
+    *,
+    relative: bool = True,
+    draws: int = 10,
+    seed: int = 0,
+) -> Noise:
+    """Loss and accuracy at w + level · s ⊙ ξ, with ξ ~ N(0, 1) for every trained parameter.
+
+    `relative`: s is the root mean square of the tensor that the parameter belongs to, so a
+    tensor's noise is `level` of its norm, and a tensor that is 0 stays so. Else s = 1. Biases and
+    the scales of BatchNorm are noisy too; its statistics are not.
+
+    The draws of ξ are the same for every level (and every network of the same shapes), so levels
+    are compared under the same noise; they are made on the CPU, so every device gets the same.
+    `seed` should not be the one that the network was made with: torch draws its first weights from
+    the same stream of random numbers, so the first draw of the noise would be correlated with them.
+
+    Raises ValueError where a level is negative or not finite, or draws < 2.
+    """
+    for level in levels:
+        check_bounded("level", level, also="")
+    return _noise(Objective(model, batches), levels, draws, seed, relative)
+
+
+def _noise(
+    objective: Objective, levels: Sequence[float], draws: int, seed: int, relative: bool
+) -> Noise:
+    _check_count("draws", draws, 2)
+    generator = torch.Generator().manual_seed(seed)
+    losses, accuracies = np.empty((2, len(levels), draws))
+    for draw in range(draws):
+        noise = {
+            name: torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device)
+            * (w.square().mean().sqrt() if relative else 1.0)
+            for name, w in objective.weights.items()
+        }
+        for i, level in enumerate(levels):
+            score = objective.score(moved(objective.weights, (level, noise)))
+            losses[i, draw], accuracies[i, draw] = score.loss, score.accuracy
+    return Noise(np.array(levels, float), losses, accuracies, relative)
+
+
+# Few bits
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Loss and accuracy, both (N,), with weights of each of `bits` (N,)."""
+
+    bits: tuple[int, ...]
+    losses: np.ndarray
+    accuracies: np.ndarray
+
+
+def quantized(model: nn.Module, bits: int) -> Weights:
+    """Weights of `bits` bits: w → s · round(w / s) with s = max |w| / (2^(bits−1) − 1).
+
+    One scale s per tensor, symmetric about 0: 2^bits − 1 values, the largest weight among them, and
+    no weight moves by more than s / 2. Tensors of fewer than two dimensions (biases, BatchNorm)
+    keep full precision, as is usual. Raises ValueError where `bits` is not in 2 … 16.
+    """
+    if bits not in BITS:
+        raise ValueError(f"bits must be an integer from {BITS[0]} to {BITS[-1]}, got {bits!r}")
+    return {n: _rounded(w, bits) if w.ndim > 1 else w for n, w in weights_of(model).items()}
+
+
+def _rounded(weight: Tensor, bits: int) -> Tensor:
+    scale = weight.abs().max() / (2 ** (bits - 1) - 1)
+    return torch.where(scale > 0, scale * torch.round(weight / scale), weight)
+
+
+def quantization(
+    model: nn.Module, batches: Iterable[Minibatch], bits: Sequence[int]
+) -> Quantization:
+    """Loss and accuracy of the network `quantized` to each number of bits."""
+    objective = Objective(model, batches)
+    scores = [objective.score(quantized(model, b)) for b in bits]
+    losses = np.array([score.loss for score in scores])
+    return Quantization(tuple(bits), losses, np.array([score.accuracy for score in scores]))
+
+
+def _check_count(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")

@@ -1,0 +1,132 @@
+"""Paths in the space of weights, and the plane that shows them."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lookbehind.measure.directions import Point, _checked, _exact, _points, dot
+from lookbehind.measure.grid import Array
+from lookbehind.weights import Weights, moved
+
+
+@dataclass(frozen=True, eq=False)
+class Principal:
+    """The directions in which a path spreads most, orthonormal, the widest first.
+
+    `explained` are shares of the path's variance, Σ ‖wₜ − w̄‖² over its points, w̄ their mean. They
+    are large for any smooth path, even a random walk's (Antognini & Sohl-Dickstein 2018, arXiv
+    1806.08805), and say nothing of the loss.
+    """
+
+    directions: tuple[Weights, ...]
+    explained: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """A path of T points, seen in a plane.
+
+    coordinates  (T, 2)  the (a, b) of the nearest point of the plane, origin + a d₁ + b d₂
+    off_plane    (T,)    the distance to it, in units of the weights
+    explained            1 − Σ off_plane² / Σ ‖wₜ − origin‖²: the share of the squared distances
+                         from the origin that lies in the plane; 1 where all of them are 0
+    """
+
+    coordinates: Array
+    off_plane: Array
+    explained: float
+
+
+def principal_directions(path: Sequence[Mapping[str, Tensor]], count: int = 2) -> Principal:
+    """The first `count` principal components of a path: T weights of one network.
+
+    With the centered weights X (T, P) and the eigenvectors of X Xᵀ = U Λ Uᵀ, the directions are
+    the rows of Λ^(-½) Uᵀ X: T × T numbers and never P × P. Each points from the path's start to its
+    end. In float64; about 2 T² P operations.
+
+    Raises ValueError where the path has fewer than `count` + 1 points or spreads in fewer
+    dimensions, or its points don't have the same parameters.
+    """
+    points = _path(path, path[0] if len(path) else {})
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count < len(points):
+        raise ValueError(
+            f"count must be an int from 1 to one less than the {len(points)} points of path, "
+            f"got {count!r}"
+        )
+    centered = _centered(points)
+    gram = torch.stack([x @ x.T for x in map(centered, points[0])]).sum(0).cpu()
+    if not gram.isfinite().all():
+        raise ValueError("path must be finite, a point of it is not")
+    values, vectors = (t.flip(-1) for t in torch.linalg.eigh(gram))
+    if not values[count - 1] > 1e-12 * values[0]:
+        raise ValueError(f"path must spread in at least {count} dimensions")
+    u = vectors[:, :count] / values[:count].sqrt()
+    u = u * torch.where(u[-1] < u[0], -1.0, 1.0)
+    rows = {name: _times(u, centered(name)).to(w) for name, w in points[0].items()}
+    shares = values[:count] / values.clamp(min=0).sum()
+    return Principal(
+        tuple({n: row[i].view_as(points[0][n]) for n, row in rows.items()} for i in range(count)),
+        tuple(shares.tolist()),
+    )
+
+
+def _times(u: Tensor, x: Tensor) -> Tensor:
+    return u.T.to(x) @ x
+
+
+def _centered(points: Sequence[Weights]) -> Callable[[str], Tensor]:
+    """One parameter of all points less their mean: (T, its size)."""
+
+    def of(name: str) -> Tensor:
+        x = torch.stack([_exact(point[name]).flatten() for point in points])
+        return x - x.mean(0)
+
+    return of
+
+
+def project(
+    path: Sequence[Mapping[str, Tensor]],
+    origin: Point,
+    first: Mapping[str, Tensor],
+    second: Mapping[str, Tensor],
+) -> Projection:
+    """Where the points of a path lie in the plane origin + a d₁ + b d₂, and how far off it.
+
+    Orthogonal projection: (a, b) minimizes ‖w − origin − a d₁ − b d₂‖, the directions need not be
+    orthogonal. Raises ValueError where they are parallel or the parameters differ.
+    """
+    points = _path(path, origin)
+    start = _points(origin, points[0], "path")[0]
+    directions = [_checked("first", first, start), _checked("second", second, start)]
+    gram = np.array([[dot(d, e) for e in directions] for d in directions])
+    if np.linalg.det(gram) <= 1e-10 * gram[0, 0] * gram[1, 1]:
+        raise ValueError("first and second must not be parallel")
+    away = (moved(point, (-1.0, start)) for point in points)
+    found = np.array([in_plane(offset, directions, gram) for offset in away])
+    off, distances = found[:, 2], found[:, 3]
+    total = float(distances @ distances)
+    explained = 1 - float(off @ off) / total if total else 1.0
+    return Projection(found[:, :2], off, explained)
+
+
+def in_plane(
+    offset: Weights, directions: Sequence[Weights], gram: Array
+) -> tuple[float, float, float, float]:
+    """(a, b, ‖offset − a d₁ − b d₂‖, ‖offset‖) with (a, b) that make the third least.
+
+    `gram` (2, 2) holds the inner products of the two `directions`: G (a, b)ᵀ = ⟨offset, d⟩.
+    """
+    a, b = map(float, np.linalg.solve(gram, [dot(offset, d) for d in directions]))
+    rest = moved(offset, (-a, directions[0]), (-b, directions[1]))
+    return a, b, math.sqrt(dot(rest, rest)), math.sqrt(dot(offset, offset))
+
+
+def _path(path: Sequence[Mapping[str, Tensor]], origin: Point) -> list[Weights]:
+    """The points of a path, placed where the origin is."""
+    if not len(path):
+        raise ValueError("path must hold at least one point, got none")
+    return [_points(origin, point, "path")[1] for point in path]

@@ -1,0 +1,34 @@
+"""The method: neighborhoods, the optimizers that climb in them, and the methods by name."""
+
+from lookbehind.optim.family import (
+    ASAM,
+    SAM,
+    Alpha,
+    Event,
+    Lookahead,
+    Lookbehind,
+    MultistepSAM,
+    Observer,
+    cosine_alpha,
+)
+from lookbehind.optim.methods import AXES, METHODS, make_method
+from lookbehind.optim.neighborhood import AdaptiveBall, Ball, Neighborhood, param_groups
+
+__all__ = [
+    "ASAM",
+    "AXES",
+    "METHODS",
+    "SAM",
+    "AdaptiveBall",
+    "Alpha",
+    "Ball",
+    "Event",
+    "Lookahead",
+    "Lookbehind",
+    "MultistepSAM",
+    "Neighborhood",
+    "Observer",
+    "cosine_alpha",
+    "make_method",
+    "param_groups",
+]

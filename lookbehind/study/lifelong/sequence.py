@@ -1,0 +1,324 @@
+"""Lifelong learning: sequences of tasks, replay of remembered images, accuracy and forgetting.
+
+A sequence is a list of `Task`s, learned one after the other by one network; what it can do is the
+accuracy matrix R, R[i, j] being the accuracy on task j after task i was learned.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lookbehind.checks import whole
+from lookbehind.study.lifelong.tasks import Task, _generator, _rows
+from lookbehind.train import evaluate, fit
+from lookbehind.train.data import Batches, Split
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+EVALUATION_BATCH = 1000
+
+
+class Reservoir:
+    """A uniform sample, without replacement, of all images offered so far.
+
+    Algorithm R (Vitter 1985, attributed there to A. Waterman): the first `capacity` images are
+    kept; the n-th after them is kept with probability capacity / n, in a random other's place.
+    So, whatever their number, each of n images is held with probability min(1, capacity / n).
+
+    `split` holds the images as they were offered (None before), `seen` is n. `seed` decides.
+    """
+
+    def __init__(self, capacity: int, seed: int = 0) -> None:
+        self.capacity = whole("capacity", capacity, 1)
+        self.seen = 0
+        self.split: Split | None = None
+        self._generator = _generator(seed)
+
+    def add(self, split: Split) -> None:
+        """Offer the images of `split`, in their order."""
+        held = 0 if self.split is None else len(self.split)
+        rows = list(range(held))  # of the held images and the new ones behind each other
+        for row, place in enumerate(self._places(len(split)), held):
+            if len(rows) < self.capacity:
+                rows.append(row)
+            elif place < self.capacity:
+                rows[place] = row
+        self.seen += len(split)
+        both = split if self.split is None else _joined([self.split, split])
+        self.split = _rows(both, torch.tensor(rows, device=both.labels.device))
+
+    def _places(self, count: int) -> list[int]:
+        """For the n-th image of all, n = seen + 1, …, seen + count: one of 0, …, n − 1."""
+        n = torch.arange(self.seen + 1, self.seen + count + 1)
+        uniform = torch.rand(count, generator=self._generator, dtype=torch.float64)
+        places: list[int] = (uniform * n).long().tolist()
+        return places
+
+
+class Replay:
+    """The minibatches of `batches`, each joined by one of `remembered` ones.
+
+    It is one minibatch for the optimizer: all k + 1 gradients of a step see the same images, and
+    the loss is the mean over both parts. Every epoch goes through the remembered images in new
+    random orders, as often as it needs; which ones depends on their seed and on the epoch alone.
+    """
+
+    def __init__(self, batches: Batches, remembered: Batches) -> None:
+        self.batches, self.remembered = batches, remembered
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def set_epoch(self, epoch: int) -> None:
+        """As for `Batches`."""
+        self.batches.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        passes = math.ceil(len(self.batches) / len(self.remembered))
+        self.remembered.set_epoch(self.batches.epoch * passes)
+        old = chain.from_iterable(iter(self.remembered) for _ in range(passes))
+        return map(_joined_minibatches, zip(self.batches, old, strict=False))
+
+
+def _joined_minibatches(pair: tuple[tuple[Tensor, Tensor], ...]) -> tuple[Tensor, Tensor]:
+    images, labels = zip(*pair, strict=True)
+    return torch.cat(images), torch.cat(labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What a sequence of T tasks left, by the name of the split that it was measured on.
+
+    `accuracy` R (T, T): R[i, j] on task j after task i was learned, NaN for tasks that were not.
+    `before` (T,): on each task, before anything was learned. Both float64, on the CPU, and of an
+    ensemble with its members as first dimension.
+    `stopped` is True where the sequence ended early.
+    """
+
+    accuracy: dict[str, Tensor]
+    before: dict[str, Tensor]
+    stopped: bool
+
+
+def learn(
+    model: nn.Module,
+    make_optimizer: Callable[[nn.Module], Any],
+    tasks: Sequence[Task],
+    *,
+    batch_size: int,
+    incremental: str = "class",
+    memory: int = 0,
+    joint: bool = False,
+    crop: int = 0,
+    flip: bool = False,
+    seed: int = 0,
+    loss: Loss = cross_entropy,
+    score: Callable[..., Any] = evaluate,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    **options: Any,
+) -> Learned:
+    """Train `model` on one task after the other, and after each measure it on all of them.
+
+    `options` are those of `fit`, its budget among them: `epochs` or `gradients` *of each task*, the
+    latter being fair to methods of k + 1 gradients a step. `make_optimizer(model)` is called for
+    every task: momentum from the last one would pull towards it, and the schedule starts anew.
+
+    `incremental` says what is known about an image (van de Ven & Tolias 2019, arXiv 1904.07734):
+    "task": which task it is of, so the logits of other tasks' classes are left out, in training
+    and measuring; "class": nothing, so it is one of all classes, those of tasks to come included.
+    Where every task has all classes (`permuted`, `rotated`) there is nothing to leave out: both
+    are *domain*-incremental.
+
+    `memory` > 0: experience replay (Chaudhry et al. 2019, "tiny episodic memories", arXiv
+    1902.10486). A `Reservoir` of so many training images is offered each task's when the task
+    ends, so it holds images of past tasks only; while the next is learned, every minibatch of
+    `batch_size` images is joined by as many remembered ones, or by all if they are fewer.
+
+    `joint`: all tasks at once instead, as if they were one, the upper bound; R is (1, T) then. An
+    epoch is one of all tasks; in gradients give T times the budget of a task.
+
+    For an `Ensemble`, all of whose members see the same minibatches: `loss=member_cross_entropy`
+    and `score=evaluate_members`. A member that diverges has accuracy NaN from then on.
+
+    Ctrl-C, or `stop`, ends the sequence: the tasks learned so far have their rows, the one under
+    way has none. With `checkpoint`, a folder, `fit` writes a file a task there, and a second call
+    with a fresh model and `resume` goes on from them, bit for bit.
+
+    Raises FloatingPointError where a loss is no longer finite, TypeError or ValueError for a wrong
+    argument, and what `fit` raises.
+    """
+    _check_tasks(tasks, incremental)
+    reservoir = Reservoir(memory, seed) if whole("memory", memory, 0) else None
+    mates = _mates(tasks) if incremental == "task" else None
+    if "autocast" in options:
+        score = partial(score, autocast=options["autocast"])
+    judge = partial(_scores, model, tasks, mates, score)
+    lessons = [task.data.train for task in tasks]
+    lessons = [_joined(lessons)] if joint else lessons
+    how: dict[str, Any] = {"size": batch_size, "crop": crop, "flip": flip, "seed": seed}
+    made = {"incremental": incremental, "memory": memory, **how, **options.pop("config", {})}
+    rows, stopped = [judge()], False
+    for number, lesson in enumerate(lessons):
+        history = fit(
+            model, make_optimizer(model), _minibatches(lesson, reservoir, **how), splits={},
+            loss=loss if mates is None else partial(_loss_within, mates, loss),
+            checkpoint=None if checkpoint is None else Path(checkpoint) / f"task-{number}.pt",
+            resume=resume, config={"task": number, "of": len(lessons), **made}, **options,
+        )  # fmt: skip
+        if stopped := history.stopped:
+            break
+        rows.append(judge())
+        if reservoir is not None:
+            reservoir.add(lesson)
+    return _learned(rows, len(lessons), stopped)
+
+
+def _minibatches(
+    split: Split, reservoir: Reservoir | None, *, size: int, crop: int, flip: bool, seed: int
+) -> Batches | Replay:
+    batches = split.batches(size, seed, crop=crop, flip=flip)
+    if reservoir is None or reservoir.split is None:
+        return batches
+    old = reservoir.split
+    count = min(size, len(old))
+    return Replay(batches, old.batches(count, seed, crop=crop, flip=flip, drop_last=True))
+
+
+def _mates(tasks: Sequence[Task]) -> Tensor:
+    """(classes, classes): whether some task has both."""
+    count = len(tasks[0].data.classes)
+    mates = torch.zeros(count, count, dtype=torch.bool)
+    for task in tasks:
+        some = torch.tensor(task.classes)
+        mates[some[:, None], some] = True
+    return mates
+
+
+def _loss_within(mates: Tensor, loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+    """The loss over the classes of each image's own task: its label tells which that is."""
+    others = ~mates.to(labels.device)[labels]
+    return loss(logits.masked_fill(others, -math.inf), labels)
+
+
+@contextmanager
+def _within(model: nn.Module, classes: Tensor) -> Iterator[None]:
+    """The network knows that its images are of certain classes."""
+
+    def leave_out(_: nn.Module, __: Any, logits: Tensor) -> Tensor:
+        return logits.masked_fill(~classes.to(logits.device), -math.inf)
+
+    hook = model.register_forward_hook(leave_out)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _scores(
+    model: nn.Module, tasks: Sequence[Task], mates: Tensor | None, score: Callable[..., Any]
+) -> dict[str, Tensor]:
+    """The accuracies (T,) or (E, T) on the tasks, for all splits but that of training."""
+    found: dict[str, list[Tensor]] = {}
+    for number, task in enumerate(tasks):
+        known = nullcontext() if mates is None else _within(model, mates[task.classes[0]])
+        names = sorted(task.data.splits.keys() - {"train"})
+        with known:
+            scores = [score(model, task.data.splits[n].batches(EVALUATION_BATCH)) for n in names]
+        for name, one in zip(names, scores, strict=True):
+            finite = torch.as_tensor(one.loss).isfinite().cpu()
+            if finite.ndim == 0 and not finite:
+                raise FloatingPointError(f"the loss on {name} of task {number} is not finite")
+            accuracy = torch.as_tensor(one.accuracy, dtype=torch.float64).cpu()
+            found.setdefault(name, []).append(accuracy.where(finite, math.nan))
+    return {name: torch.stack(some, -1) for name, some in found.items()}
+
+
+def _learned(rows: list[dict[str, Tensor]], count: int, stopped: bool) -> Learned:
+    accuracy, before = {}, {}
+    for name, first in rows[0].items():
+        missing = [torch.full_like(first, math.nan)] * (count + 1 - len(rows))
+        before[name] = first
+        accuracy[name] = torch.stack([row[name] for row in rows[1:]] + missing, -2)
+    return Learned(accuracy, before, stopped)
+
+
+def average_accuracy(R: Tensor) -> Tensor:
+    """ACC = 1/T Σ_j R[T, j], in the end and over all tasks, of R (..., T, T) or (..., 1, T): (...).
+
+    Lopez-Paz & Ranzato 2017 (GEM), arXiv 1706.08840, equation 2.
+    """
+    return R[..., -1, :].mean(-1)
+
+
+def forgetting(R: Tensor) -> Tensor:
+    """f_j = max_{l < T} R[l, j] − R[T, j], of each task but the last: (..., T − 1).
+
+    From the best accuracy that the task ever had to that in the end; < 0 if later tasks helped it.
+    Chaudhry et al. 2018 (Riemannian walk), arXiv 1801.10112, the forgetting measure at k = T.
+    """
+    _check_square(R)
+    return R[..., :-1, :-1].amax(-2) - R[..., -1, :-1]
+
+
+def average_forgetting(R: Tensor) -> Tensor:
+    """F = 1/(T − 1) Σ_{j < T} f_j of `forgetting`: (...). Source there."""
+    return forgetting(R).mean(-1)
+
+
+def backward_transfer(R: Tensor) -> Tensor:
+    """BWT = 1/(T − 1) Σ_{j < T} (R[T, j] − R[j, j]), of R (..., T, T): (...).
+
+    What later tasks did to the accuracy that a task had when it was learned; ≥ −F, and −F where
+    every task was at its best then. Lopez-Paz & Ranzato 2017 (GEM), arXiv 1706.08840, equation 3
+    (their code divides by T).
+    """
+    _check_square(R)
+    return (R[..., -1, :] - R.diagonal(dim1=-2, dim2=-1))[..., :-1].mean(-1)
+
+
+def forward_transfer(R: Tensor, before: Tensor) -> Tensor:
+    """FWT = 1/(T − 1) Σ_{j > 1} (R[j − 1, j] − b_j), of R (..., T, T) and b (..., T): (...).
+
+    What earlier tasks did to a task not learned yet, against b, the accuracy `before` anything was
+    learned. Lopez-Paz & Ranzato 2017 (GEM), arXiv 1706.08840, equation 4 (their code divides by T).
+    """
+    _check_square(R)
+    return (R.diagonal(1, -2, -1) - before[..., 1:]).mean(-1)
+
+
+def _check_square(R: Tensor) -> None:
+    if R.ndim < 2 or R.shape[-1] != R.shape[-2] or R.shape[-1] < 2:
+        raise ValueError(f"R must have shape (..., T, T), T ≥ 2 tasks; got {tuple(R.shape)}")
+
+
+def _check_tasks(tasks: Sequence[Task], incremental: str) -> None:
+    if incremental not in ("task", "class"):
+        raise ValueError(f'incremental must be "task" or "class", got {incremental!r}')
+    if not tasks:
+        raise ValueError("tasks must hold at least one task, got none")
+    if len({task.data.classes for task in tasks}) > 1:
+        raise ValueError("tasks must be of one problem: they have other names of classes")
+    for one, other in combinations(tasks, 2):
+        a, b = set(one.classes), set(other.classes)
+        if incremental == "task" and a != b and a & b:
+            raise ValueError(
+                'tasks must have the same or disjoint classes where incremental is "task", '
+                f"got {one.classes} and {other.classes}"
+            )
+
+
+def _joined(splits: Sequence[Split]) -> Split:
+    """All images, normalized as those of the first."""
+    images, labels = ([getattr(s, name) for s in splits] for name in ("images", "labels"))
+    return replace(splits[0], images=torch.cat(images), labels=torch.cat(labels))

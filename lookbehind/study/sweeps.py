@@ -1,0 +1,253 @@
+"""Many runs, trained as ensembles, here or on any `concurrent.futures.Executor`.
+
+Rows are kept in a file of JSON lines, one a run, so that a sweep that ends early goes on later.
+"""
+
+import math
+import pickle
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lookbehind.study.axes import _distinct, essence
+from lookbehind.study.block import Measure, _blocks, _cut, _failed, _Task, _train
+from lookbehind.study.rows import Row, SweepError, _Results
+from lookbehind.train import EVALUATION_BATCH, Hardware, Recipe
+from lookbehind.train.data import Dataset
+
+# Networks of an ensemble: from here on an MLP on digits gains little.
+MEMBERS = 128
+
+
+RESERVED = ("recipe", "error", "gradients", "train", "validation", "test")
+
+
+_ALONE = threading.Lock()
+
+
+def sweep(
+    recipes: Iterable[Recipe],
+    path: str | Path | None = None,
+    *,
+    executor: Executor | None = None,
+    measures: Mapping[str, Measure] | None = None,
+    root: str | Path | None = None,
+    hardware: Hardware | None = None,
+    members: int = MEMBERS,
+    retry_failed: bool = False,
+    progress: bool = False,
+) -> list[Row]:
+    """Train all `recipes`, and return a row for each, in their order.
+
+    A row is {"recipe": {all settings}, "gradients": n, "train": {"loss": nats, "accuracy": share},
+    "validation": …, "test": …} at the end of training. A run that fails doesn't stop the rest: its
+    row is {"recipe": …, "error": "FloatingPointError: …"}. What `measures` give, called as
+    measure(network, dataset) with the network in evaluation mode, is added under their names.
+
+    Runs that differ in seed, ρ, lr and a number α only are trained as one `Ensemble` of at most
+    `members` networks, fewer where `MEMORY` asks for it. Each becomes what `Recipe.run` makes of
+    it alone, but for rounding. A whole ensemble that fails is tried again in halves, so that only
+    the guilty runs are recorded as failed.
+
+    `executor` is any of `concurrent.futures`, or Dask's `client.get_executor()`; by default all
+    is trained in this process. A worker needs this package, the datasets (`root` as in
+    `lookbehind.data`) and the measures: for a `ProcessPoolExecutor` functions of a module. It
+    trains one ensemble at a time, on one CPU thread, or on `hardware` (default: its best device).
+
+    Rows are appended to `path`, a file of JSON lines, as they come. Runs that are there already
+    aren't repeated; failed ones are with `retry_failed`, and those that lack a measure. The last
+    line of a run counts. A last line that was cut short is taken off. After Ctrl-C, or where the
+    pool of processes breaks (SweepError), what was finished is in the file, and the same call goes
+    on. Several sweeps may share a file.
+
+    Raises SweepError where `path` holds anything else, before anything is written, TypeError or
+    ValueError for wrong arguments.
+    """
+    recipes, measures = list(recipes), dict(measures or {})
+    _check(recipes, measures, members, executor)
+    results = _Results(path)
+    wanted = _distinct(recipes)
+    todo = [r for r in wanted if not _is_done(results.of(r), measures, retry_failed)]
+    task = _Task(measures, root, hardware, torch.get_default_dtype())
+    blocks = _blocks(todo, min(members, math.ceil(len(todo) / _workers(executor)) or 1))
+    with _bar(len(wanted), len(wanted) - len(todo), progress) as update:
+        try:
+            for rows in _trained(blocks, task, executor):
+                results.append(rows)
+                update(len(rows))
+        except (BrokenExecutor, CancelledError) as error:
+            raise SweepError(_broken(results, wanted, measures)) from error
+    return [results.rows[essence(recipe)] for recipe in recipes]
+
+
+def networks(recipes: Iterable[Recipe], **options: Any) -> list[tuple[nn.Module, Row]]:
+    """The trained network and the row of each recipe, in their order; `options` as in `sweep`.
+
+    All is trained in this process and kept in memory. Raises SweepError where a run fails.
+    """
+    kept: list[nn.Module] = []
+
+    def keep(network: nn.Module, dataset: Dataset) -> float:
+        kept.append(network)
+        return len(kept) - 1
+
+    found = []
+    for row in sweep(recipes, measures={"network": keep}, **options):
+        if "error" in row:
+            raise SweepError(f"{Recipe(**row['recipe'])} failed: {row['error']}")
+        found.append((kept[row["network"]], {n: v for n, v in row.items() if n != "network"}))
+    return found
+
+
+def on_train(function: Callable[..., float], **options: Any) -> Measure:
+    """The measure function(network, minibatches of all training images, **options).
+
+    For the functions of `lookbehind.sharpness` that return a number:
+    measures={"worst rise": on_train(worst_rise, ball=Ball(0.05))}. Other processes can get it.
+    """
+    return partial(_measure_on_train, function, options)
+
+
+def _measure_on_train(
+    function: Callable[..., float], options: Mapping[str, Any], network: nn.Module, dataset: Dataset
+) -> float:
+    return function(network, dataset.train.batches(EVALUATION_BATCH), **options)
+
+
+def _check(
+    recipes: list[Any], measures: dict[str, Any], members: int, executor: Executor | None
+) -> None:
+    for recipe in recipes:
+        if not isinstance(recipe, Recipe):
+            raise TypeError(f"recipes must be Recipes, got {recipe!r}")
+    for name, measure in measures.items():
+        if name in RESERVED or not callable(measure):
+            raise ValueError(
+                f"measures must be functions, under other names than {', '.join(RESERVED)}; "
+                f"got {name!r}: {measure!r}"
+            )
+    if isinstance(members, bool) or not isinstance(members, int) or members < 1:
+        raise ValueError(f"members must be an int ≥ 1, got {members!r}")
+    if isinstance(executor, ProcessPoolExecutor):
+        try:
+            pickle.dumps(measures)
+        except Exception as error:
+            raise TypeError(
+                "measures must be functions of a module for a ProcessPoolExecutor, "
+                f"got {measures} ({error})"
+            ) from error
+
+
+def _is_done(row: Row | None, measures: Iterable[str], retry_failed: bool = False) -> bool:
+    if row is None or "error" in row:
+        return row is not None and not retry_failed
+    return all(name in row for name in measures)
+
+
+def _broken(results: "_Results", wanted: list[Recipe], measures: Mapping[str, Measure]) -> str:
+    done = sum(_is_done(results.of(recipe), measures) for recipe in wanted)
+    found = f"the executor ended or a worker of it was killed; {done} of {len(wanted)} runs"
+    if results.path is None:
+        return f"{found} were finished, and are lost: give a path to keep them"
+    return f"{found} are in {results.path}: the same call with a new executor goes on from there"
+
+
+@contextmanager
+def _bar(total: int, done: int, progress: bool) -> Iterator[Callable[[int], Any]]:
+    if not progress:
+        yield lambda count: None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total, initial=done, unit=" runs") as bar:
+        yield bar.update
+
+
+def _workers(executor: Executor | None) -> int:
+    """How many blocks an executor trains at once, where it says so."""
+    client = getattr(executor, "_client", None)  # of Dask
+    if client is not None:
+        return max(1, len(client.nthreads()))
+    return 1 if executor is None else getattr(executor, "_max_workers", None) or 1
+
+
+class _Here(Executor):
+    """What is submitted is done at once, by the caller."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def _trained(
+    blocks: list[list[Recipe]], task: _Task, executor: Executor | None
+) -> Iterator[list[Row]]:
+    """The rows of the blocks as they come. A block that fails is tried again in halves."""
+    waiting, running = deque(blocks), dict[Future[list[Row]], list[Recipe]]()
+    at_once = len(blocks) if executor else 1
+    submit, work = (executor.submit, _in_worker) if executor else (_Here().submit, _train)
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                block = waiting.popleft()
+                running[submit(work, block, task)] = block
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in sorted(done, key=_is_broken):  # first what is finished
+                yield from _settled(running.pop(future), future, waiting)
+    finally:
+        for future in running:
+            future.cancel()
+
+
+def _is_broken(future: Future[Any]) -> bool:
+    return future.cancelled() or isinstance(future.exception(), BrokenExecutor)
+
+
+def _settled(
+    block: list[Recipe], future: Future[list[Row]], waiting: deque[list[Recipe]]
+) -> Iterator[list[Row]]:
+    error = future.exception()
+    if error is None:
+        yield future.result()
+    elif isinstance(error, BrokenExecutor) or not isinstance(error, Exception):
+        raise error
+    elif len(block) == 1:
+        yield [_failed(block[0], error)]
+    else:
+        waiting.extend(_cut(block, math.ceil(len(block) / 2)))
+
+
+def _in_worker(recipes: list[Recipe], task: _Task) -> list[Row]:
+    """As `_train`, with torch as in the caller, but on one thread; torch is put back.
+
+    One at a time in a process: its threads share torch's settings and random numbers.
+    """
+    with _ALONE:
+        threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+        torch.set_num_threads(1)
+        torch.set_default_dtype(task.dtype)
+        try:
+            return _train(recipes, task)
+        finally:
+            torch.set_num_threads(threads)
+            torch.set_default_dtype(dtype)

@@ -1,0 +1,190 @@
+"""Descents on toy losses, by the optimizers that train networks, that record every point."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from lookbehind.toy.losses import Array, Loss
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A descent of T outer steps, every point of it. With E members each shape gains an E before 2.
+
+    slow       (T + 1, 2)  φ before the first and after each outer step
+    ascent     (T, a, 2)   the climb φ'_1 … φ'_a of each outer step (a = k; 0 for SGD)
+    fast       (T, d, 2)   the descents φ_1 … φ_d (d = k for Lookbehind and Lookahead, else 1)
+    gradients  (T, g, 2)   ∇L where it was taken, noise included; g is the cost of an outer step
+    losses     (T + 1,)    L(φ), without noise
+    alpha      (T,)        the interpolation; NaN where the method has none
+    diverged   ()          whether a step was undone because its loss or gradient was not finite
+    """
+
+    slow: Array
+    ascent: Array
+    fast: Array
+    gradients: Array
+    losses: Array
+    alpha: Array
+    diverged: NDArray[np.bool_]
+
+
+def descend(
+    loss: Loss,
+    start: ArrayLike,
+    make_optimizer: Callable[[list[Tensor]], Any],
+    steps: int,
+    *,
+    seed: int | Sequence[int] = 0,
+) -> Trajectory:
+    """Run `steps` outer steps of `make_optimizer([w])` on `loss` from `start`, in float64.
+
+    `start` of shape (2,) is one descent; of shape (E, 2), E members in one call, for which the
+    optimizer's `rho` must have shape (E,) (and `alpha` may). The noise of a `ToyLoss` is drawn from
+    `seed`, the same for all members, or from one seed per member.
+    Raises ValueError for a `start` or `steps` outside these bounds, and where `loss` returns
+    another shape; FloatingPointError where a single descent diverges (members are put back).
+    """
+    w = _checked_start(loss, start, steps).requires_grad_()
+    optimizer = make_optimizer([w])
+    _check_members(optimizer, w)
+    minibatches = getattr(optimizer, "minibatches", 1)
+    noise = _noise(getattr(loss, "noise", 0.0), (steps, minibatches, *w.shape), seed)
+    record = _Recorder(w, optimizer)
+    closures = [_closure(loss, w, None)] * minibatches
+    for t in range(steps):
+        if noise is not None:
+            closures = [_closure(loss, w, draw) for draw in noise[t]]
+        optimizer.step(closures if minibatches > 1 else closures[0])
+        record.step()
+    return record.trajectory(loss)
+
+
+class _Recorder:
+    """An observer that copies the weights at every event, and stacks them into a `Trajectory`."""
+
+    def __init__(self, w: Tensor, optimizer: Any) -> None:
+        self.w, self.optimizer = w, optimizer
+        self.slow = [_copy(w)]
+        self.points: dict[str, list[Tensor]] = {"ascent": [], "descent": [], "gradient": []}
+        self.alpha: list[Tensor] = []
+        self.diverged = torch.zeros(w.shape[:-1], dtype=torch.bool)
+        if hasattr(optimizer, "observers"):
+            optimizer.observers.append(self)
+        if hasattr(getattr(optimizer, "inner", None), "observers"):
+            optimizer.inner.observers.append(self.climb)
+
+    def __call__(self, event: Any) -> None:
+        if event.kind == "descent":
+            self.points["descent"].append(_copy(self.w))
+        elif event.kind == "slow" and event.alpha is not None:
+            self.alpha.append(torch.as_tensor(event.alpha[0], dtype=torch.float64))
+        else:
+            self.climb(event)
+
+    def climb(self, event: Any) -> None:
+        """Only where the gradients were taken, and these: what an optimizer inside another adds."""
+        if event.kind == "ascent":
+            self.points["ascent"].append(_copy(self.w))
+        elif event.kind == "gradient":
+            self.points["gradient"].append(_copy(self.w.grad))
+
+    def step(self) -> None:
+        self.slow.append(_copy(self.w))
+        if not hasattr(self.optimizer, "observers"):  # a plain torch.optim optimizer
+            self.points["descent"].append(_copy(self.w))
+            self.points["gradient"].append(_copy(self.w.grad))
+        undone = getattr(self.optimizer, "rolled_back", None)
+        if undone is not None:
+            self.diverged |= undone
+
+    def trajectory(self, loss: Loss) -> Trajectory:
+        slow = torch.stack(self.slow)
+        steps, shape = len(slow) - 1, self.w.shape
+        ascent, fast, gradients = (
+            (torch.stack(p) if p else slow[:0]).reshape(steps, -1, *shape).numpy()
+            for p in self.points.values()
+        )
+        blank = torch.full((steps, *shape[:-1]), torch.nan, dtype=torch.float64)
+        alpha = torch.stack([a.expand(shape[:-1]) for a in self.alpha]) if self.alpha else blank
+        return Trajectory(
+            slow=slow.numpy(),
+            ascent=ascent,
+            fast=fast,
+            gradients=gradients,
+            losses=loss(slow).detach().numpy(),
+            alpha=alpha.numpy(),
+            diverged=self.diverged.numpy(),
+        )
+
+
+def _copy(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None
+    return tensor.detach().clone()
+
+
+def _closure(loss: Loss, w: Tensor, noise: Tensor | None) -> Callable[[], Tensor]:
+    """The loss of one minibatch, L(w) + ⟨ξ, w⟩; its gradient goes to `w.grad`."""
+    at = w.detach()
+    ones = torch.ones(w.shape[:-1], dtype=torch.float64)
+    gradient = getattr(loss, "gradient", None)
+
+    def closure() -> Tensor:
+        if gradient is None:
+            value = loss(w)
+            (w.grad,) = torch.autograd.grad(value, w, ones)
+        else:
+            value = loss(at)
+            w.grad = gradient(at)
+        if noise is None:
+            return value.detach()
+        w.grad += noise
+        return value.detach() + (noise * at).sum(-1)
+
+    return closure
+
+
+def _noise(sigma: float, shape: Sequence[int], seed: int | Sequence[int]) -> Tensor | None:
+    """Gradient noise of shape (steps, minibatches, [E,] 2), from one stream or one per member."""
+    if not sigma:
+        return None
+    steps, minibatches, *point = shape
+    if isinstance(seed, int):
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randn(steps, minibatches, 2, generator=generator, dtype=torch.float64)
+        return sigma * drawn.reshape(steps, minibatches, *(1,) * (len(point) - 1), 2).expand(*shape)
+    if len(point) != 2 or len(seed) != point[0]:
+        raise ValueError(
+            f"seed must be an int or one int per member, got {len(seed)} for {point[:-1]}"
+        )
+    own = [_noise(sigma, (steps, minibatches, 2), int(s)) for s in seed]
+    return torch.stack([n for n in own if n is not None], dim=2)
+
+
+def _checked_start(loss: Loss, start: ArrayLike, steps: int) -> Tensor:
+    w = torch.as_tensor(np.array(start, dtype=np.float64))
+    if w.ndim not in (1, 2) or w.shape[-1] != 2 or not bool(w.isfinite().all()):
+        raise ValueError(f"start must be finite, of shape (2,) or (E, 2), got {start!r}")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps must be an int ≥ 1, got {steps!r}")
+    value = loss(w)
+    if not isinstance(value, Tensor) or value.shape != w.shape[:-1]:
+        found = tuple(value.shape) if isinstance(value, Tensor) else value
+        raise ValueError(f"loss must map shape (…, 2) to (…), got {found!r} from {tuple(w.shape)}")
+    return w
+
+
+def _check_members(optimizer: Any, w: Tensor) -> None:
+    """Members share nothing only if each has its own norm."""
+    ball = getattr(optimizer, "ball", getattr(getattr(optimizer, "inner", None), "ball", None))
+    members = len(w) if w.ndim == 2 else None
+    if ball is not None and ball.members != members:
+        expected = "a number" if members is None else f"a tensor of shape ({members},)"
+        raise ValueError(
+            f"rho must be {expected} for a start of shape {tuple(w.shape)}, got {ball.rho!r}"
+        )

@@ -1,0 +1,43 @@
+"""Training: data, networks, the loop, and one frozen recipe of a run."""
+
+from lookbehind.train.batchnorm import frozen_statistics
+from lookbehind.train.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
+from lookbehind.train.hardware import Hardware, choose_hardware, has_compiler, keep_freed_memory
+from lookbehind.train.loop import fit
+from lookbehind.train.models import MODELS, make_model
+from lookbehind.train.ranks import ALONE, Alone, Ranks, started_as_one_of_several
+from lookbehind.train.recipe import EVALUATION_BATCH, Outcome, Recipe, evaluation_batches, uses
+from lookbehind.train.run import Minibatches, Run, set_epoch
+from lookbehind.train.schedules import SCHEDULES, MultiStep, constant, cosine
+from lookbehind.train.scoring import evaluate
+
+__all__ = [
+    "ALONE",
+    "EVALUATION_BATCH",
+    "MODELS",
+    "SCHEDULES",
+    "Alone",
+    "CheckpointError",
+    "Hardware",
+    "Minibatches",
+    "MultiStep",
+    "Outcome",
+    "Ranks",
+    "Recipe",
+    "Run",
+    "choose_hardware",
+    "constant",
+    "cosine",
+    "evaluate",
+    "evaluation_batches",
+    "fit",
+    "frozen_statistics",
+    "has_compiler",
+    "keep_freed_memory",
+    "make_model",
+    "read_checkpoint",
+    "save_checkpoint",
+    "set_epoch",
+    "started_as_one_of_several",
+    "uses",
+]

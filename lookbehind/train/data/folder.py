@@ -1,0 +1,195 @@
+"""A folder of images."""
+
+import hashlib
+import os
+import unicodedata
+import warnings
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lookbehind.train.data.dataset import DataError, Dataset, Folder, _Draw, data_root
+
+Images = npt.NDArray[np.uint8]
+
+
+def image_folder(
+    root: Folder,
+    *,
+    train: int | None = None,
+    validation: int = 0,
+    test: int | None = None,
+    label_noise: float = 0.0,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    progress: bool | None = None,
+) -> Dataset:
+    """A folder of images of one size: train/<class>/… and test/<class>/…, as torchvision reads it.
+
+    One channel where all images are grey, else three. `train` and `validation` are numbers of
+    images from train/, `test` from test/, drawn by `seed`; None takes all that are left.
+    `label_noise` is as for `digits`. Minibatches are normalized by the mean and standard deviation
+    of the training images.
+
+    The decoded images are kept below `data_root()` until a file of the folder changes. `progress`
+    shows a bar while they are decoded: None does so on a terminal only.
+
+    Raises DataError, which names the folder or file, where a part or a class has no images, the
+    classes of the two parts differ, two of them have one name, or an image doesn't decode or has
+    another size; TypeError or ValueError for wrong options.
+    """
+    draw = _Draw(train, validation, test, label_noise, seed)
+    root = Path(root).expanduser()
+    parts = [_list_images(root / part) for part in ("train", "test")]
+    _check_classes(*parts)
+    files = [Path(file) for part in parts for file, _ in part.samples]
+    images = _decoded(root, files, progress).split([len(part.samples) for part in parts])
+    labels = [torch.tensor(part.targets) for part in parts]
+    return draw.dataset(list(zip(images, labels, strict=True)), parts[0].classes).to(device)
+
+
+def _list_images(folder: Path) -> Any:
+    """Torchvision's `ImageFolder` of one part: `classes`, `samples` (file, label), `targets`."""
+    from torchvision.datasets import ImageFolder
+
+    if not folder.is_dir():
+        raise DataError(f"{folder} is missing: put the images into {folder}{os.sep}<class>")
+    try:
+        found = ImageFolder(folder, allow_empty=True)
+    except FileNotFoundError as error:
+        message = f"{folder} holds no classes: put the images into {folder}{os.sep}<class>"
+        raise DataError(message) from error
+    counts = np.bincount(np.array(found.targets, dtype=int), minlength=len(found.classes))
+    for name, count in zip(found.classes, counts, strict=True):
+        if not count:
+            raise DataError(f"{folder / name} holds no images: add some, or delete the folder")
+    return found
+
+
+def _check_classes(train: Any, test: Any) -> None:
+    seen: dict[str, str] = {}
+    for name in sorted({*train.classes, *test.classes}):
+        known = seen.setdefault(unicodedata.normalize("NFKC", name).casefold().strip(), name)
+        if known != name:  # shown in ASCII: they may look alike
+            raise DataError(
+                f"{known!a} and {name!a} are one class name in {train.root} and "
+                f"{test.root}: merge the two folders, or give one another name"
+            )
+    for one, other in ((train, test), (test, train)):
+        if missing := sorted(set(one.classes) - set(other.classes)):
+            raise DataError(
+                f"{other.root} lacks the classes {missing} of {one.root}: both must hold the same"
+            )
+    if len(train.classes) < 2:
+        raise DataError(f"{train.root} must hold at least two classes, got {train.classes}")
+
+
+def _decoded(root: Path, files: Sequence[Path], progress: bool | None) -> Tensor:
+    """All images (N, C, H, W), from the file that keeps them decoded where it is up to date."""
+    name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()
+    path = data_root() / "decoded" / f"{name[:32]}.npz"
+    source = _fingerprint(root, files)
+    images = _read_decoded(path, source)
+    if images is None:
+        images = _decode(files, progress)
+        _write_decoded(path, images, source)
+    return torch.from_numpy(images)
+
+
+def _fingerprint(root: Path, files: Sequence[Path]) -> str:
+    """Of the names, sizes and times of all files. A copy may keep its mtime, not its ctime."""
+    digest = hashlib.sha256(b"1")  # the form of the decoded images
+    for file in files:
+        stat = file.stat()
+        digest.update(os.fsencode(file.relative_to(root)))
+        digest.update(f"\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\0".encode())
+    return digest.hexdigest()
+
+
+def _read_decoded(path: Path, source: str) -> Images | None:
+    """None where there is no such file, it is damaged, or made from something else."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            return kept["images"] if str(kept["source"]) == source else None
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
+        return None
+
+
+def _write_decoded(path: Path, images: Images, source: str) -> None:
+    """Whole or not at all: the name is given when the bytes are on the disk."""
+    part = path.with_suffix(f".{uuid4().hex}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            np.savez(file, images=images, source=source)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink()
+        message = f"{path.parent} cannot keep the decoded images ({error})"
+        warnings.warn(f"{message}: the next call decodes them again", stacklevel=4)
+
+
+def _decode(files: Sequence[Path], progress: bool | None) -> Images:
+    """All images (N, C, H, W): one channel where all are grey, else three."""
+    from tqdm.auto import tqdm
+
+    height, width = _pixels(files[0]).shape[:2]
+    images = np.empty((len(files), 3, height, width), np.uint8)
+
+    def decode(start: int) -> tuple[int, bool]:
+        some = files[start : start + 100]
+        found = [_pixels(file) for file in some]
+        for i, (file, pixels) in enumerate(zip(some, found, strict=True), start):
+            _check_size(file, pixels, files[0], (height, width))
+            images[i] = pixels.transpose(2, 0, 1)
+        return len(some), all(pixels.shape[2] == 1 for pixels in found)
+
+    grey = True
+    disable = None if progress is None else not progress
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        with tqdm(total=len(files), desc="decode", unit="image", disable=disable) as bar:
+            for count, all_grey in pool.map(decode, range(0, len(files), 100)):
+                grey &= all_grey
+                bar.update(count)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return images[:, :1].copy() if grey else images
+
+
+def _pixels(file: Path) -> Images:
+    """One image (H, W, 1 or 3)."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            if image.mode[0] in "IF":
+                raise ValueError(f"its pixels have more than 8 bits, mode {image.mode}")
+            grey = image.mode in ("1", "L", "LA", "La")
+            pixels = np.asarray(image.convert("L" if grey else "RGB"))
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and others
+        message = f"{file} does not decode as an image: replace or delete it ({error})"
+        raise DataError(message) from error
+    return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def _check_size(file: Path, pixels: Images, first: Path, size: tuple[int, int]) -> None:
+    if pixels.shape[:2] != size:
+        (height, width), (other_height, other_width) = size, pixels.shape[:2]
+        raise DataError(
+            f"all images must have one size: {first} has {width} x {height} pixels, "
+            f"{file} has {other_width} x {other_height}; scale them to one size first"
+        )

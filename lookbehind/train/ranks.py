@@ -1,0 +1,165 @@
+"""Several processes that train one network, each on its share of every minibatch.
+
+They are started by `torchrun`, `accelerate launch` or `accelerate.notebook_launcher`, find each
+other through Accelerate, and average their gradients through torch's `DistributedDataParallel`:
+
+    ranks = Ranks()
+    fit(model, optimizer, batches, ..., ranks=ranks)
+
+Every process draws the same whole minibatches and takes its share of their images, so the weights
+are those of one process, but for rounding, and a checkpoint fits any number of processes.
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lookbehind.scores import Minibatch
+
+T = TypeVar("T")
+
+
+class Alone:
+    """The processes that train one network: one, which has nobody to ask.
+
+    `Ranks` are several; what is said here holds for both.
+    """
+
+    world = 1  # how many they are
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the one that writes and speaks."""
+        return True
+
+    def network(self, model: nn.Module) -> nn.Module:
+        """`model` for forward passes, after whose backward pass all have the same gradients."""
+        return model
+
+    def apart(self, network: nn.Module) -> AbstractContextManager[Any]:
+        """Inside, each process keeps the gradient of its own share."""
+        return nullcontext()
+
+    def share(self, minibatch: Minibatch) -> tuple[Minibatch, int]:
+        """This process's part of a minibatch, and how many images of it count."""
+        return minibatch, len(minibatch[1])
+
+    def backward(self, loss: Tensor, share: float) -> Tensor:
+        """From the loss of this process's share of the minibatch; returns the loss of the whole."""
+        loss.sum().backward()  # one loss, or one a member
+        return loss
+
+    def total(self, values: Tensor) -> Tensor:
+        """Their sum over all processes."""
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Whether one of them says so."""
+        return flag
+
+    def once(self, do: Callable[[], T]) -> T:
+        """What `do()` returns, or raises, at the main process; the others wait for it."""
+        return do()
+
+    def leave(self) -> None:
+        """The end of the job: the connections to the others are closed."""
+
+
+ALONE = Alone()
+
+
+class Ranks(Alone):
+    """The processes of a job, seen from one of them: number `rank` of `world`, on `device`.
+
+    A minibatch of n images is cut into `world` shares; with n_r images and the mean loss L_r in
+    share r, Σ_r n_r L_r / n is the loss of the whole, and each process gets its gradient.
+
+    BatchNorm normalizes each share by its own mean and variance (on GPUs
+    `torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)` takes those of the whole minibatch), and
+    the running statistics are those of process 0, sent to the others before each forward pass.
+
+    `cpu` trains on CPUs (gloo) even where there are GPUs. Raises RuntimeError where this process
+    was not started as one of several.
+    """
+
+    def __init__(self, *, cpu: bool = False) -> None:
+        from accelerate import PartialState
+
+        self._state = PartialState(cpu=cpu or not torch.cuda.is_available())
+        if self._state.distributed_type not in ("MULTI_CPU", "MULTI_GPU"):
+            raise RuntimeError(
+                "Ranks takes processes as torchrun, accelerate launch or notebook_launcher starts "
+                f"them, found {self._state.distributed_type}"
+            )
+        self.rank: int = self._state.process_index
+        self.world = self._state.num_processes
+        self.device: torch.device = self._state.device
+
+    @property
+    def main(self) -> bool:
+        return self.rank == 0
+
+    def network(self, model: nn.Module) -> nn.Module:
+        return DistributedDataParallel(
+            model, device_ids=None if self.device.type == "cpu" else [self.device]
+        )
+
+    def apart(self, network: nn.Module) -> AbstractContextManager[Any]:
+        assert isinstance(network, DistributedDataParallel)
+        return network.no_sync()
+
+    def share(self, minibatch: Minibatch) -> tuple[Minibatch, int]:
+        """This process's images and labels, and how many count.
+
+        Where there are fewer images than processes, the last have one that counts for nothing: all
+        must take part in every gradient.
+        """
+        images, labels = minibatch
+        if labels.ndim != 1:
+            shape = tuple(labels.shape)
+            raise ValueError(f"labels must have shape (B,) to be shared by processes, got {shape}")
+        mine = (
+            images.tensor_split(self.world)[self.rank],
+            labels.tensor_split(self.world)[self.rank],
+        )
+        count = len(mine[1])
+        return (mine if count else (images[:1], labels[:1])), count
+
+    def backward(self, loss: Tensor, share: float) -> Tensor:
+        (loss * (share * self.world)).backward()  # the processes' gradients are averaged
+        return self.total(loss.detach() * share)
+
+    def total(self, values: Tensor) -> Tensor:
+        from accelerate.utils import reduce
+
+        return reduce(values, "sum")
+
+    def any(self, flag: bool) -> bool:
+        return bool(self.total(torch.tensor(float(flag), device=self.device)))
+
+    def once(self, do: Callable[[], T]) -> T:
+        from accelerate.utils import broadcast_object_list
+
+        said: list[Any] = [None, None]
+        if self.main:
+            try:
+                said[0] = do()
+            except Exception as error:
+                said[1] = error
+        result, failure = broadcast_object_list(said)
+        if failure is not None:
+            raise failure
+        return result
+
+    def leave(self) -> None:
+        self._state.destroy_process_group()
+
+
+def started_as_one_of_several() -> bool:
+    """Whether a launcher has started this process beside others (it sets WORLD_SIZE)."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -1,0 +1,210 @@
+"""One training run from one frozen description: dataset, network, method and its settings."""
+
+import math
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.optim import SGD
+
+from lookbehind.checks import check_bounded
+from lookbehind.optim import AXES, METHODS, make_method, param_groups
+from lookbehind.scores import History
+from lookbehind.train.data.dataset import Dataset
+from lookbehind.train.data.load import load
+from lookbehind.train.hardware import Hardware, choose_hardware
+from lookbehind.train.loop import fit
+from lookbehind.train.models import MODELS, make_model, whole
+from lookbehind.train.schedules import SCHEDULES
+
+SYMBOLS = {"k": "k", "rho": "ρ", "alpha": "α"}
+
+
+EVALUATION_BATCH = 1000
+
+
+# What a recipe's values may be: one of these names, a number from 0 to this, an int from this.
+CHOICES: dict[str, Collection[str]] = {
+    "model": MODELS,
+    "method": METHODS,
+    "schedule": SCHEDULES,
+    "gradient": ("last", "mean"),
+}
+
+
+MOST = {
+    **dict.fromkeys(("rho", "eta", "lr", "weight_decay"), math.inf),
+    **dict.fromkeys(("momentum", "label_smoothing", "label_noise"), 1),
+}
+
+
+LEAST = {
+    **dict.fromkeys(("k", "batch_size", "epochs", "gradients", "train", "test"), 1),
+    **dict.fromkeys(("validation", "seed"), 0),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left: the network at its slow weights, and what was measured on the way."""
+
+    recipe: "Recipe"
+    model: nn.Module
+    history: History
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A run, all of it: what the sliders of the lab, the command line and a sweep say.
+
+    `dataset` is digits, cifar10, cifar100, or a folder of images; `train`, `validation` and `test`
+    are numbers of images (None: the dataset's default); `label_noise` is the share of wrong
+    training labels. `augment` crops and flips. Digits take neither `augment` (a mirrored digit is
+    none) nor `test` (the test split is what is left over). `model` is one of
+    `lookbehind.models.MODELS`, `method` of `lookbehind.methods.METHODS`. `k`, `rho`, `eta`,
+    `alpha` (a number in [0, 1] or "adaptive") and `gradient` ("last" or "mean", of Multistep-SAM)
+    are the method's, where it has them; `lr`, `momentum` and `weight_decay` those of its base, SGD.
+
+    The budget is `epochs` or `gradients`, one of them. `seed` decides the split, the wrong labels,
+    the first weights, and the minibatches.
+
+    Raises TypeError or ValueError, before any data is loaded, for a value that is wrong whatever
+    the dataset.
+    """
+
+    dataset: str = "digits"
+    model: str = "mlp"
+    method: str = "Lookbehind-SAM"
+    k: int = 2
+    rho: float = 0.2
+    eta: float = 0.01
+    alpha: float | str = 0.5
+    gradient: str = "last"
+    lr: float = 0.03
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    batch_size: int = 50
+    label_smoothing: float = 0.0
+    schedule: str = "cosine"
+    epochs: int | None = None
+    gradients: int | None = 1200
+    train: int | None = None
+    validation: int | None = None
+    test: int | None = None
+    label_noise: float = 0.0
+    augment: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, allowed in CHOICES.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        for name, most in MOST.items():
+            check_bounded(name, getattr(self, name), most, also="")
+        for name, least in LEAST.items():
+            if (value := getattr(self, name)) is not None or name in ("k", "batch_size", "seed"):
+                whole(name, value, least)
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Values that are wrong only beside another."""
+        if (self.epochs is None) == (self.gradients is None):
+            given = f"epochs={self.epochs!r} and gradients={self.gradients!r}"
+            raise ValueError(f"exactly one of epochs and gradients must be given, got {given}")
+        adaptive = "adaptive" in AXES[self.method]
+        if "alpha" in AXES[self.method] and not (adaptive and self.alpha == "adaptive"):
+            check_bounded("alpha", self.alpha, 1, ' or "adaptive"' if adaptive else "")
+        if self.dataset == "digits" and (self.augment or self.test is not None):
+            name, value = ("test", None) if self.test is not None else ("augment", False)
+            got = getattr(self, name)
+            raise ValueError(f"{name} must be {value} for the dataset digits, got {got!r}")
+
+    def __str__(self) -> str:
+        alpha = self.alpha if isinstance(self.alpha, str) else f"{self.alpha:g}"
+        values = {"k": self.k, "rho": f"{self.rho:g}", "alpha": alpha}
+        used = [f"{SYMBOLS[name]} {values[name]}" for name in uses(self.method)]
+        return f"{self.method}: " + ", ".join([*used, f"lr {self.lr:g}"])
+
+    def load(self, root: str | Path | None = None, device: str | torch.device = "cpu") -> Dataset:
+        """The dataset, on `device`; `root` as in `lookbehind.data`."""
+        sizes = {name: getattr(self, name) for name in ("train", "validation", "test")}
+        given = {name: value for name, value in sizes.items() if value is not None}
+        return load(
+            self.dataset, root, label_noise=self.label_noise, seed=self.seed, device=device, **given
+        )
+
+    def make_model(self, dataset: Dataset) -> nn.Module:
+        """A fresh network for the images of `dataset`; torch's global generators are left alone."""
+        with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
+            torch.default_generator.manual_seed(self.seed)
+            return make_model(
+                self.model, channels=dataset.channels, classes=len(dataset.classes),
+                size=dataset.size,
+            )  # fmt: skip
+
+    def make_optimizer(self, model: nn.Module) -> Any:
+        """The method around SGD on `param_groups(model)`."""
+        base = SGD(
+            param_groups(model),
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+        return make_method(
+            self.method, base, rho=self.rho, k=self.k, alpha=self.alpha, eta=self.eta,
+            gradient=self.gradient,
+        )  # fmt: skip
+
+    def run(
+        self,
+        root: str | Path | None = None,
+        hardware: Hardware | None = None,
+        dataset: Dataset | None = None,
+        **options: Any,
+    ) -> Outcome:
+        """Train, and score every split. `options` are those of `fit`: callbacks, checkpoint, ….
+
+        `dataset`: what `load` gives, where it is at hand. The training split is scored on as many
+        of its images as the test split has.
+        """
+        hardware = hardware or choose_hardware()
+        dataset = self.load(root, hardware.device) if dataset is None else dataset
+        model = hardware.place(self.make_model(dataset))
+        options = {"config": asdict(self), "autocast": hardware.autocast, **options}
+        history = fit(
+            model,
+            self.make_optimizer(model),
+            self.batches(dataset),
+            epochs=self.epochs,
+            gradients=self.gradients,
+            splits=evaluation_batches(dataset),
+            schedule=SCHEDULES[self.schedule],
+            loss=partial(cross_entropy, label_smoothing=self.label_smoothing),
+            **options,
+        )
+        return Outcome(self, model, history)
+
+    def batches(self, dataset: Dataset) -> Any:
+        """The training minibatches: shuffled, and augmented where the recipe says so."""
+        crop = max(1, min(dataset.size) // 8) if self.augment else 0
+        return dataset.train.batches(self.batch_size, self.seed, crop=crop, flip=self.augment)
+
+
+def uses(method: str) -> tuple[str, ...]:
+    """Which of "k", "rho" and "alpha" a method has."""
+    if method not in AXES:
+        raise ValueError(f"method must be one of {', '.join(AXES)}, got {method!r}")
+    return tuple(axis for axis in AXES[method] if axis in SYMBOLS)
+
+
+def evaluation_batches(dataset: Dataset) -> dict[str, Any]:
+    """Every split of `dataset` in order, the training split cut to the size of the test split."""
+    count, train = len(dataset.test), dataset.train
+    cut = replace(train, images=train.images[:count], labels=train.labels[:count])
+    parts = {**dataset.splits, "train": cut}
+    return {name: part.batches(EVALUATION_BATCH) for name, part in parts.items()}

@@ -1,0 +1,218 @@
+"""A training under way: its minibatches, its closure, its checkpoints."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from contextlib import nullcontext
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lookbehind.scores import Minibatch, Record, Score
+from lookbehind.train.batchnorm import Context
+from lookbehind.train.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
+from lookbehind.train.ranks import Alone
+from lookbehind.train.scoring import _device
+
+
+class Minibatches(Protocol):
+    """One epoch of (images, labels) each time it is iterated: `Split.batches`, a `DataLoader`."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+def set_epoch(batches: Minibatches, epoch: int) -> None:
+    """The next iteration is this epoch, for what has `set_epoch` of itself or of its sampler."""
+    for shuffler in (batches, getattr(batches, "sampler", None)):
+        tell = getattr(shuffler, "set_epoch", None)
+        if tell is not None:
+            tell(epoch)
+
+
+class _Stream:
+    """Minibatches, epoch after epoch, and where they are: `taken` of epoch `epoch`."""
+
+    def __init__(self, batches: Minibatches, ranks: Alone) -> None:
+        if not isinstance(batches, Sized) or not len(batches):
+            raise ValueError(f"batches must have a length ≥ 1 (minibatches an epoch): {batches!r}")
+        self.batches, self.ranks, self.epoch, self.taken = batches, ranks, 0, 0
+        self.rng = torch.get_rng_state()  # as the epoch began: a DataLoader draws its order from it
+        self._left: Iterator[Minibatch] | None = None
+
+    def __next__(self) -> Minibatch:
+        if self._left is None:
+            self._open()
+        assert self._left is not None
+        minibatch = next(self._left, None)
+        if minibatch is None:
+            raise ValueError(
+                f"batches must give {len(self.batches)} minibatches, its length, each time it is "
+                f"iterated; it ended after {self.taken}"
+            )
+        self.taken += 1
+        if self.taken == len(self.batches):
+            self.epoch, self.taken, self._left = self.epoch + 1, 0, None
+        return minibatch
+
+    def go_to(self, epoch: int, taken: int, rng: Tensor) -> None:
+        self.epoch, self.taken, self._left = epoch, 0, None
+        torch.set_rng_state(rng)
+        for _ in range(taken):
+            next(self)
+
+    def _open(self) -> None:
+        self.rng = self.ranks.once(torch.get_rng_state)
+        torch.set_rng_state(self.rng)  # so that all draw the same minibatches
+        set_epoch(self.batches, self.epoch)
+        self._left = iter(self.batches)
+
+
+@dataclass(eq=False)
+class Run:
+    """A training under way: what a callback receives after each step.
+
+    `gradients` and `images` are what was taken so far (an image counts once a step), `epoch` how
+    often the data was seen, `share` the part of the budget that is spent, in [0, 1], `records` the
+    scores. Between steps a callback may change the optimizer's settings and "initial_lr".
+    """
+
+    model: nn.Module
+    optimizer: Any
+    unit: str  # of the budget: "gradients" or "minibatches"
+    budget: int
+    _stream: _Stream
+    _ranks: Alone
+    _network: nn.Module  # `model`, as all ranks go through it together
+    _loss: Callable[[Tensor, Tensor], Tensor]
+    _score: Callable[[nn.Module, Iterable[Minibatch]], Score]
+    _precision: Context
+    _elsewhere: Context  # around the gradients of a step that are not at φ
+    _plan: dict[str, Any]
+    gradients: int = 0
+    images: int = 0
+    records: list[Record] = field(default_factory=list)
+
+    @property
+    def minibatches(self) -> int:
+        """Taken so far."""
+        return self._stream.epoch * len(self._stream.batches) + self._stream.taken
+
+    @property
+    def epoch(self) -> float:
+        return self.minibatches / len(self._stream.batches)
+
+    @property
+    def spent(self) -> int:
+        """Of the budget, in its unit."""
+        return int(getattr(self, self.unit))
+
+    @property
+    def share(self) -> float:
+        return min(1.0, self.spent / self.budget)
+
+    def save(self, path: str | Path) -> None:
+        """Write a checkpoint that `fit(..., resume=True)` continues bit for bit; see there.
+
+        Of several ranks the main one writes; all must call this, and wait for it.
+        """
+        self._ranks.once(lambda: save_checkpoint(path, self._state()))
+
+    def _state(self) -> dict[str, Any]:
+        stream, device = self._stream, _device(self.model)
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "position": [stream.epoch, stream.taken, self.gradients, self.images],
+            "records": [list(astuple(record)) for record in self.records],
+            "rng": {"epoch": stream.rng, "now": torch.get_rng_state()},
+            "plan": self._plan,
+        }
+        if device.type != "cpu":
+            state["rng"]["device"] = torch.get_device_module(device.type).get_rng_state()
+        return state
+
+    def _restore(self, path: str | Path) -> None:
+        state = self._ranks.once(lambda: read_checkpoint(path))
+        _check_fits(path, state, self._plan, self.model)
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (ValueError, KeyError) as error:
+            raise CheckpointError(f"{path} holds another optimizer: {error}") from error
+        self.model.load_state_dict(state["model"])
+        epoch, taken, self.gradients, self.images = state["position"]
+        self.records = [Record(*values) for values in state["records"]]
+        self._stream.go_to(epoch, taken, state["rng"]["epoch"])
+        torch.set_rng_state(state["rng"]["now"])
+        device = _device(self.model)
+        if device.type != "cpu" and "device" in state["rng"]:
+            torch.get_device_module(device.type).set_rng_state(state["rng"]["device"])
+
+    def _step(self) -> None:
+        count = getattr(self.optimizer, "minibatches", 1)
+        closures = [self._closure(next(self._stream)) for _ in range(count)]
+        self.optimizer.step(closures if count > 1 else closures[0])
+
+    def _closure(self, minibatch: Minibatch) -> Callable[[], Tensor]:
+        device = _device(self.model)
+        count = minibatch[1].numel()  # labels (B,), or (E, B) of an ensemble
+        self.images += count
+        minibatch, own = self._ranks.share(minibatch)
+        images, labels = (tensor.to(device, non_blocking=True) for tensor in minibatch)
+        statistics: Context = nullcontext
+
+        def gradient() -> Tensor:
+            nonlocal statistics
+            self.gradients += 1
+            self.optimizer.zero_grad()
+            with statistics(), self._precision():
+                loss = self._loss(self._network(images), labels)
+            loss = self._ranks.backward(loss, own / count)
+            statistics = self._elsewhere
+            return loss
+
+        return gradient
+
+    def _record(self, splits: Mapping[str, Iterable[Minibatch]]) -> None:
+        """Append a record of every split, or of none."""
+        found = []
+        for name, batches in splits.items():
+            score = self._score(self._network, batches)
+            if not math.isfinite(score.loss):
+                raise FloatingPointError(
+                    f"the loss on {name} is not finite after {self.gradients} gradients"
+                )
+            found.append(Record(self.epoch, self.gradients, name, score.loss, score.accuracy))
+        self.records += found
+
+
+Callback = Callable[[Run], None]
+
+
+def _check_fits(
+    path: str | Path, state: Mapping[str, Any], plan: Mapping[str, Any], model: nn.Module
+) -> None:
+    """Raises CheckpointError where the checkpoint is another run's."""
+    missing = {"model", "optimizer", "position", "records", "rng", "plan"} - set(state)
+    if missing:
+        raise CheckpointError(f"{path} is no checkpoint of a run: it lacks {sorted(missing)}")
+    theirs, ours = ({**p, **p["config"]} for p in (state["plan"], plan))
+    for name in sorted({*theirs, *ours} - {"config"}):
+        if theirs.get(name) != ours.get(name):
+            raise CheckpointError(
+                f"{path} is of a run with {name} = {theirs.get(name)!r}, "
+                f"this one has {name} = {ours.get(name)!r}"
+            )
+    shapes, found = (
+        {name: tuple(value.shape) for name, value in weights.items()}
+        for weights in (model.state_dict(), state["model"])
+    )
+    if shapes != found:
+        name = next(n for n in {**shapes, **found} if shapes.get(n) != found.get(n))
+        raise CheckpointError(
+            f"{path} holds another model: {name} has shape {found.get(name)}, "
+            f"here {shapes.get(name)}"
+        )

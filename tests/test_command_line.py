@@ -1,0 +1,350 @@
+"""`python -m lookbehind train`: the official script's options, and a run that loses nothing."""
+
+import json
+import os
+import re
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from test_train_recipe import pictures
+
+from lookbehind.__main__ import CHECKPOINT, HISTORY, OPTIONS, cli, fill_in, gradients_a_minibatch
+from lookbehind.optim import METHODS
+from lookbehind.train import Recipe, read_checkpoint
+
+TRAIN = cli.commands["train"]
+RUN_ONLY = (
+    "root", "out", "resume", "quiet", "statistics", "perturbation", "device", "bf16",
+    "channels_last", "compile",
+)  # fmt: skip
+SMALL = "--dataset digits --model mlp --train 60 --batch-size 20 --epochs 3 --lr 0.03"
+RECIPE = Recipe(
+    train=60, batch_size=20, epochs=3, gradients=None, lr=0.03, rho=0.05, alpha="adaptive",
+    schedule="multistep",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.set_num_threads(1)
+
+
+def command(*arguments: str) -> Result:
+    """The outcome of `python -m lookbehind train …`, but in this process."""
+    words = ["train", *" ".join(arguments).split()]
+    result = CliRunner().invoke(cli, words, prog_name="python -m lookbehind")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception  # a traceback where the user should see one line
+    return result
+
+
+def recipe_of(*arguments: str) -> Recipe:
+    """What would be trained."""
+    words, group = " ".join(arguments).split(), cli.make_context("", ["train"])
+    values = TRAIN.make_context("train", words, parent=group)
+    return fill_in({n: v for n, v in values.params.items() if n not in RUN_ONLY})
+
+
+def history_in(folder: str | Path) -> dict[str, Any]:
+    return json.loads(Path(folder, HISTORY).read_text(encoding="utf-8"))
+
+
+def test_the_defaults_are_the_official_ones() -> None:
+    assert recipe_of() == Recipe(
+        dataset="cifar10", model="resnet34", method="Lookbehind-SAM", k=2, rho=0.05, eta=0.01,
+        alpha="adaptive", lr=0.1, momentum=0.9, weight_decay=5e-4, batch_size=128,
+        schedule="multistep", epochs=200, gradients=None, augment=True, seed=0,
+    )  # fmt: skip
+
+
+def test_defaults_follow_the_method_and_the_dataset() -> None:
+    assert recipe_of("--method", "asam").rho == recipe_of("--method", "lookbehind-asam").rho == 0.5
+    assert recipe_of("--method", "lookahead-sam").alpha == 0.5
+    assert not recipe_of("--dataset", "digits").augment
+    assert recipe_of("--gradients", "900").epochs is None
+
+
+def test_a_command_of_the_official_script_is_understood() -> None:
+    """Every option of example_cifar.py, spelled as there."""
+    given = recipe_of(
+        "--dataset CIFAR100 --model resnet50 --minimizer Lookbehind_ASAM --lr 0.2 --momentum 0.8",
+        "--weight_decay 0.001 --batch_size 64 --epochs 100 --rho 0.4 --eta 0.0 --k 5 --alpha -1",
+    )
+    assert given == Recipe(
+        dataset="cifar100", model="resnet50", method="Lookbehind-ASAM", lr=0.2, momentum=0.8,
+        weight_decay=0.001, batch_size=64, epochs=100, gradients=None, rho=0.4, eta=0.0, k=5,
+        alpha="adaptive", schedule="multistep", augment=True,
+    )  # fmt: skip
+    assert recipe_of("--alpha", "0.5").alpha == 0.5
+
+
+def test_every_setting_of_a_recipe_has_its_option() -> None:
+    names = {option.name for options in OPTIONS.values() for option in options}
+    assert names == {*asdict(RECIPE), *RUN_ONLY}
+
+
+def test_help_fits_80_columns_and_tells_every_option() -> None:
+    text = command("--help").output
+    assert max(map(len, text.splitlines())) <= 80
+    for options in OPTIONS.values():
+        for option in options:
+            assert option.opts[0] in text and option.help
+            assert option.help[-1] == "." and option.help.count(". ") == 0
+            told = option.show_default is not True or option.default is not None
+            assert told or option.name == "gradients"
+    assert text.count("[default:") > 20
+    assert "train" in CliRunner().invoke(cli, ["--help"]).output
+
+
+def test_the_command_of_the_help_is_a_command() -> None:
+    text = command("--help").output.partition("Examples")[2].replace("\\\n", " ")
+    commands = re.findall(r"python -m lookbehind train (.*)", text)
+    assert [recipe_of(line).dataset for line in commands] == ["digits", "cifar10"]
+
+
+def test_a_run_is_the_run_of_its_recipe() -> None:
+    result = command(SMALL)
+    assert result.exit_code == 0, result.output
+    folder = "runs/digits-mlp-lookbehind-sam-k2-rho0.05-adaptive-lr0.03-seed0"
+    written, outcome = history_in(folder), RECIPE.run()
+    assert written["recipe"] == asdict(RECIPE)
+    assert written["records"] == outcome.history.rows()
+    state = read_checkpoint(Path(folder, CHECKPOINT))["model"]
+    assert all(torch.equal(state[n], v) for n, v in outcome.model.state_dict().items())
+    summary = written["summary"]
+    assert summary["state"] == "finished"
+    assert summary["last"]["test"] == asdict(outcome.history.last("test"))
+    best = outcome.history.best("test", by="validation")
+    assert summary["best_by_validation"]["test"] == asdict(best)
+    assert written["images"] == {"train": 60, "validation": 300, "test": 1437}
+    assert (written["parameters"], written["versions"]["torch"]) == (8970, torch.__version__)
+    assert written["hardware"]["device"] == "cpu"
+    assert not list(Path(folder).glob("*.part"))
+
+
+def test_a_run_says_what_it_does() -> None:
+    lines = command(SMALL, "--label-noise", "0.4").output.splitlines()
+    start, records, end = lines[:4], lines[4:8], lines[8:]
+    assert "Lookbehind-SAM: k 2, ρ 0.05, α adaptive, lr 0.03" in start[0]
+    assert "60 train, 300 validation, 1,437 test" in start[1] and "40% of" in start[1]
+    assert "8,970 parameters" in start[2] and "3 gradients a minibatch" in start[3]
+    assert [line.split()[1] for line in records] == ["0.00", "1.00", "2.00", "3.00"]
+    assert all("train " in line and "validation " in line for line in records)
+    assert end[0].startswith("Finished") and end[4].startswith("Best by validation, at epoch")
+    assert end[-1].endswith("history.json and checkpoint.pt")
+
+
+def test_quiet_prints_the_result_only_and_without_validation_no_best() -> None:
+    output = command(SMALL, "--quiet", "--validation", "0", "--out a").output
+    assert [line.split()[0] for line in output.splitlines()] == ["Finished", "train", "test", "In"]
+    assert history_in("a")["summary"]["best_by_validation"] == {}
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_left_alone() -> None:
+    command(SMALL, "--out a")
+    before = {path: path.read_bytes() for path in Path("a").iterdir()}
+    for more in ("", "--resume --lr 0.1"):
+        result = command(SMALL, more, "--out a")
+        assert result.exit_code == 1
+        assert re.search("already holds a run|lr = 0.03, this one has lr = 0.1", result.output)
+        assert {path: path.read_bytes() for path in Path("a").iterdir()} == before
+
+
+def test_a_finished_run_resumes_to_what_it_was() -> None:
+    command(SMALL, "--out a")
+    before = history_in("a")
+    result = command(SMALL, "--out a", "--resume")
+    assert result.exit_code == 0 and "Finished" in result.output
+    assert history_in("a") == before
+
+
+def test_resume_without_a_checkpoint_starts_anew_aloud_and_keeps_the_old_history() -> None:
+    Path("a").mkdir()
+    Path("a", HISTORY).write_text("old")
+    result = command(SMALL, "--out a", "--resume")
+    assert result.exit_code == 0 and "no checkpoint in a: the run starts anew" in result.output
+    assert Path("a", f"{HISTORY}.old").read_text() == "old"
+    assert history_in("a")["records"] == RECIPE.run().history.rows()
+
+
+def test_a_foreign_checkpoint_is_an_error_in_words() -> None:
+    Path("a").mkdir()
+    Path("a", CHECKPOINT).write_text("a text")
+    result = command(SMALL, "--out a", "--resume")
+    assert result.exit_code == 1 and "is not a whole checkpoint" in result.output
+    assert [path.name for path in Path("a").iterdir()] == [CHECKPOINT]
+
+
+def start_and_interrupt(arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """SIGINT to a run of its own process, once its first epoch is on the disk."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lookbehind", "train", *arguments.split(), "--out", str(folder)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not (folder / CHECKPOINT).exists() and process.poll() is None:
+            assert time.monotonic() < deadline, "no checkpoint after two minutes"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+
+
+def test_ctrl_c_keeps_the_run_and_resume_goes_on_bit_for_bit() -> None:
+    arguments = f"{SMALL} --epochs 100"
+    done = start_and_interrupt(arguments, Path("a").absolute())
+    assert (done.returncode, done.stderr) == (130, "")
+    assert "Stopped" in done.stdout and "the same command and --resume" in done.stdout
+    stopped = history_in("a")
+    assert stopped["summary"]["state"] == "stopped"
+    assert 1 <= len(stopped["records"]) // 3 - 1 < 100
+    assert command(arguments, "--out a --resume --quiet").exit_code == 0
+    assert command(arguments, "--out b --quiet").exit_code == 0
+    assert history_in("a") == history_in("b")
+    weights = [read_checkpoint(Path(folder, CHECKPOINT))["model"] for folder in "ab"]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_ctrl_c_while_the_data_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Recipe, "load", interrupted)
+    assert command(SMALL).exit_code == 130
+    assert not Path("runs").exists()
+
+
+def test_the_weights_at_the_end_of_a_budget_in_gradients_are_kept() -> None:
+    """It ends within an epoch: 8 minibatches of 3 gradients, 3 an epoch."""
+    arguments = SMALL.replace("--epochs 3", "--gradients 24")
+    assert command(arguments, "--out a").exit_code == 0
+    outcome = replace(RECIPE, epochs=None, gradients=24).run()
+    assert outcome.history.last("test").epoch == pytest.approx(8 / 3)
+    state = read_checkpoint(Path("a", CHECKPOINT))["model"]
+    assert all(torch.equal(state[n], v) for n, v in outcome.model.state_dict().items())
+
+
+def test_divergence_is_told_with_a_hint_and_the_history_is_kept() -> None:
+    result = command(SMALL, "--method sgd --lr 1e18 --out a")
+    assert result.exit_code == 1
+    assert "not finite" in result.output and "Try a lower --lr or --rho" in result.output
+    written = history_in("a")
+    assert written["summary"]["state"] == "diverged"
+    assert [record["gradients"] for record in written["records"]] == [0, 0, 0]
+
+
+def test_a_folder_of_images_is_augmented() -> None:
+    folder = pictures(Path("images"), side=8)
+    result = command(f"--dataset {folder} --model tiny-cnn --epochs 1 --batch-size 6 --out a")
+    assert result.exit_code == 0 and "images of 3 x 8 x 8, 2 classes, augmented" in result.output
+    assert history_in("a")["recipe"]["augment"] is True
+    assert history_in("a")["images"] == {"train": 12, "test": 6}
+
+
+def test_statistics_and_hardware_reach_the_run() -> None:
+    small = "--dataset digits --model tiny-cnn --train 60 --epochs 1 --quiet"
+    variants = ["", "--statistics every", "--bf16", "--no-channels-last"]
+    for i, more in enumerate(variants):
+        assert command(small, more, f"--out {i}").exit_code == 0
+    runs = [history_in(str(i)) for i in range(len(variants))]
+    assert runs[0]["records"] != runs[1]["records"] and runs[1]["statistics"] == "every"
+    assert runs[0]["records"] != runs[2]["records"]
+    assert runs[2]["hardware"]["autocast"] == "torch.bfloat16"
+    assert [run["hardware"]["channels_last"] for run in runs] == [True, True, True, False]
+
+
+def test_two_processes_of_torchrun_leave_what_one_does() -> None:
+    """One of them speaks and writes; a single process can go on with their checkpoint."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = ["-m", "lookbehind", "train", *SMALL.split(), "--batch-size=24", "--device=cpu"]
+    done = subprocess.run(
+        [*launcher, *words, "--out=two"], capture_output=True, text=True, encoding="utf-8",
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    alone = command(SMALL, "--batch-size 24 --out one").output
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(alone.splitlines()) and lines[2].endswith(", in 2 processes")
+    before = history_in("two")
+    for ours, theirs in zip(before["records"], history_in("one")["records"], strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+    assert command(SMALL, "--batch-size 24 --out two --resume").exit_code == 0
+    assert history_in("two")["records"] == before["records"]
+    states = [read_checkpoint(Path(folder, CHECKPOINT)) for folder in ("one", "two")]
+    assert states[0]["position"] == states[1]["position"]
+    for name, value in states[0]["model"].items():
+        torch.testing.assert_close(states[1]["model"][name], value, rtol=0, atol=1e-5)
+
+
+def test_one_of_several_processes_takes_no_device_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = command("--device cuda:1")
+    assert result.exit_code == 2
+    assert "device of several processes must be auto, cuda or cpu" in result.output
+
+
+BAD = {
+    "--lr abc": "'--lr': 'abc' is not a valid number ≥ 0",
+    "--lr -1": "'--lr': -1.0 is not in the range x>=0",
+    "--lr nan": "lr must be a finite number ≥ 0; got nan",
+    "--momentum 2": "'--momentum': 2.0 is not in the range 0<=x<=1",
+    "--k 0": "'--k': 0 is not in the range x>=1",
+    "--k 1.5": "'--k': '1.5' is not a valid int ≥ 1",
+    "--alpha 2": """'--alpha': '2' is not a number in [0, 1] or "adaptive".""",
+    "--alpha auto": "'--alpha': 'auto' is not a number",
+    "--dataset cifar11": "'--dataset': 'cifar11' is neither digits, cifar10, cifar100 nor a folder",
+    "--model vgg": "'vgg' is not one of 'mlp', 'tiny-cnn'",
+    "--minimizer adam": "'--method' / '--minimizer': 'adam' is not one of 'sgd', 'sam'",
+    "--device tpu": "device must be one of auto, cuda, mps, cpu, or cuda:0, …, got 'tpu'",
+    "--epochs 3 --gradients 9": "exactly one of epochs and gradients must be given",
+    "--perturbation own": "'own' is not one of 'global', 'local'",
+    "--method lookahead-sam --alpha adaptive": "alpha must be a finite number in [0, 1]",
+    "--dataset digits --augment": "augment must be False for the dataset digits, got True",
+    "--mode resnet34": "No such option '--mode'",
+}
+
+
+@pytest.mark.parametrize("arguments", BAD)
+def test_a_wrong_option_is_named_with_what_is_allowed(arguments: str) -> None:
+    result = command(arguments)
+    assert result.exit_code == 2
+    assert BAD[arguments] in " ".join(result.output.split())
+    assert not list(Path().iterdir())
+
+
+def test_data_that_cannot_be_had_is_an_error_in_words() -> None:
+    Path("images").mkdir()
+    for arguments in ("--dataset images", "--dataset digits --train 1797"):
+        result = command(arguments)
+        assert result.exit_code == 1 and result.output.startswith("Error: ")
+        assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_a_minibatch_are_those_that_are_taken(method: str) -> None:
+    recipe = replace(RECIPE, method=method, alpha=0.5, k=3, epochs=1)
+    assert recipe.run().history.last("test").gradients == 3 * gradients_a_minibatch(recipe)
+
+
+def test_without_click_the_command_line_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "click", None)
+    with pytest.raises(SystemExit, match=r"needs click: pip install 'lookbehind\[notebooks\]'"):
+        runpy.run_path(str(Path(cli.callback.__code__.co_filename)))

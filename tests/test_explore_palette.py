@@ -1,0 +1,71 @@
+"""`palette`: colours that keep apart for every eye, and stand out on white and on dark."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ipywidgets")
+
+from lookbehind.explore.shared import METHOD_COLORS
+from lookbehind.optim import METHODS
+
+# Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB.
+EYES = {
+    "normal": np.eye(3),
+    "protanopia": np.array(
+        [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ]
+    ),
+    "deuteranopia": np.array(
+        [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ]
+    ),
+    "tritanopia": np.array(
+        [
+            [1.255528, -0.076749, -0.178779],
+            [-0.078411, 0.930809, 0.147602],
+            [0.004733, 0.691367, 0.303900],
+        ]
+    ),
+}
+TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+LAB_DARK = "#111111"
+
+
+def linear(color: str) -> np.ndarray:
+    srgb = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+
+
+def cie_lab(rgb: np.ndarray) -> np.ndarray:
+    x, y, z = np.cbrt(TO_XYZ @ np.clip(rgb, 0, 1) / [0.9505, 1, 1.089])
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def contrast(a: str, b: str) -> float:
+    low, high = sorted(TO_XYZ[1] @ linear(color) + 0.05 for color in (a, b))
+    return high / low
+
+
+def test_every_method_has_a_colour() -> None:
+    assert set(METHOD_COLORS) == set(METHODS)
+
+
+@pytest.mark.parametrize("eye", EYES)
+def test_every_pair_keeps_apart(eye: str) -> None:
+    seen = {name: cie_lab(EYES[eye] @ linear(color)) for name, color in METHOD_COLORS.items()}
+    for one, two in combinations(seen, 2):
+        assert np.linalg.norm(seen[one] - seen[two]) > 24, f"{one} and {two}"
+
+
+@pytest.mark.parametrize("background", ["#FFFFFF", LAB_DARK])
+def test_every_colour_stands_out(background: str) -> None:
+    for name, color in METHOD_COLORS.items():
+        assert contrast(color, background) > 2.99, name

@@ -1,0 +1,223 @@
+"""`Objective` against networks whose weights are really set; the caller's is left as it was."""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim.swa_utils import update_bn
+
+from lookbehind.measure import Objective
+from lookbehind.train import evaluate
+from lookbehind.train.models import resnet8
+from lookbehind.weights import Weights, moved, weights_of
+
+Data = list[tuple[Tensor, Tensor]]
+EXACT = {"rel": 1e-12}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def a_network() -> tuple[nn.Module, Data]:
+    """Convolutions with BatchNorm, its statistics its own, and minibatches of 4, 4 and 1."""
+    torch.manual_seed(0)
+    model = resnet8(1, width=2).double()
+    model(2 + torch.randn(30, 1, 8, 8, dtype=torch.float64))
+    images, labels = torch.randn(9, 1, 8, 8, dtype=torch.float64), torch.randint(10, (9,))
+    return model, list(zip(images.split(4), labels.split(4), strict=True))
+
+
+def elsewhere(model: nn.Module, size: float = 0.3) -> Weights:
+    generator = torch.Generator().manual_seed(1)
+    weights = weights_of(model)
+    noise = {
+        n: torch.randn(w.shape, generator=generator, dtype=w.dtype) for n, w in weights.items()
+    }
+    return moved(weights, (size, noise))
+
+
+def with_weights(model: nn.Module, weights: Weights) -> nn.Module:
+    other = copy.deepcopy(model)
+    other.load_state_dict({**other.state_dict(), **weights})
+    return other
+
+
+def all_of(model: nn.Module) -> list[Any]:
+    """Every bit that a caller could see changed."""
+    tensors = [t.clone() for t in model.state_dict().values()]
+    grads = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
+    flags = [p.requires_grad for p in model.parameters()]
+    modes = [m.training for m in model.modules()]
+    return [tensors, grads, flags, modes, torch.get_rng_state()]
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def test_the_score_is_that_of_a_network_with_these_weights() -> None:
+    model, data = a_network()
+    objective = Objective(model, data)
+    for weights in (weights_of(model), elsewhere(model)):
+        expected = evaluate(with_weights(model, weights), data)
+        found = objective.score(weights)
+        assert found.loss == pytest.approx(expected.loss, **EXACT)
+        assert found.accuracy == pytest.approx(expected.accuracy, **EXACT)
+        assert objective.loss(weights) == found.loss
+    assert objective.loss() == pytest.approx(objective.loss(weights_of(model)), **EXACT)
+    assert objective.images == 9 and len(objective.batches) == 3
+
+
+def test_statistics_made_anew_are_those_of_update_bn() -> None:
+    model, data = a_network()
+    objective = Objective(model, data, statistics="reestimated")
+    for weights in (weights_of(model), elsewhere(model), weights_of(model)):
+        other = with_weights(model, weights)
+        update_bn(data, other)
+        assert objective.loss(weights) == pytest.approx(evaluate(other, data).loss, **EXACT)
+    assert Objective(model, data).loss() != pytest.approx(objective.loss(), rel=1e-3)
+
+
+@pytest.mark.parametrize("statistics", ["stored", "reestimated"])
+def test_the_gradient_is_autograds(statistics: str) -> None:
+    model, data = a_network()
+    weights = elsewhere(model, 0.1)
+    loss, gradient = Objective(model, data, statistics=statistics).gradient(weights)
+    other = with_weights(model, weights)
+    if statistics == "reestimated":
+        update_bn(data, other)
+    other.eval()
+    mean = sum(cross_entropy(other(x), y, reduction="sum") for x, y in data) / 9
+    mean.backward()
+    assert loss == pytest.approx(float(mean.detach()), **EXACT)
+    for name, p in other.named_parameters():
+        torch.testing.assert_close(gradient[name], p.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_the_gradient_is_the_slope_of_the_loss() -> None:
+    model, data = a_network()
+    objective, w = Objective(model, data), weights_of(model)
+    _, gradient = objective.gradient()
+    direction, h = elsewhere(model, 1.0), 1e-6
+    slope = sum(float((gradient[n] * direction[n]).sum()) for n in w)
+    up, down = (objective.loss(moved(w, (sign * h, direction))) for sign in (1, -1))
+    assert (up - down) / (2 * h) == pytest.approx(slope, rel=1e-5)
+
+
+def test_minibatches_are_objectives_of_their_own() -> None:
+    model, data = a_network()
+    found = list(Objective(model, data).minibatches())
+    assert [part.images for part in found] == [4, 4, 1]
+    for part, minibatch in zip(found, data, strict=True):
+        assert part.loss() == pytest.approx(evaluate(model, [minibatch]).loss, **EXACT)
+
+
+def test_batches_may_be_an_iterator_and_are_kept() -> None:
+    model, data = a_network()
+    objective = Objective(model, iter(data))
+    assert objective.loss() == objective.loss() == Objective(model, data).loss()
+
+
+@pytest.mark.parametrize("statistics", ["stored", "reestimated"])
+def test_the_callers_network_is_left_alone(statistics: str) -> None:
+    model, data = a_network()
+    next(iter(model.parameters())).grad = torch.ones(2, 1, 3, 3, dtype=torch.float64)
+    model.get_submodule("layer1").eval()
+    before = all_of(model)
+    objective = Objective(model, data, statistics=statistics)
+    objective.score(elsewhere(model))
+    objective.gradient(elsewhere(model))
+    assert same(all_of(model), before)
+    with torch.no_grad():
+        expected = objective.loss()
+        for p in model.parameters():
+            p.zero_()
+    assert objective.loss() == expected  # nor does the objective see what becomes of the network
+
+
+def test_after_an_error_inside_the_network_it_goes_on_as_before() -> None:
+    model, data = a_network()
+    objective = Objective(model, data, statistics="reestimated")
+    expected = objective.loss()
+    with pytest.raises(RuntimeError, match="shape"):
+        objective.loss({**objective.weights, "fc.weight": torch.zeros(3, 3, dtype=torch.float64)})
+    assert objective.loss() == expected
+
+
+def test_frozen_parameters_stay_where_they_are() -> None:
+    model, data = a_network()
+    model.get_submodule("fc").requires_grad_(False)
+    objective = Objective(model, data)
+    assert "fc.weight" not in objective.weights and "conv1.weight" in objective.weights
+    assert objective.loss() == pytest.approx(evaluate(model, data).loss, **EXACT)
+    assert objective.gradient()[1].keys() == objective.weights.keys()
+
+
+def wrapped(model: nn.Module) -> nn.Module:
+    return torch.compile(model, backend="eager")
+
+
+def in_place(model: nn.Module) -> nn.Module:
+    model.compile(backend="eager")
+    return model
+
+
+@pytest.mark.parametrize("compiled", [wrapped, in_place])
+def test_a_compiled_network_is_taken_as_it_is(
+    compiled: Callable[[nn.Module], nn.Module],
+) -> None:
+    model, data = a_network()
+    expected, names = Objective(model, data).loss(), weights_of(model).keys()
+    objective = Objective(compiled(model), data)
+    assert objective.weights.keys() == names
+    assert objective.loss() == pytest.approx(expected, **EXACT)
+
+
+def test_parameters_that_are_shared_move_together() -> None:
+    torch.manual_seed(0)
+    one = nn.Linear(3, 3).double()
+    model = nn.Sequential(one, nn.Tanh(), one)
+    data = [(torch.randn(5, 3, dtype=torch.float64), torch.randint(3, (5,)))]
+    weights = elsewhere(model)
+    assert len(weights) == 2
+    other = copy.deepcopy(model)
+    other.load_state_dict(weights, strict=False)
+    assert Objective(model, data).loss(weights) == pytest.approx(
+        evaluate(other, data).loss, **EXACT
+    )
+
+
+def test_weights_are_copies_and_moved_is_a_sum() -> None:
+    model, _ = a_network()
+    weights = weights_of(model)
+    up = {n: torch.ones_like(w) for n, w in weights.items()}
+    there = moved(weights, (2.0, up), (-0.5, weights))
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(there[name], 2 + p.detach() / 2, rtol=0, atol=1e-15)
+        assert weights[name].data_ptr() != p.data_ptr() and not weights[name].requires_grad
+
+
+def test_wrong_arguments_are_named() -> None:
+    model, data = a_network()
+
+    def none() -> Iterator[tuple[Tensor, Tensor]]:
+        yield from ()
+
+    with pytest.raises(ValueError, match="batches must hold at least one image"):
+        Objective(model, none())
+    with pytest.raises(ValueError, match=r"statistics must be one of .*got 'train'"):
+        Objective(model, data, statistics="train")
+    with pytest.raises(ValueError, match="require a gradient"):
+        Objective(nn.Flatten(), data)
+    with pytest.raises(ValueError, match="require a gradient"):
+        weights_of(model.requires_grad_(False))

@@ -1,0 +1,275 @@
+"""Ensembles: every member is what it would have become alone."""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from problems import double_precision  # noqa: F401
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lookbehind.optim import METHODS, make_method, param_groups
+from lookbehind.study import (
+    Ensemble,
+    MemberBatches,
+    evaluate_members,
+    member_cross_entropy,
+    scale_lr,
+)
+from lookbehind.study.ensemble import _layers
+from lookbehind.train import cosine, evaluate, fit, make_model
+from lookbehind.train.data import Dataset, digits
+
+SEEDS = (0, 1, 1)
+RHO, ALPHA, LR = (0.05, 0.2, 0.1), (0.2, 0.5, 1.0), (0.1, 0.02, 0.05)
+BASES: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "momentum": partial(torch.optim.SGD, momentum=0.9, weight_decay=5e-3),
+    "nesterov": partial(torch.optim.SGD, momentum=0.9, nesterov=True),
+    "Adam": torch.optim.Adam,
+    "AdamW": partial(torch.optim.AdamW, weight_decay=0.1, amsgrad=True),
+    "RMSprop": partial(torch.optim.RMSprop, momentum=0.5),
+}
+SMALL = {"Adam", "AdamW", "RMSprop"}  # their step is about as long as the learning rate
+
+
+def dataset(seed: int) -> Dataset:
+    return digits(train=50, validation=50, label_noise=0.4, seed=seed)
+
+
+def fresh(name: str, seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return make_model(name, channels=1, size=(8, 8))
+
+
+def batches(seed: int) -> Any:
+    return dataset(seed).train.batches(20, seed)  # the last has ten images
+
+
+def optimizer(model: nn.Module, method: str, base: str, **options: Any) -> Any:
+    lr = options.pop("lr") * (0.01 if base in SMALL else 1)
+    return make_method(method, BASES[base](param_groups(model), lr=lr), k=2, **options)
+
+
+def train(model: nn.Module, optimizer: Any, minibatches: Any, **options: Any) -> nn.Module:
+    fit(model, optimizer, minibatches, epochs=3, splits={}, schedule=cosine, **options)
+    return model
+
+
+def train_ensemble(name: str, method: str, base: str, alpha: Any) -> Ensemble:
+    ensemble = Ensemble([fresh(name, seed) for seed in SEEDS])
+    settings = {"rho": torch.tensor(RHO), "alpha": alpha, "lr": 0.1}
+    family = optimizer(ensemble, method, base, **settings)
+    scale_lr(getattr(family, "base", family), torch.tensor(LR) / 0.1)
+    together = MemberBatches([batches(0), batches(1)], of=SEEDS)
+    return train(ensemble, family, together, loss=member_cross_entropy)
+
+
+def assert_members_are_as_alone(name: str, method: str, base: str, alpha: Any) -> None:
+    each = [alpha] * 3 if isinstance(alpha, str) else ALPHA
+    ensemble = train_ensemble(name, method, base, alpha)
+    for e, (seed, rho, own, lr) in enumerate(zip(SEEDS, RHO, each, LR, strict=True)):
+        alone = fresh(name, seed)
+        train(alone, optimizer(alone, method, base, rho=rho, alpha=own, lr=lr), batches(seed))
+        found, expected = ensemble.member(e).state_dict(), alone.state_dict()
+        assert found.keys() == expected.keys()
+        for n, value in expected.items():
+            torch.testing.assert_close(found[n], value, rtol=1e-10, atol=1e-10)
+        start = fresh(name, seed).state_dict()
+        assert any((start[n] - value).abs().max() > 1e-4 for n, value in expected.items())
+
+
+@pytest.mark.parametrize("name", ["mlp", "tiny-cnn"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_member_is_what_it_would_be_alone(name: str, method: str) -> None:
+    assert_members_are_as_alone(name, method, "momentum", torch.tensor(ALPHA))
+
+
+@pytest.mark.parametrize("base", [name for name in BASES if name != "momentum"])
+@pytest.mark.parametrize("method", ["SGD", "SAM", "Lookahead-SAM", "Lookbehind-SAM"])
+def test_around_any_base_that_is_elementwise(method: str, base: str) -> None:
+    assert_members_are_as_alone("mlp", method, base, torch.tensor(ALPHA))
+
+
+@pytest.mark.parametrize("name", ["mlp", "tiny-cnn"])
+def test_adaptive_alpha_is_a_members_own(name: str) -> None:
+    assert_members_are_as_alone(name, "Lookbehind-ASAM", "momentum", "adaptive")
+
+
+# What follows a convolution, and whether it is computed on stacks, not by `vmap`.
+LAYERS: dict[str, tuple[Callable[[], list[nn.Module]], bool]] = {
+    "linear": (lambda: [nn.Flatten(), nn.Linear(192, 5)], True),
+    "no bias": (lambda: [nn.Flatten(), nn.Linear(192, 5, bias=False)], True),
+    "convolution": (lambda: [nn.Conv2d(3, 4, 3, padding=1)], True),
+    "stride": (lambda: [nn.Conv2d(3, 4, (3, 2), stride=(2, 3), padding=(1, 0))], True),
+    "1 x 1": (lambda: [nn.Conv2d(3, 4, 1, stride=2, bias=False)], True),
+    "normalization": (lambda: [nn.BatchNorm2d(3)], True),
+    "not affine": (lambda: [nn.BatchNorm2d(3, affine=False)], True),
+    "no statistics": (lambda: [nn.BatchNorm2d(3, track_running_stats=False)], True),
+    "pooling": (lambda: [nn.AdaptiveAvgPool2d(1), nn.ReLU()], True),
+    "same": (lambda: [nn.Conv2d(3, 4, 3, padding="same")], False),
+    "dilated": (lambda: [nn.Conv2d(3, 4, 3, dilation=2)], False),
+    "groups": (lambda: [nn.Conv2d(3, 6, 3, groups=3)], False),
+    "circular": (lambda: [nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular")], False),
+    "group normalization": (lambda: [nn.GroupNorm(3, 3)], False),
+    "pooling to 2 x 2": (lambda: [nn.AdaptiveAvgPool2d(2)], False),
+    "nested": (lambda: [nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))], False),
+}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_every_layer_gives_the_values_and_gradients_of_the_plain_one(
+    kind: str, training: bool
+) -> None:
+    """Twice, so that the running statistics of the first pass are in the second."""
+    torch.manual_seed(0)
+    make, on_stacks = LAYERS[kind]
+    nets = [nn.Sequential(nn.Conv2d(3, 3, 1), *make()).train(training) for _ in range(3)]
+    ensemble, images = Ensemble(nets), torch.randn(3, 7, 3, 8, 8)
+    assert on_stacks == (_layers(nets[0]) is not None)
+    for _ in range(2):
+        together = ensemble(images)
+        together.square().sum().backward()
+        for e, net in enumerate(nets):
+            alone = net(images[e])
+            alone.square().sum().backward()
+            torch.testing.assert_close(together[e], alone, rtol=0, atol=1e-12)
+    for e, net in enumerate(nets):
+        for (name, p), stack in zip(net.named_parameters(), ensemble.parameters(), strict=True):
+            assert p.grad is not None and stack.grad is not None
+            torch.testing.assert_close(stack.grad[e], p.grad, rtol=1e-11, atol=1e-11, msg=name)
+        for name, buffer in net.named_buffers():
+            torch.testing.assert_close(dict(ensemble.named_buffers())[name][e], buffer)
+
+
+def test_any_architecture_is_as_alone() -> None:
+    assert_members_are_as_alone("micro-resnet8", "Lookbehind-SAM", "momentum", torch.tensor(ALPHA))
+
+
+@pytest.mark.parametrize("name", ["mlp", "micro-resnet8"])
+def test_images_may_be_the_same_for_all(name: str) -> None:
+    ensemble = Ensemble([fresh(name, seed) for seed in SEEDS])
+    images, labels = next(iter(batches(0)))
+    found = ensemble(images)
+    each = ensemble(images.expand(3, *images.shape))
+    torch.testing.assert_close(found, each)
+    losses = member_cross_entropy(found, labels)
+    torch.testing.assert_close(losses[2], cross_entropy(ensemble.member(2)(images), labels))
+
+
+def test_a_copy_is_an_ensemble_of_its_own() -> None:
+    ensemble = Ensemble([fresh("tiny-cnn", seed) for seed in SEEDS]).eval()
+    copied, (images, _) = copy.deepcopy(ensemble), next(iter(batches(0)))
+    before = copied(images)
+    with torch.no_grad():
+        next(ensemble.parameters()).zero_()
+    assert torch.equal(copied(images), before) and not torch.equal(ensemble(images), before)
+
+
+def test_a_member_that_diverges_leaves_the_others_alone() -> None:
+    ensemble = Ensemble([fresh("mlp", seed) for seed in SEEDS])
+    with torch.no_grad():
+        next(ensemble.parameters())[1] = torch.inf
+    rho = torch.tensor(RHO)
+    family = optimizer(ensemble, "Lookbehind-SAM", "momentum", rho=rho, alpha=0.5, lr=0.1)
+    failed = []
+    together = MemberBatches([batches(0), batches(1)], of=SEEDS)
+    keep = [lambda run: failed.append(family.rolled_back.tolist())]
+    train(ensemble, family, together, loss=member_cross_entropy, callbacks=keep)
+    assert failed == [[False, True, False]] * 9
+    for e in (0, 2):
+        alone = fresh("mlp", SEEDS[e])
+        own = optimizer(alone, "Lookbehind-SAM", "momentum", rho=RHO[e], alpha=0.5, lr=0.1)
+        train(alone, own, batches(SEEDS[e]))
+        for found, p in zip(ensemble.member(e).parameters(), alone.parameters(), strict=True):
+            torch.testing.assert_close(found, p, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["mlp", "tiny-cnn"])
+def test_scores_are_those_of_each_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "lookbehind.study.ensemble.EVALUATION_IMAGES", 60
+    )  # several parts a minibatch
+    nets = [fresh(name, seed) for seed in SEEDS]
+    ensemble, test = Ensemble(nets), dataset(0).test
+    found = evaluate_members(ensemble, test.batches(300))
+    expected = [evaluate(net, test.batches(300)) for net in nets]
+    assert ensemble.training
+    torch.testing.assert_close(found.loss, torch.tensor([score.loss for score in expected]))
+    assert found.accuracy.tolist() == pytest.approx([score.accuracy for score in expected])
+
+
+def test_label_smoothing_is_that_of_torch() -> None:
+    logits, labels = torch.randn(3, 7, 5), torch.randint(5, (3, 7))
+    found = member_cross_entropy(logits, labels, label_smoothing=0.1)
+    for e in range(3):
+        expected = cross_entropy(logits[e], labels[e], label_smoothing=0.1)
+        torch.testing.assert_close(found[e], expected)
+
+
+def test_an_ensemble_has_the_names_of_one_network_and_copies_it() -> None:
+    nets = [fresh("tiny-cnn", seed) for seed in (0, 1)]
+    before = [p.clone() for p in nets[0].parameters()]
+    ensemble = Ensemble(nets)
+    assert list(ensemble.state_dict()) == list(nets[0].state_dict())
+    with torch.no_grad():
+        for p in ensemble.parameters():
+            p.zero_()
+    assert all(torch.equal(p, q) for p, q in zip(nets[0].parameters(), before, strict=True))
+    member = ensemble.member(0)
+    with torch.no_grad():
+        next(member.parameters()).fill_(1)
+    assert not next(ensemble.parameters()).any()
+
+
+def test_a_factor_of_one_changes_no_bit_and_zero_stands_still() -> None:
+    nets = [fresh("mlp", 0) for _ in range(2)]
+    ensemble, plain = Ensemble(nets), Ensemble(nets)
+    images, labels = next(iter(batches(0)))
+    for net, scaled in ((ensemble, True), (plain, False)):
+        base = torch.optim.SGD(net.parameters(), lr=0.1)
+        if scaled:
+            scale_lr(base, torch.tensor([1.0, 0.0]))
+        member_cross_entropy(net(images), labels).sum().backward()
+        base.step()
+    for p, q, start in zip(*(n.parameters() for n in (ensemble, plain, nets[1])), strict=True):
+        assert torch.equal(p[0], q[0]) and torch.equal(p[1], start)
+
+
+def other_mode() -> nn.Module:
+    return fresh("mlp", 0).eval()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda: Ensemble([]), "models must hold at least one network"),
+        (lambda: Ensemble([fresh("mlp", 0), fresh("tiny-cnn", 0)]), "differ in modules"),
+        (lambda: Ensemble([fresh("mlp", 0), other_mode()]), "differ in training mode"),
+        (lambda: MemberBatches([]), "streams must be minibatches of one length, got none"),
+        (lambda: MemberBatches([batches(0)], of=[0, 1]), "of must hold, for each member"),
+        (lambda: Ensemble([fresh("mlp", 0)])(torch.zeros(2, 5, 1, 8, 8)), "images must have shape"),
+        (lambda: evaluate_members(Ensemble([fresh("mlp", 0)]), []), "at least one image"),
+    ],
+)
+def test_what_is_wrong_is_said(wrong: Callable[[], object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        wrong()
+
+
+@pytest.mark.parametrize(
+    ("factors", "words"),
+    [
+        (torch.ones(3), "must have leading dimension 3"),
+        (torch.tensor([1.0, -1.0]), "finite numbers ≥ 0"),
+        (torch.ones(2, 1), "shape"),
+        ([1.0, 1.0], "must be a tensor"),
+    ],
+)
+def test_wrong_factors_are_named(factors: Tensor, words: str) -> None:
+    base = torch.optim.SGD(Ensemble([fresh("mlp", seed) for seed in (0, 1)]).parameters(), lr=0.1)
+    with pytest.raises((TypeError, ValueError), match=words):
+        scale_lr(base, factors)

@@ -1,0 +1,177 @@
+"""`hardware`: the device, and what is switched on there."""
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lookbehind.train import Hardware, Recipe, choose_hardware, has_compiler, make_model
+
+CPU = torch.device("cpu")
+
+
+def pretend(
+    monkeypatch: pytest.MonkeyPatch,
+    cuda: int = 0,
+    mps: bool = False,
+    capability: tuple[int, int] = (8, 0),
+) -> None:
+    """A machine with so many CUDA devices, and with or without Apple's."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A GPU")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "device"), [(1, True, "cuda"), (0, True, "mps"), (0, False, "cpu")]
+)
+def test_auto_is_the_fastest_there_is(
+    cuda: int, mps: bool, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, cuda, mps)
+    assert choose_hardware().device == torch.device(device)
+    assert choose_hardware("cpu").device == CPU
+
+
+def test_what_is_on_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, cuda=2, mps=True)
+    assert choose_hardware("cuda:1") == Hardware(torch.device("cuda:1"), torch.bfloat16, True)
+    assert choose_hardware("mps") == Hardware(torch.device("mps"))
+    assert choose_hardware("cpu") == Hardware(CPU, channels_last=True)
+    pretend(monkeypatch, cuda=1, capability=(7, 5))
+    assert choose_hardware().autocast is None
+
+
+def test_a_choice_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_hardware("cpu", bf16=True, channels_last=False) == Hardware(CPU, torch.bfloat16)
+    pretend(monkeypatch, cuda=1)
+    plain = choose_hardware(bf16=False, channels_last=False)
+    assert (plain.autocast, plain.channels_last) == (None, False)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cpu:0", "auto:1", ""])
+def test_an_unknown_device_is_an_error(name: str) -> None:
+    with pytest.raises(ValueError, match=f"device must be one of auto, cuda, .*got '{name}'"):
+        choose_hardware(name)
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:2", "mps"])
+def test_a_missing_device_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, cuda=2 if name == "cuda:2" else 0)
+    with pytest.raises(ValueError, match=f"'{name}', but this machine has no usable"):
+        choose_hardware(name)
+
+
+def test_compile_needs_a_compiler_that_torch_would_find(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """torch._inductor calls CXX, which may hold options, or g++; it doesn't look for c++."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+
+    def program(name: str) -> Path:
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+        return tmp_path / name
+
+    program("c++")
+    assert not has_compiler()
+    with pytest.raises(ValueError, match=r"compile needs a C\+\+ compiler: 'g\+\+' was not found"):
+        choose_hardware("cpu", compile=True)
+    program("g++")
+    assert has_compiler() and choose_hardware("cpu", compile=True).compile
+    monkeypatch.setenv("CXX", "missing -O2")
+    assert not has_compiler()
+    monkeypatch.setenv("CXX", f"{program('other')} -O2")
+    assert has_compiler()
+    monkeypatch.setenv("CXX", "")
+    assert not has_compiler()
+
+
+def test_place_changes_the_layout_and_keeps_the_weights() -> None:
+    model = make_model("resnet8")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    placed = Hardware(CPU, channels_last=True).place(model)
+    assert placed is model
+    assert all(torch.equal(value, before[name]) for name, value in placed.state_dict().items())
+    convolutions = [m for m in placed.modules() if isinstance(m, nn.Conv2d)]
+    assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in convolutions)
+    images = torch.randn(4, 3, 32, 32)
+    plain = Hardware(CPU).place(make_model("resnet8"))
+    plain.load_state_dict(before)
+    torch.testing.assert_close(placed(images), plain(images), rtol=1e-4, atol=1e-5)
+
+
+FAULTS = """
+import resource, torch
+from lookbehind.hardware import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        some = [torch.ones(2**21) for _ in range(8)]  # 64 MB
+        del some
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+torch.set_num_threads(1)
+first = faults()
+assert keep_freed_memory()
+faults()
+print(first, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc only")
+def test_freed_memory_is_kept() -> None:
+    command = [sys.executable, "-c", FAULTS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert after < before / 20
+
+
+def test_a_compiled_network_keeps_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint of a compiled run is one of the plain network, too."""
+    model = make_model("tiny-cnn", channels=1)
+    names = list(model.state_dict())
+    called = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self: called.append(self))
+    assert list(Hardware(CPU, compile=True).place(model).state_dict()) == names
+    assert called == [model]
+
+
+def test_hardware_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert str(Hardware(CPU)) == "CPU"
+    pretend(monkeypatch, cuda=1, mps=True)
+    everything = Hardware(torch.device("cuda"), torch.bfloat16, True, True)
+    assert str(everything) == "A GPU, bf16, channels_last, compile"
+    assert str(choose_hardware("mps")) == "Apple GPU (MPS)"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_recipe_trains_on_a_gpu(compile: bool) -> None:
+    """Mixed precision, channels_last, and compiled: the loss falls, the weights stay float32."""
+    if compile and not has_compiler():
+        pytest.skip("no C++ compiler")
+    recipe = Recipe(model="resnet8", epochs=5, gradients=None, lr=0.1, rho=0.05)
+    outcome = recipe.run(hardware=choose_hardware("cuda", compile=compile))
+    losses = [record.loss for record in outcome.history.of("train")]
+    assert losses[-1] < 0.7 * losses[0]
+    parameter = next(outcome.model.parameters())
+    assert (parameter.device.type, parameter.dtype) == ("cuda", torch.float32)
+
+
+@pytest.mark.gpu
+def test_a_recipe_gives_the_same_twice_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    recipe = Recipe(model="resnet8", epochs=2, gradients=None)
+    assert recipe.run(hardware=choose_hardware("cuda")).history == (
+        recipe.run(hardware=choose_hardware("cuda")).history
+    )

@@ -1,0 +1,265 @@
+"""`recipe`: one frozen description is one run, down to the bit."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch.nn.functional import cross_entropy
+
+from lookbehind.optim import METHODS
+from lookbehind.train import (
+    SCHEDULES,
+    Hardware,
+    Outcome,
+    Recipe,
+    Run,
+    evaluation_batches,
+    read_checkpoint,
+    uses,
+)
+from lookbehind.train.data import Dataset
+
+SHORT = Recipe(train=60, batch_size=20, epochs=2, gradients=None, method="SGD")
+CPU = Hardware(torch.device("cpu"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return SHORT.load()
+
+
+def pictures(root: Path, side: int = 16) -> str:
+    """A folder of two classes, 6 training and 3 test images each."""
+    generator = torch.Generator().manual_seed(0)
+    for part, count in {"train": 6, "test": 3}.items():
+        for label in ("cat", "dog"):
+            (root / part / label).mkdir(parents=True)
+            for i in range(count):
+                pixels = torch.randint(256, (side, side, 3), generator=generator)
+                image = Image.fromarray(pixels.to(torch.uint8).numpy())
+                image.save(root / part / label / f"{i}.png")
+    return str(root)
+
+
+def run(recipe: Recipe, dataset: Dataset, **options: Any) -> Outcome:
+    return recipe.run(dataset=dataset, hardware=CPU, **options)
+
+
+def weights(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_the_run_is_the_loop_that_one_would_write(digits: Dataset) -> None:
+    """The independent oracle: torch alone, bit for bit."""
+    recipe = replace(SHORT, label_smoothing=0.1, lr=0.1, momentum=0.5, weight_decay=0.01)
+    outcome = run(recipe, digits)
+    model = recipe.make_model(digits)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5, weight_decay=0.01)
+    batches = digits.train.batches(20, seed=0)
+    for step in range(6):
+        if step % 3 == 0:
+            epoch = iter(batches)
+        images, labels = next(epoch)
+        optimizer.param_groups[0]["lr"] = 0.1 * SCHEDULES["cosine"](step / 6)
+        optimizer.zero_grad()
+        cross_entropy(model(images), labels, label_smoothing=0.1).backward()
+        optimizer.step()
+    assert torch.equal(weights(outcome.model), weights(model))
+    images, labels = next(iter(digits.test.batches(2000)))
+    last = outcome.history.last("test")
+    with torch.no_grad():
+        loss = cross_entropy(model(images), labels)
+    torch.testing.assert_close(last.loss, float(loss), rtol=1e-5, atol=0)
+    assert (last.epoch, last.gradients) == (2, 6)
+
+
+def test_a_recipe_is_one_run_whatever_the_global_generator_holds(digits: Dataset) -> None:
+    first = run(SHORT, digits)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    assert run(SHORT, digits).history == first.history
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("method", "ASAM"), ("k", 3), ("rho", 0.1), ("eta", 0.3), ("alpha", 0.9), ("lr", 0.2),
+        ("momentum", 0.0), ("weight_decay", 0.1), ("batch_size", 30), ("label_smoothing", 0.2),
+        ("schedule", "constant"), ("model", "tiny-cnn"), ("seed", 1), ("gradients", 30),
+    ],
+)  # fmt: skip
+def test_every_setting_reaches_the_run(name: str, value: Any, digits: Dataset) -> None:
+    recipe = replace(SHORT, method="Lookbehind-ASAM", rho=0.5, lr=0.1, gradients=15, epochs=None)
+    base = run(recipe, digits)
+    other = run(replace(recipe, **{name: value}), digits)
+    assert weights(base.model).tolist() != weights(other.model).tolist()
+
+
+def test_the_gradient_of_multistep_sam_reaches_the_run(digits: Dataset) -> None:
+    recipe = replace(SHORT, method="Multistep-SAM")
+    last, mean = (run(replace(recipe, gradient=g), digits).model for g in ("last", "mean"))
+    assert not torch.equal(weights(last), weights(mean))
+
+
+def test_settings_that_a_method_does_not_have_change_nothing(digits: Dataset) -> None:
+    other = replace(SHORT, k=7, rho=9.0, eta=1.0, alpha="anything", gradient="mean")
+    assert run(other, digits).history == run(SHORT, digits).history
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains(method: str, digits: Dataset) -> None:
+    recipe = replace(SHORT, method=method, k=3, rho=0.05, lr=0.05, epochs=6)
+    history = run(recipe, digits).history
+    assert history.last("train").loss < 0.95 * history.of("train")[0].loss
+
+
+def test_multistep_divides_by_ten_at_each_quarter(digits: Dataset) -> None:
+    rates: list[float] = []
+
+    def note(run: Run) -> None:
+        rates.append(run.optimizer.param_groups[0]["lr"])
+
+    recipe = replace(SHORT, schedule="multistep", epochs=4, lr=0.1)
+    run(recipe, digits, callbacks=[note])
+    expected = [0.1 * 0.1 ** (step // 3) for step in range(12)]
+    assert rates == pytest.approx(expected)
+
+
+def test_sizes_noise_and_seed_reach_the_data() -> None:
+    recipe = Recipe(train=50, validation=20, label_noise=0.2, seed=3)
+    dataset = recipe.load()
+    assert [len(split) for split in dataset.splits.values()] == [50, 20, 1727]
+    assert int(dataset.noisy.sum()) == 10
+    other = replace(recipe, seed=4).load()
+    assert not torch.equal(dataset.train.images, other.train.images)
+
+
+def test_scores_are_of_every_split_and_no_more_training_than_test_images(digits: Dataset) -> None:
+    few = replace(digits, test=replace(digits.test, images=digits.test.images[:30],
+                                       labels=digits.test.labels[:30]))  # fmt: skip
+    seen = {
+        name: torch.cat([labels for _, labels in batches])
+        for name, batches in evaluation_batches(few).items()
+    }
+    assert {name: len(labels) for name, labels in seen.items()} == {
+        "train": 30, "validation": 300, "test": 30,
+    }  # fmt: skip
+    assert torch.equal(seen["train"], digits.train.labels[:30])
+    assert list(evaluation_batches(Recipe(validation=0).load())) == ["train", "test"]
+
+
+@pytest.mark.parametrize(("side", "crop"), [(8, 1), (16, 2), (32, 4)])
+def test_augmentation_crops_and_flips_a_folder_of_images(
+    side: int, crop: int, tmp_path: Path
+) -> None:
+    recipe = replace(SHORT, dataset=pictures(tmp_path, side), train=None, augment=True)
+    dataset = recipe.load()
+    batches = recipe.batches(dataset)
+    assert (batches.crop, batches.flip) == (crop, True)
+    plain = replace(recipe, augment=False).batches(dataset)
+    (augmented, labels), (images, same) = next(iter(batches)), next(iter(plain))
+    assert torch.equal(labels, same) and augmented.shape == images.shape
+    assert not torch.equal(augmented, images)
+    for batch in evaluation_batches(dataset).values():
+        assert not (batch.crop or batch.flip)  # type: ignore[attr-defined]
+
+
+def test_augmented_training_on_a_folder_is_the_same_twice(tmp_path: Path) -> None:
+    recipe = replace(
+        SHORT, dataset=pictures(tmp_path), train=None, augment=True, model="tiny-cnn", batch_size=6
+    )
+    once, again = (recipe.run(hardware=CPU) for _ in range(2))
+    assert once.history == again.history
+    assert torch.equal(weights(once.model), weights(again.model))
+
+
+def test_the_checkpoint_holds_the_recipe_and_goes_on_from_it(
+    digits: Dataset, tmp_path: Path
+) -> None:
+    path, calls = tmp_path / "a.pt", iter(range(100))
+    options = {"checkpoint": path, "resume": True}
+    assert run(SHORT, digits, stop=lambda: next(calls) == 4, **options).history.stopped
+    assert read_checkpoint(path)["plan"]["config"] == asdict(SHORT)
+    resumed, whole = run(SHORT, digits, **options), run(SHORT, digits)
+    assert resumed.history == whole.history
+    assert torch.equal(weights(resumed.model), weights(whole.model))
+
+
+def test_bf16_reaches_the_network(digits: Dataset) -> None:
+    half = SHORT.run(dataset=digits, hardware=replace(CPU, autocast=torch.bfloat16))
+    assert half.history != run(SHORT, digits).history
+    assert next(half.model.parameters()).dtype == torch.float32
+
+
+BAD: dict[str, list[Any]] = {
+    "model": ["resnet9", None],
+    "method": ["lookbehind", "Lookbehind_SAM"],
+    "schedule": ["step"],
+    "gradient": ["first"],
+    "k": [0, 2.0, True, None],
+    "rho": [-0.1, float("nan"), "big", None],
+    "eta": [-1],
+    "alpha": [1.5, -1, "auto", None],
+    "lr": [-0.1, float("inf")],
+    "momentum": [-0.1, 1.1],
+    "weight_decay": [-1],
+    "batch_size": [0, 10.0],
+    "label_smoothing": [1.1],
+    "label_noise": [-0.1, 2],
+    "epochs": [0, 1.5],
+    "train": [0],
+    "validation": [-1],
+    "test": [10],  # for digits
+    "augment": [True],  # for digits
+    "seed": [-1, None],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in BAD.items() for value in values]
+)
+def test_a_wrong_value_is_named_before_any_data_is_loaded(name: str, value: Any) -> None:
+    base: dict[str, Any] = {"epochs": 2, "gradients": None}
+    with pytest.raises(
+        (TypeError, ValueError), match=rf"^{name} must be .*{value!r}".replace("'", ".")
+    ):
+        Recipe(**{**base, name: value})
+
+
+def test_a_budget_is_epochs_or_gradients() -> None:
+    for budget in ({"epochs": 3}, {"gradients": None}):
+        with pytest.raises(ValueError, match="exactly one of epochs and gradients"):
+            Recipe(**budget)  # type: ignore[arg-type]
+
+
+def test_lookahead_has_no_adaptive_alpha() -> None:
+    with pytest.raises(ValueError, match=r"alpha must be .* in \[0, 1\]; got 'adaptive'"):
+        Recipe(method="Lookahead-SAM", alpha="adaptive")
+
+
+def test_a_recipe_says_what_its_method_uses() -> None:
+    assert str(Recipe()) == "Lookbehind-SAM: k 2, ρ 0.2, α 0.5, lr 0.03"
+    assert str(Recipe(alpha="adaptive")) == "Lookbehind-SAM: k 2, ρ 0.2, α adaptive, lr 0.03"
+    assert str(Recipe(method="SGD")) == "SGD: lr 0.03"
+    assert uses("ASAM") == ("rho",)
+    with pytest.raises(ValueError, match=r"method must be one of SGD, .*got 'Adam'"):
+        uses("Adam")
+
+
+def test_fine_values_are_fine() -> None:
+    edges = [
+        lambda: Recipe(rho=0, alpha=0, lr=0.0, momentum=0, weight_decay=0, validation=0),
+        lambda: Recipe(alpha=1, label_noise=1, label_smoothing=1),
+        lambda: Recipe(dataset="cifar10", augment=True, test=10, epochs=1, gradients=None),
+    ]
+    for make in edges:
+        assert hash(make()) == hash(make())

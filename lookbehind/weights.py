@@ -1,42 +1,119 @@
-"""Weights as lists and dictionaries of tensors: copies, norms, members and shards."""
+"""Weights as one point in their space, whether a list of tensors or a dictionary by name: copies,
+exchanges, norms.
 
-from collections.abc import Sequence
+Nothing above asks for members, half precision or shards but by the functions of this file. Of a
+tensor whose rest other processes hold (a DTensor, as FSDP's `fully_shard` makes), the shard that
+is here is worked on, a plain tensor; a norm over all shards is one exchange.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-
-def norms(tensors: Sequence[Tensor], members: int | None = None) -> list[Tensor]:
-    """‖·‖₂ of each tensor: a scalar, or shape (E,). Half precision is summed in float32."""
-    half = any(t.dtype in (torch.float16, torch.bfloat16) for t in tensors)
-    dtype = torch.float32 if half else None
-    if members is None:
-        return [over_shards(norm) for norm in torch._foreach_norm(list(tensors), 2, dtype=dtype)]
-    rows = [t.reshape(members, -1) for t in tensors]
-    return [torch.linalg.vector_norm(row, dim=1, dtype=dtype) for row in rows]
-
-
-def norm_of(parts: Sequence[Tensor]) -> Tensor:
-    """The norm of a whole from the norms of its parts."""
-    return (
-        parts[0] if len(parts) == 1 else torch.linalg.vector_norm(torch.stack(list(parts)), dim=0)
-    )
+HALF = (torch.float16, torch.bfloat16)
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether other processes hold the rest of it: a DTensor, as FSDP's `fully_shard` makes."""
-    return hasattr(tensor, "full_tensor")
+    """Whether other processes hold the rest of it."""
+    return hasattr(tensor, "to_local")
 
 
-def over_shards(value: Any) -> Any:
-    """A norm or sum of a sharded tensor, completed over all shards; others as they are."""
-    return value.full_tensor() if is_sharded(value) else value
+def local(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """What this process holds of each."""
+    return [t.to_local() if hasattr(t, "to_local") else t.detach() for t in tensors]
 
 
-def per_member(values: Tensor, like: Tensor) -> Tensor:
+def over_shards(sums: Tensor, of: Tensor) -> Tensor:
+    """`sums` over what is held here, completed over all processes that share the tensor `of`."""
+    if not is_sharded(of):
+        return sums
+    from torch.distributed.tensor import DTensor, Partial, Replicate
+
+    assert isinstance(of, DTensor)
+    places = [Partial() if place.is_shard() else Replicate() for place in of.placements]
+    return DTensor.from_local(sums, of.device_mesh, places).full_tensor()
+
+
+def norm(
+    tensors: Sequence[Tensor], members: int | None = None, of: Sequence[Tensor] | None = None
+) -> Tensor:
+    """‖·‖₂ over all tensors together: a scalar, or one a member, (E,). Half precision is summed in
+    float32. `of` are the parameters of the tensors where these are shards already."""
+    of, tensors = of or tensors, local(tensors)
+    dtype = torch.float32 if any(t.dtype in HALF for t in tensors) else None
+    if members is None:
+        found = list(torch._foreach_norm(tensors, 2, dtype=dtype))
+    else:
+        rows = [t.reshape(members, -1) for t in tensors]
+        found = [torch.linalg.vector_norm(row, dim=1, dtype=dtype) for row in rows]
+    sharded = [i for i, t in enumerate(of) if is_sharded(t)]
+    if sharded:
+        squares = torch.stack([found[i] for i in sharded]).square()
+        completed = over_shards(squares, of[sharded[0]]).sqrt()
+        found = [n for i, n in enumerate(found) if i not in sharded] + [*completed]
+    return torch.linalg.vector_norm(torch.stack(found), dim=0) if len(found) > 1 else found[0]
+
+
+def members_of(value: object) -> int | None:
+    """E where `value` is a tensor of shape (E,), one value a member, else None."""
+    return value.shape[0] if isinstance(value, Tensor) and value.ndim == 1 else None
+
+
+def per_member(values: Any, like: Tensor) -> Any:
     """`values` of shape (E,) viewed so that they broadcast over `like` of shape (E, …)."""
-    return values.view(-1, *(1,) * (like.ndim - 1)) if values.ndim else values
+    if not isinstance(values, Tensor) or not values.ndim:
+        return values
+    return values.view(-1, *(1,) * (like.ndim - 1))
+
+
+def times(tensors: list[Tensor], scale: Tensor, fresh: bool = False) -> list[Tensor]:
+    """`scale` times each, where it is a scalar in the memory of tensors that are `fresh`."""
+    if scale.ndim:
+        return [t * per_member(scale, t) for t in tensors]
+    if not fresh:
+        return list(torch._foreach_mul(tensors, scale))
+    torch._foreach_mul_(tensors, scale)
+    return tensors
+
+
+def clones(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [t.clone() for t in local(tensors)]
+
+
+def copy_(targets: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """targets ← values, in place."""
+    torch._foreach_copy_(local(targets), list(values))
+
+
+@contextmanager
+def swapped(params: Sequence[Tensor], others: list[Tensor]) -> Iterator[None]:
+    """Inside, `params` hold the values of `others`; what is done to them is done to `others`."""
+    _exchange(params, others)
+    try:
+        yield
+    finally:
+        _exchange(params, others)
+
+
+def _exchange(params: Sequence[Tensor], others: list[Tensor]) -> None:
+    """Of pointers: the closure always sees the parameters' own storage. A shard hides its own."""
+    for i, p in enumerate(params):
+        if hasattr(p, "to_local"):
+            value = p.to_local().clone()
+            p.to_local().copy_(others[i])
+            others[i].copy_(value)
+        else:
+            p.data, others[i] = others[i], p.data
+
+
+def interpolate_(params: Sequence[Tensor], slow: Sequence[Tensor], alphas: Sequence[Any]) -> None:
+    """params ← slow + α (params − slow), an α a parameter; what didn't move keeps its last bit."""
+    for p, s, alpha in zip(local(params), slow, alphas, strict=True):
+        weight = per_member(alpha, p)
+        p.lerp_(s, 1 - (weight.to(p) if isinstance(weight, Tensor) else weight))
 
 
 Weights = dict[str, Tensor]  # a tensor a parameter, by its name: a point, or a direction

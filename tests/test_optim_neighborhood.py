@@ -10,7 +10,6 @@ from problems import difference, mlp, one_thread  # noqa: F401
 from torch import nn
 
 from lookbehind import AdaptiveBall, Ball, param_groups
-from lookbehind.optim.neighborhood import SMALLEST_BATCH, batches
 
 examples = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -141,63 +140,6 @@ def test_half_precision_norms_are_summed_in_float32(dtype, members):
         assert norm.dtype == torch.float32
         assert norm.max().item() == pytest.approx(stretched * n**0.5, rel=1e-3)
     assert Ball(1.0).worst([g], [g])[0].dtype == dtype
-
-
-@pytest.mark.parametrize("members", [None, 3])
-@pytest.mark.parametrize("shape", [(3, SMALLEST_BATCH), (3, 50, 7000), (3, 2, 300_000)])
-def test_batches_are_views_that_cover_everything_once(shape, members):
-    sizes = [(3, 5), shape, (3,), (3, 100, 100), (3, 1000, 70)]
-    params = [torch.zeros(s) for s in sizes]
-    grads = [torch.zeros(s) for s in sizes]
-    flags = [True, False, True, False, True]
-    total = sum(p.numel() for p in params)
-    found = list(batches(params, grads, flags, members))
-    assert 3 <= len(found) <= 10
-    for ws, gs, some in found:
-        assert sum(w.numel() for w in ws) <= max(SMALLEST_BATCH, total // 4)
-        for w, g, flag in zip(ws, gs, some, strict=True):
-            assert w.shape == g.shape
-            if members:
-                assert w.shape[0] == members
-            w.add_(1)
-            g.add_(2 if flag else 3)
-    assert all((p == 1).all() for p in params)
-    for g, flag in zip(grads, flags, strict=True):
-        assert (g == (2 if flag else 3)).all()
-
-
-def test_no_batch_cuts_through_members():
-    """However many: more members than values of each."""
-    params = [torch.zeros(5000, 60), torch.zeros(5000)]
-    found = list(batches(params, params, [True, True], 5000))
-    assert len(found) >= 4
-    assert {w.shape[0] for weights, _, _ in found for w in weights} == {5000}
-
-
-def test_few_values_are_one_batch():
-    params = [torch.zeros(10), torch.zeros(20)]
-    assert list(batches(params, params, [True, False])) == [(params, params, [True, False])]
-
-
-@pytest.mark.parametrize("rho", [0.3, torch.tensor([0.1, 0.5])])
-@pytest.mark.parametrize("make", [Ball, AdaptiveBall])
-def test_in_batches_it_is_the_same_perturbation(make, rho):
-    torch.manual_seed(0)
-    shapes = [(2, 300, 400), (2, 7), (2, 90_000), (2,)]
-    params = [torch.randn(s, dtype=torch.float64) for s in shapes]
-    grads = [torch.randn(s, dtype=torch.float64) for s in shapes]
-    flags = [True, False, True, True]
-    ball = make(rho)
-    whole = ball.worst(params, grads, flags)
-    norm = ball.norm(params, grads, flags)
-    pieces = []
-    for ws, gs, some in batches(params, grads, flags, ball.members):
-        pieces += [(w, e) for w, e in zip(ws, ball.worst(ws, gs, some, norm), strict=True)]
-    assert len(pieces) > len(params)
-    before = copy.deepcopy(params)
-    for w, e in pieces:
-        w.add_(e)
-    assert difference(params, [w + e for w, e in zip(before, whole, strict=True)]) < 1e-14
 
 
 def test_param_groups_are_what_the_official_asam_scales():

@@ -4,15 +4,14 @@ from lookbehind.optim.family import (
     ASAM,
     SAM,
     Alpha,
-    Event,
     Lookahead,
     Lookbehind,
     MultistepSAM,
-    Observer,
     cosine_alpha,
 )
 from lookbehind.optim.methods import AXES, METHODS, make_method
-from lookbehind.optim.neighborhood import AdaptiveBall, Ball, Neighborhood, param_groups
+from lookbehind.optim.neighborhood import AdaptiveBall, Ball, param_groups
+from lookbehind.optim.outer import Event, Observer
 
 __all__ = [
     "ASAM",
@@ -26,7 +25,6 @@ __all__ = [
     "Lookahead",
     "Lookbehind",
     "MultistepSAM",
-    "Neighborhood",
     "Observer",
     "cosine_alpha",
     "make_method",

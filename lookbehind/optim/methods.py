@@ -1,6 +1,7 @@
-"""The methods that the notebooks compare, by name."""
+"""The methods that the notebooks compare, by name: all that is known of each stands here."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch.optim import Optimizer
@@ -8,32 +9,51 @@ from torch.optim import Optimizer
 from lookbehind.optim.family import ASAM, SAM, Alpha, Lookahead, Lookbehind, MultistepSAM
 from lookbehind.optim.neighborhood import AdaptiveBall, Ball
 
-METHODS: dict[str, Callable[..., Any]] = {
-    "SGD": lambda base, **_: base,
-    "SAM": lambda base, rho, **_: SAM(base, rho),
-    "ASAM": lambda base, rho, eta, **_: ASAM(base, rho, eta),
-    "Multistep-SAM": lambda base, rho, k, gradient, **_: MultistepSAM(
-        base, Ball(rho), k=k, gradient=gradient
+
+@dataclass(frozen=True)
+class Method:
+    """`axes` are the settings that it has, and `make(base, **settings)` takes these.
+
+    `adaptive` says whether α may be "adaptive", `cost(k)` how many gradients it takes a minibatch.
+    """
+
+    axes: tuple[str, ...]
+    make: Callable[..., Any]
+    cost: Callable[[int], int]
+    adaptive: bool = False
+
+
+METHODS: dict[str, Method] = {
+    "SGD": Method((), lambda base: base, lambda k: 1),
+    "SAM": Method(("rho",), SAM, lambda k: 2),
+    "ASAM": Method(("rho", "eta"), ASAM, lambda k: 2),
+    "Multistep-SAM": Method(
+        ("k", "rho", "gradient"),
+        lambda base, rho, **settings: MultistepSAM(base, Ball(rho), **settings),
+        lambda k: k + 1,
     ),
-    "Lookahead-SAM": lambda base, rho, k, alpha, **_: Lookahead(SAM(base, rho), k=k, alpha=alpha),
-    "Lookbehind-SAM": lambda base, rho, k, alpha, **_: Lookbehind(
-        base, Ball(rho), k=k, alpha=alpha
+    "Lookahead-SAM": Method(
+        ("k", "rho", "alpha"),
+        lambda base, rho, **settings: Lookahead(SAM(base, rho), **settings),
+        lambda k: 2,
     ),
-    "Lookbehind-ASAM": lambda base, rho, eta, k, alpha, **_: Lookbehind(
-        base, AdaptiveBall(rho, eta), k=k, alpha=alpha
+    "Lookbehind-SAM": Method(
+        ("k", "rho", "alpha"),
+        lambda base, rho, **settings: Lookbehind(base, Ball(rho), **settings),
+        lambda k: k + 1,
+        adaptive=True,
+    ),
+    "Lookbehind-ASAM": Method(
+        ("k", "rho", "alpha", "eta"),
+        lambda base, rho, eta, **settings: Lookbehind(base, AdaptiveBall(rho, eta), **settings),
+        lambda k: k + 1,
+        adaptive=True,
     ),
 }
 
-
-# Which settings a method has; "adaptive" is one more value of α.
-AXES: dict[str, tuple[str, ...]] = {
-    "SGD": (),
-    "SAM": ("rho",),
-    "ASAM": ("rho",),
-    "Multistep-SAM": ("k", "rho"),
-    "Lookahead-SAM": ("k", "rho", "alpha"),
-    "Lookbehind-SAM": ("k", "rho", "alpha", "adaptive"),
-    "Lookbehind-ASAM": ("k", "rho", "alpha", "adaptive"),
+AXES = {  # until the rooms above read METHODS
+    name: tuple(a for a in m.axes if a in ("k", "rho", "alpha")) + ("adaptive",) * m.adaptive
+    for name, m in METHODS.items()
 }
 
 
@@ -54,4 +74,6 @@ def make_method(
     """
     if name not in METHODS:
         raise ValueError(f"name must be one of {', '.join(METHODS)}, got {name!r}")
-    return METHODS[name](base, rho=rho, k=k, alpha=alpha, eta=eta, gradient=gradient)
+    given = {"rho": rho, "k": k, "alpha": alpha, "eta": eta, "gradient": gradient}
+    method = METHODS[name]
+    return method.make(base, **{axis: given[axis] for axis in method.axes})

@@ -1,52 +1,27 @@
 """The neighborhoods of sharpness-aware minimization, and the worst perturbation in each.
 
-One notion serves the optimizers, which climb by it, and the measures of sharpness, which
-report how high it leads.
+    Ball           ‖ε‖₂ ≤ ρ        ε = ρ g / ‖g‖₂            T = 1
+    AdaptiveBall   ‖T⁻¹ε‖₂ ≤ ρ     ε = ρ T² g / ‖T g‖₂       T = |w| + η
+
+ε maximizes the linearised loss ⟨g, ε⟩. Both are one formula: a neighborhood says T only. One notion
+serves the optimizers, which climb by it, and the measures of sharpness, which report how high it
+leads.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lookbehind.checks import check_bounded, members_of
-from lookbehind.weights import is_sharded, norm_of, norms, per_member
+from lookbehind.checks import check_bounded
+from lookbehind.weights import local, members_of, norm, times
 
 # Added to the norm, as the official implementation does: a zero gradient then moves nothing.
 NORM_FLOOR = 1e-16
-
-
-# What is made for all parameters at once is made in batches: of a quarter of all values (so that
-# it takes little memory), but not of fewer values than this (so that it takes few operations).
-SMALLEST_BATCH = 2**12
-
-
-Lists = tuple[list[Tensor], list[Tensor], list[bool]]
-
-
-class Neighborhood(Protocol):
-    """What an optimizer needs of a neighborhood: the worst perturbation of a linearised loss."""
-
-    @property
-    def members(self) -> int | None:
-        """E where `rho` has shape (E,), else None."""
-
-    def norm(
-        self, params: Sequence[Tensor], grads: Sequence[Tensor], adaptive: Sequence[bool]
-    ) -> Tensor:
-        """The dual norm: by ρ times it the linearised loss rises to its worst."""
-
-    def worst(
-        self,
-        params: Sequence[Tensor],
-        grads: Sequence[Tensor],
-        adaptive: Sequence[bool],
-        norm: Tensor,
-    ) -> list[Tensor]:
-        """The ε in the neighborhood that maximizes Σ ⟨grad, ε⟩. The lists may be a batch of the
-        parameters; `norm` is that of all."""
+Tensors = Sequence[Tensor]
+Flags = Sequence[bool]
 
 
 @dataclass(frozen=True)
@@ -68,32 +43,36 @@ class Ball:
 
     @property
     def members(self) -> int | None:
+        """E where `rho` has shape (E,), else None."""
         return members_of(self.rho)
 
-    def norm(
-        self,
-        params: Sequence[Tensor],
-        grads: Sequence[Tensor],
-        adaptive: Sequence[bool] | None = None,
-    ) -> Tensor:
-        """‖g‖₂: a scalar, or shape (E,); `adaptive` has no meaning here."""
-        return norm_of(norms(grads, self.members))
+    def norm(self, params: Tensors, grads: Tensors, adaptive: Flags | None = None) -> Tensor:
+        """‖T g‖₂, by ρ times which the linearised loss rises at worst: a scalar, or shape (E,)."""
+        return norm(self._stretched(params, grads, adaptive), self.members, of=grads)
 
     def worst(
         self,
-        params: Sequence[Tensor],
-        grads: Sequence[Tensor],
-        adaptive: Sequence[bool] | None = None,
+        params: Tensors,
+        grads: Tensors,
+        adaptive: Flags | None = None,
         norm: Tensor | None = None,
     ) -> list[Tensor]:
-        """ε = ρ g / ‖g‖₂, one tensor per parameter. `norm`: ‖g‖₂, where it is known."""
-        if norm is None:
-            norm = self.norm(params, grads)
-        return _times(grads, self.rho / (norm + NORM_FLOOR))
+        """ε = ρ T² g / ‖T g‖₂, a fresh tensor a parameter: one copy of the weights.
+
+        `adaptive[j]` False makes T_j = 1. `norm` is ‖T g‖₂, where it is known.
+        """
+        norm = self.norm(params, grads, adaptive) if norm is None else norm
+        return self._stretched(params, grads, adaptive, self.rho / (norm + NORM_FLOOR))
+
+    def _stretched(
+        self, params: Tensors, grads: Tensors, adaptive: Flags | None, scale: Tensor | None = None
+    ) -> list[Tensor]:
+        """T g; or, with `scale`, scale · T² g in fresh tensors. What this process holds of it."""
+        return local(grads) if scale is None else times(local(grads), scale)
 
 
 @dataclass(frozen=True)
-class AdaptiveBall:
+class AdaptiveBall(Ball):
     """ASAM's neighborhood ‖T⁻¹ε‖₂ ≤ ρ with T = |w| + η, elementwise.
 
     The worst perturbation of the linearised loss is ε = ρ T² g / ‖T g‖₂ (Kwon et al. 2021,
@@ -108,56 +87,30 @@ class AdaptiveBall:
     eta: float = 0.01
 
     def __post_init__(self) -> None:
-        check_bounded("rho", self.rho)
+        super().__post_init__()
         if isinstance(self.eta, Tensor):
             raise TypeError(f"eta must be a finite number ≥ 0, got {self.eta!r}")
         check_bounded("eta", self.eta, also="")
 
-    @property
-    def members(self) -> int | None:
-        return members_of(self.rho)
-
-    def norm(
-        self,
-        params: Sequence[Tensor],
-        grads: Sequence[Tensor],
-        adaptive: Sequence[bool] | None = None,
-    ) -> Tensor:
-        """‖T g‖₂: a scalar, or shape (E,); `adaptive[j]` False makes T_j = 1."""
-        parts: list[Tensor] = []
-        flags = [True] * len(grads) if adaptive is None else list(adaptive)
-        for some in batches(list(params), list(grads), flags, self.members):
-            parts += norms(self._stretched(*some), self.members)
-        return norm_of(parts)
-
-    def worst(
-        self,
-        params: Sequence[Tensor],
-        grads: Sequence[Tensor],
-        adaptive: Sequence[bool] | None = None,
-        norm: Tensor | None = None,
-    ) -> list[Tensor]:
-        """ε = ρ T² g / ‖T g‖₂, one tensor per parameter. `norm`: ‖T g‖₂, where it is known."""
-        flags = [True] * len(grads) if adaptive is None else adaptive
-        if norm is None:
-            norm = self.norm(params, grads, flags)
-        stretched = self._stretched(params, self._stretched(params, grads, flags), flags)
-        return _times(stretched, self.rho / (norm + NORM_FLOOR))
-
     def _stretched(
-        self, params: Sequence[Tensor], tensors: Sequence[Tensor], adaptive: Sequence[bool]
+        self, params: Tensors, grads: Tensors, adaptive: Flags | None, scale: Tensor | None = None
     ) -> list[Tensor]:
-        """T t for each tensor t; t itself where T = 1."""
-        weights = [w.detach() for w, flag in zip(params, adaptive, strict=True) if flag]
-        if not weights:
-            return list(tensors)
-        products = torch._foreach_abs(weights)
-        torch._foreach_add_(products, self.eta)
-        torch._foreach_mul_(
-            products, [t for t, flag in zip(tensors, adaptive, strict=True) if flag]
-        )
-        product = iter(products)
-        return [next(product) if flag else t for t, flag in zip(tensors, adaptive, strict=True)]
+        found = local(grads)
+        flags = [True] * len(found) if adaptive is None else adaptive
+        scaled = [j for j, flag in enumerate(flags) if flag]
+        if not scaled:
+            return super()._stretched(params, grads, adaptive, scale)
+        t = list(torch._foreach_abs(local([params[j] for j in scaled])))
+        torch._foreach_add_(t, self.eta)
+        if scale is not None:
+            torch._foreach_mul_(t, t)
+        torch._foreach_mul_(t, [found[j] for j in scaled])
+        if scale is not None:
+            t = times(t, scale, fresh=True)
+            found = [g if f else times([g], scale)[0] for g, f in zip(found, flags, strict=True)]
+        for j, product in zip(scaled, t, strict=True):
+            found[j] = product
+        return found
 
 
 def param_groups(model: nn.Module) -> list[dict[str, Any]]:
@@ -174,41 +127,3 @@ def param_groups(model: nn.Module) -> list[dict[str, Any]]:
     rest = [p for name, p in named if "weight" not in name]
     groups: list[dict[str, Any]] = [{"params": weights}, {"params": rest, "adaptive": False}]
     return [group for group in groups if group["params"]]
-
-
-def batches(
-    params: list[Tensor], grads: list[Tensor], adaptive: list[bool], members: int | None = None
-) -> Iterator[Lists]:
-    """The three lists in batches, large tensors in several views. A member is never cut off."""
-    total = sum(p.numel() for p in params)
-    limit = max(SMALLEST_BATCH, total // 4)
-    if total <= limit:
-        yield params, grads, adaptive
-        return
-    weights: list[Tensor] = []
-    slopes: list[Tensor] = []
-    flags: list[bool] = []
-    for p, grad, flag in zip(params, grads, adaptive, strict=True):
-        for w, g in zip(_cut(p, limit, members), _cut(grad, limit, members), strict=True):
-            if weights and sum(v.numel() for v in weights) + w.numel() > limit:
-                yield weights, slopes, flags
-                weights, slopes, flags = [], [], []
-            weights.append(w)
-            slopes.append(g)
-            flags.append(flag)
-    yield weights, slopes, flags
-
-
-def _cut(tensor: Tensor, limit: int, members: int | None) -> Sequence[Tensor]:
-    """Views of at most `limit` values, along the longest dimension that isn't the members'."""
-    free = range(0 if members is None else 1, tensor.ndim)
-    if tensor.numel() <= limit or not free or is_sharded(tensor):
-        return [tensor]
-    longest = max(free, key=lambda dim: tensor.shape[dim])
-    return tensor.split(max(1, limit * tensor.shape[longest] // tensor.numel()), longest)
-
-
-def _times(tensors: Sequence[Tensor], scale: Tensor) -> list[Tensor]:
-    if scale.ndim:
-        return [t * per_member(scale, t) for t in tensors]
-    return list(torch._foreach_mul(list(tensors), scale))

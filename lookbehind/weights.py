@@ -57,6 +57,15 @@ def norm(
     return torch.linalg.vector_norm(torch.stack(found), dim=0) if len(found) > 1 else found[0]
 
 
+def cosine(one: Tensor, other: Tensor, members: int | None, of: Tensor) -> Tensor:
+    """cos ∠(one, other), 0 where one of them is 0: a scalar, or (E,). `of`: as for `norm`."""
+    a, b = (t.reshape(members or 1, -1) for t in (one, other))
+    sums = torch.stack([(a * b).sum(1), a.square().sum(1), b.square().sum(1)])
+    dot, first, second = over_shards(sums, of)
+    found = dot / (first.sqrt() * second.sqrt()).clamp_min(torch.finfo(a.dtype).tiny)
+    return found.clamp(-1, 1) if members else found[0].clamp(-1, 1)
+
+
 def members_of(value: object) -> int | None:
     """E where `value` is a tensor of shape (E,), one value a member, else None."""
     return value.shape[0] if isinstance(value, Tensor) and value.ndim == 1 else None
@@ -81,6 +90,11 @@ def times(tensors: list[Tensor], scale: Tensor, fresh: bool = False) -> list[Ten
 
 def clones(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [t.clone() for t in local(tensors)]
+
+
+def add_(targets: Sequence[Tensor], steps: Sequence[Tensor]) -> None:
+    """targets ← targets + steps, in place; the steps are of what this process holds."""
+    torch._foreach_add_(local(targets), list(steps))
 
 
 def copy_(targets: Sequence[Tensor], values: Sequence[Tensor]) -> None:

@@ -22,16 +22,7 @@ from lookbehind.checks import check_bounded
 from lookbehind.optim.neighborhood import AdaptiveBall, Ball
 from lookbehind.optim.outer import Closure, Observer, Outer
 from lookbehind.optim.undo import Step
-from lookbehind.weights import (
-    clones,
-    copy_,
-    interpolate_,
-    local,
-    members_of,
-    norm,
-    over_shards,
-    swapped,
-)
+from lookbehind.weights import add_, clones, copy_, cosine, interpolate_, members_of, norm, swapped
 
 Alpha = float | Tensor | str | Callable[[Tensor, Tensor], Any]
 
@@ -64,25 +55,18 @@ class Climber(Outer):
     def members(self) -> int | None:
         return self.ball.members
 
-    @property
-    def climber(self) -> "Climber":
-        return self
-
     def evaluate(self, step: Step, closure: Closure, i: int, again: bool = False) -> None:
         """Leave the gradient at φ'_i in `.grad`."""
         with self.around(i), torch.enable_grad():
             loss = closure()
-        if loss is None:
-            raise TypeError("closure must return the loss, got None")
-        loss = step.meet(i, loss, self.ball.norm(*self.slope()))
+        loss = step.meet(i, loss, lambda: self.ball.norm(*self.slope()))
         if not again:
             self.tell(step, "gradient", i, loss=loss)
 
     def ascend(self, step: Step) -> None:
         """φ' ← φ' + ε, by the gradient that was evaluated last."""
         params, grads, adaptive = self.slope()
-        steps = self.ball.worst(params, grads, adaptive, step.met[-1].norm)
-        torch._foreach_add_(local(params), steps)
+        add_(params, self.ball.worst(params, grads, adaptive, step.met[-1].norm))
 
     def climb(self, step: Step, closures: Sequence[Closure], reuse: bool) -> Iterator[int]:
         """Yield i = 1..k, each time with ∇L(φ'_i) in `.grad`: k + 1 gradients if they are reused.
@@ -260,10 +244,6 @@ class Lookahead(Outer):
         inner = self.inner.members if isinstance(self.inner, Outer) else None
         return members_of(self.alpha) if inner is None else inner
 
-    @property
-    def climber(self) -> Climber | None:
-        return self.inner.climber if isinstance(self.inner, Outer) else None
-
     def walk(self, step: Step, closures: Sequence[Closure], reuse: bool) -> list[Any]:
         for i, closure in enumerate(closures, 1):
             self.inner_step(step, closure)
@@ -276,15 +256,12 @@ class Lookahead(Outer):
         """One step of `inner`, whose evaluations are also this step's."""
         if isinstance(self.inner, Outer):
             inside = Step(self.base, self.members)
-            self.inner.outer(inside, closure)
+            self.inner.outer(inside, [closure] * self.inner.k, reuse=True)
             self.inner.rolled_back = inside.failed()
             step.met += inside.met
-            return
-        loss = self.inner.step(closure)
-        if loss is None:
-            raise TypeError("closure must return the loss, got None")
-        _, grads, _ = self.slope()
-        step.meet(0, loss, norm(grads, self.members))
+        else:
+            loss = self.inner.step(closure)
+            step.meet(0, loss, lambda: norm(self.slope()[1], self.members))
 
 
 def cosine_alpha(
@@ -296,9 +273,4 @@ def cosine_alpha(
     0 where they turned back (Mordido et al. 2024, as in the official code). `of`: the parameter,
     where other processes hold a part of it.
     """
-    a, b = (t.reshape(members or 1, -1) for t in (first, total))
-    sums = torch.stack([(a * b).sum(1), a.square().sum(1), b.square().sum(1)])
-    dot, one, other = over_shards(sums, total if of is None else of)
-    cosine = dot / (one.sqrt() * other.sqrt()).clamp_min(torch.finfo(a.dtype).tiny)
-    alpha = (1 + cosine.clamp(-1, 1)) / 2
-    return alpha if members else alpha[0]
+    return (1 + cosine(first, total, members, total if of is None else of)) / 2

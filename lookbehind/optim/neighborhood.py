@@ -1,11 +1,7 @@
 """The neighborhoods of sharpness-aware minimization, and the worst perturbation in each.
 
-    Ball           ‖ε‖₂ ≤ ρ        ε = ρ g / ‖g‖₂            T = 1
-    AdaptiveBall   ‖T⁻¹ε‖₂ ≤ ρ     ε = ρ T² g / ‖T g‖₂       T = |w| + η
-
-ε maximizes the linearised loss ⟨g, ε⟩. Both are one formula: a neighborhood says T only. One notion
-serves the optimizers, which climb by it, and the measures of sharpness, which report how high it
-leads.
+Both are one formula, ε = ρ T² g / ‖T g‖₂ in ‖T⁻¹ε‖₂ ≤ ρ: a neighborhood says T only. One notion
+serves the optimizers, which climb by it, and the measures of sharpness.
 """
 
 from collections.abc import Sequence

@@ -70,13 +70,13 @@ class Outer(Optimizer):
         return getattr(self.inner, "base", self.inner)
 
     @property
-    def members(self) -> int | None:
-        """How many experiments it runs at once, on parameters that are stacked."""
-        return None
+    def climber(self) -> Any:
+        """The optimizer that climbs: this one, or the one inside it; None where none does."""
+        return getattr(self.inner, "climber", self if hasattr(self, "ball") else None)
 
     @property
-    def climber(self) -> Any:
-        """The optimizer that climbs: this one, the one inside it, or None."""
+    def members(self) -> int | None:
+        """How many experiments it runs at once, on parameters that are stacked."""
         return None
 
     @torch.no_grad()
@@ -89,21 +89,20 @@ class Outer(Optimizer):
         An exception in the closure, or a loss or gradient that is not finite (FloatingPointError),
         leaves the weights and the base optimizer's state as they were.
         """
-        several = isinstance(closure, Sequence) and all(map(callable, closure))
-        if not callable(closure) and not several:
+        closures = [closure] * self.k if callable(closure) else closure
+        if not isinstance(closures, Sequence) or not all(map(callable, closures)):
             raise TypeError(f"closure must be a function, or a sequence of k; got {closure!r}")
-        if not callable(closure) and len(closure) != self.k:
-            found = f"a sequence of k = {self.k}; got {len(closure)}"
+        if len(closures) != self.k:
+            found = f"a sequence of k = {self.k}; got {len(closures)}"
             raise ValueError(f"closure must be one, or {found}")
         with undone_if_it_fails(self.base, self.members) as step:
-            self.outer(step, closure)
+            self.outer(step, closures, reuse=callable(closure))
         self.rolled_back = step.rolled_back
         return step.loss
 
-    def outer(self, step: Step, closure: Closure | Sequence[Closure]) -> None:
+    def outer(self, step: Step, closures: Sequence[Closure], reuse: bool) -> None:
         self.tell(step, "slow", 0)
-        closures = [closure] * self.k if callable(closure) else closure
-        self.tell(step, "slow", 1, alpha=self.walk(step, closures, reuse=callable(closure)))
+        self.tell(step, "slow", 1, alpha=self.walk(step, closures, reuse))
 
     def walk(self, step: Step, closures: Sequence[Closure], reuse: bool) -> Any:
         """From φ to the new φ, in place. Returns the α that moved it, one a parameter."""
@@ -154,11 +153,12 @@ class Outer(Optimizer):
         state, mine = state_dict, self.state_dict()
         if not isinstance(state, dict) or set(state) != set(mine):
             raise ValueError(f"state must come from {type(self).__name__}.state_dict()")
-        if state["made_by"] != mine["made_by"]:
-            raise ValueError(f"state was made by {state['made_by']}, this is {mine['made_by']}")
-        for part in ("inner", "settings"):
-            if set(state[part]) != set(mine[part]):
-                raise ValueError(f"state[{part!r}] must hold {[*mine[part]]}, got {[*state[part]]}")
+        told, own = (
+            {**s["made_by"], **{part: [*s[part]] for part in ("inner", "settings")}}
+            for s in (state, mine)
+        )
+        if told != own:
+            raise ValueError(f"state is another optimizer's: {told}, this is {own}")
         now = self.settings()
         settings = {n: restored(value, now[n]) for n, value in state["settings"].items()}
         for name, value in settings.items():

@@ -1,7 +1,7 @@
 """A step that is undone where it fails: the weights and the base optimizer's state go back."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -37,8 +37,11 @@ class Step:
         self.met: list[Evaluation] = []
         self.rolled_back: Tensor | None = None
 
-    def meet(self, ascents: int, loss: Any, norm: Tensor) -> Tensor:
+    def meet(self, ascents: int, loss: Any, gradient_norm: Callable[[], Tensor]) -> Tensor:
         """Remember an evaluation. Returns the loss as a detached tensor."""
+        if loss is None:
+            raise TypeError("closure must return the loss, got None")
+        norm = gradient_norm()
         loss = torch.as_tensor(loss, device=norm.device).detach()
         if self.members is not None and loss.shape not in ((), (self.members,)):
             raise ValueError(

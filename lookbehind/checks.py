@@ -1,6 +1,7 @@
 """Checks of arguments: errors that name the argument, its value and what is allowed."""
 
 import math
+from collections.abc import Iterable
 
 from torch import Tensor
 
@@ -29,11 +30,6 @@ def check_bounded(
         raise ValueError(f"{allowed}; got {value!r}")
 
 
-def members_of(value: object) -> int | None:
-    """E where `value` is a tensor of shape (E,), else None."""
-    return value.shape[0] if isinstance(value, Tensor) and value.ndim == 1 else None
-
-
 def whole(name: str, value: int, least: int) -> int:
     """`value`; TypeError or ValueError unless it is an int ≥ `least`."""
     if isinstance(value, bool) or not isinstance(value, int):
@@ -57,3 +53,15 @@ def _check_count(name: str, value: object, least: int, most: float = math.inf) -
         raise TypeError(allowed)
     if not least <= value <= most:
         raise ValueError(allowed)
+
+
+def check_members(name: str, value: object, params: Iterable[Tensor]) -> None:
+    """Raises ValueError where `value` is one a member, (E,), and a parameter isn't stacked so."""
+    if not isinstance(value, Tensor) or value.ndim != 1:
+        return
+    for p in params:
+        if p.shape[:1] != value.shape:
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)}, one value a member, so every parameter "
+                f"must have leading dimension {len(value)}; got one of shape {tuple(p.shape)}"
+            )

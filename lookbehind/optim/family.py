@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lookbehind.checks import check_bounded
+from lookbehind.checks import check_bounded, check_members
 from lookbehind.optim.neighborhood import AdaptiveBall, Ball
 from lookbehind.optim.outer import Closure, Observer, Outer
 from lookbehind.optim.undo import Step
@@ -49,7 +49,7 @@ class Climber(Outer):
     def _check_ball(self, value: Any) -> None:
         if not isinstance(value, Ball):
             raise TypeError(f"ball must be a Ball or an AdaptiveBall, got {value!r}")
-        self.check_members("rho", value.rho)
+        check_members("rho", value.rho, self.params)
 
     @property
     def members(self) -> int | None:
@@ -145,7 +145,7 @@ class Lookbehind(Climber):
         if not callable(value) and not (isinstance(value, str) and value == "adaptive"):
             also = ', or one per member, or "adaptive", or a callable (first, total) → α'
             check_bounded("alpha", value, 1, also)
-            self.check_members("alpha", value)
+            check_members("alpha", value, self.params)
 
     def chosen(self, step: Step, first: list[Tensor], fast: list[Tensor]) -> list[Any]:
         """α of each parameter, from its first and its whole displacement; overwrites both lists."""
@@ -232,7 +232,7 @@ class Lookahead(Outer):
 
     def _check_alpha(self, value: Any) -> None:
         check_bounded("alpha", value, 1)
-        self.check_members("alpha", value)
+        check_members("alpha", value, self.params)
 
     @property
     def minibatches(self) -> int:

@@ -16,7 +16,6 @@ from torch.optim import Optimizer
 from lookbehind.checks import whole
 from lookbehind.optim.neighborhood import Ball
 from lookbehind.optim.undo import Step, undone_if_it_fails
-from lookbehind.weights import members_of
 
 Closure = Callable[[], Any]
 
@@ -78,6 +77,10 @@ class Outer(Optimizer):
     def members(self) -> int | None:
         """How many experiments it runs at once, on parameters that are stacked."""
         return None
+
+    @property
+    def params(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
 
     @torch.no_grad()
     def step(self, closure: Closure | Sequence[Closure]) -> Tensor:  # type: ignore[override]
@@ -165,16 +168,6 @@ class Outer(Optimizer):
             getattr(self, f"_check_{name}")(value)
         self.inner.load_state_dict(state["inner"])
         self.__dict__.update(settings)
-
-    def check_members(self, name: str, value: Any) -> None:
-        """Raises ValueError where `value` is one a member, and a parameter has other members."""
-        members = members_of(value)
-        for p in (p for group in self.param_groups for p in group["params"]):
-            if members is not None and p.requires_grad and p.shape[:1] != (members,):
-                raise ValueError(
-                    f"{name} has shape ({members},), one value a member, so every parameter must "
-                    f"have leading dimension {members}; got one of shape {tuple(p.shape)}"
-                )
 
 
 def stored(value: Any) -> Any:

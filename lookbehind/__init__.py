@@ -20,9 +20,10 @@ ground (`checks`, `files`, `scores`, `weights`) are files of one concern each; a
 and its `__init__` lists what it shows to the others. Within a room no file imports in a circle.
 
 Where to read first: `optim/family.py`, the climb and the step of Lookbehind on one screen; then
-`optim/neighborhood.py`, what a step of the climb is; `optim/outer.py`, what all share;
-`optim/undo.py`, what becomes of a step that fails; `optim/methods.py`, the methods by name. Then `toy/descend.py`, the same optimizers on two
-weights; `train/loop.py` and `train/run.py`, on a network; `measure/sharpness.py`.
+`optim/neighborhood.py`, what a step of the climb is; `optim/outer.py`, what all optimizers share;
+`optim/undo.py`, what becomes of a step that fails; `optim/methods.py`, the methods by name. Then
+`toy/descend.py`, the same optimizers on two weights; `train/loop.py` and `train/run.py`, on a
+network; `measure/sharpness.py`; `study/sweeps.py`.
 """
 
 from lookbehind.optim import (

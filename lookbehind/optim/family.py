@@ -93,6 +93,11 @@ class _Outer:
         self._k = value
 
     @property
+    def climber(self) -> "_Climber | None":
+        """The optimizer that climbs: this one, or one inside it; None where none does."""
+        return None
+
+    @property
     def base(self) -> Optimizer:
         """The `torch.optim` optimizer that descends; learning-rate schedulers wrap it."""
         return getattr(self.inner, "base", self.inner)
@@ -240,6 +245,10 @@ class _Climber(_Outer):
         super().__init__(base, k, observers)
         self.ball = ball
         self.around = around
+
+    @property
+    def climber(self) -> "_Climber":
+        return self
 
     @property
     def ball(self) -> Neighborhood:
@@ -480,6 +489,10 @@ class Lookahead(_Outer):
             raise TypeError(f"inner must be an optimizer with step(closure), got {inner!r}")
         super().__init__(inner, k, observers)
         self.alpha = alpha
+
+    @property
+    def climber(self) -> _Climber | None:
+        return getattr(self.inner, "climber", None)
 
     @property
     def alpha(self) -> float | Tensor:

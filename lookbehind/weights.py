@@ -135,7 +135,7 @@ Weights = dict[str, Tensor]  # a tensor a parameter, by its name: a point, or a 
 
 def weights_of(model: nn.Module) -> Weights:
     """A copy of the parameters that are trained, by name: a point in the space of weights."""
-    named = _plain(model).named_parameters()
+    named = plain(model).named_parameters()
     found = {name: p.detach().clone() for name, p in named if p.requires_grad}
     if not found:
         raise ValueError(f"model must have parameters that require a gradient: {type(model)}")
@@ -150,6 +150,6 @@ def moved(weights: Weights, *steps: tuple[float, Weights]) -> Weights:
     return dict(zip(weights, sums, strict=True))
 
 
-def _plain(model: nn.Module) -> nn.Module:
+def plain(model: nn.Module) -> nn.Module:
     """The network inside a compiled one: the same parameters by their own names."""
     return getattr(model, "_orig_mod", model)

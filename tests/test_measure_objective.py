@@ -2,67 +2,18 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 import torch
+from measuring import EXACT, a_network, all_of, elsewhere, same, with_weights
+from problems import one_thread  # noqa: F401
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import update_bn
 
 from lookbehind.measure import Objective
 from lookbehind.train import evaluate
-from lookbehind.train.models import resnet8
-from lookbehind.weights import Weights, moved, weights_of
-
-Data = list[tuple[Tensor, Tensor]]
-EXACT = {"rel": 1e-12}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-def a_network() -> tuple[nn.Module, Data]:
-    """Convolutions with BatchNorm, its statistics its own, and minibatches of 4, 4 and 1."""
-    torch.manual_seed(0)
-    model = resnet8(1, width=2).double()
-    model(2 + torch.randn(30, 1, 8, 8, dtype=torch.float64))
-    images, labels = torch.randn(9, 1, 8, 8, dtype=torch.float64), torch.randint(10, (9,))
-    return model, list(zip(images.split(4), labels.split(4), strict=True))
-
-
-def elsewhere(model: nn.Module, size: float = 0.3) -> Weights:
-    generator = torch.Generator().manual_seed(1)
-    weights = weights_of(model)
-    noise = {
-        n: torch.randn(w.shape, generator=generator, dtype=w.dtype) for n, w in weights.items()
-    }
-    return moved(weights, (size, noise))
-
-
-def with_weights(model: nn.Module, weights: Weights) -> nn.Module:
-    other = copy.deepcopy(model)
-    other.load_state_dict({**other.state_dict(), **weights})
-    return other
-
-
-def all_of(model: nn.Module) -> list[Any]:
-    """Every bit that a caller could see changed."""
-    tensors = [t.clone() for t in model.state_dict().values()]
-    grads = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
-    flags = [p.requires_grad for p in model.parameters()]
-    modes = [m.training for m in model.modules()]
-    return [tensors, grads, flags, modes, torch.get_rng_state()]
-
-
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
+from lookbehind.weights import moved, weights_of
 
 
 def test_the_score_is_that_of_a_network_with_these_weights() -> None:
@@ -112,14 +63,6 @@ def test_the_gradient_is_the_slope_of_the_loss() -> None:
     slope = sum(float((gradient[n] * direction[n]).sum()) for n in w)
     up, down = (objective.loss(moved(w, (sign * h, direction))) for sign in (1, -1))
     assert (up - down) / (2 * h) == pytest.approx(slope, rel=1e-5)
-
-
-def test_minibatches_are_objectives_of_their_own() -> None:
-    model, data = a_network()
-    found = list(Objective(model, data).minibatches())
-    assert [part.images for part in found] == [4, 4, 1]
-    for part, minibatch in zip(found, data, strict=True):
-        assert part.loss() == pytest.approx(evaluate(model, [minibatch]).loss, **EXACT)
 
 
 def test_batches_may_be_an_iterator_and_are_kept() -> None:

@@ -190,7 +190,7 @@ def test_a_loss_of_ones_own():
     [
         ({"start": (1, 2, 3)}, "start must be finite, of shape"),
         ({"start": (np.nan, 0)}, "start must be finite, of shape"),
-        ({"steps": 0}, "steps must be an int ≥ 1, got 0"),
+        ({"steps": 0}, "steps must be .*≥ 1, got 0"),
         ({"steps": 2.5}, "steps must be an int ≥ 1, got 2.5"),
         ({"loss": lambda w: w}, r"loss must map shape \(…, 2\) to \(…\)"),
         ({"loss": lambda w: 1.0}, r"loss must map shape \(…, 2\) to \(…\)"),
@@ -202,7 +202,7 @@ def test_wrong_arguments_are_named(change, message):
     loss = LOSSES["noisy quadratic"]
     rho = torch.full((2,), 0.1).double() if "seed" in change else 0.1
     arguments = {"loss": loss, "start": loss.start, "steps": 3} | change
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         descend(make_optimizer=lambda w: SAM(SGD(w, lr=0.1), rho), **arguments)
 
 

@@ -17,18 +17,16 @@ from lookbehind.measure.hessian import (
     spectral_density,
 )
 from lookbehind.measure.landscape import line, plane
-from lookbehind.measure.noise import (
-    Estimate,
-    Noise,
-    Quantization,
-    average_rise,
-    quantization,
-    quantized,
-    weight_noise,
-)
+from lookbehind.measure.noise import Noise, Quantization, quantization, quantized, weight_noise
 from lookbehind.measure.objective import STATISTICS, Objective
 from lookbehind.measure.paths import Principal, Projection, in_plane, principal_directions, project
-from lookbehind.measure.sharpness import gradient, worst_rise, worst_rises
+from lookbehind.measure.sharpness import (
+    Estimate,
+    average_rise,
+    gradient,
+    worst_rise,
+    worst_rises,
+)
 from lookbehind.weights import Weights, moved, weights_of
 
 __all__ = [

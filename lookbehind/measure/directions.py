@@ -1,4 +1,8 @@
-"""Directions in the space of weights."""
+"""Directions in the space of weights: random ones, those between networks, and their lengths.
+
+A direction is a dictionary from the names of the parameters to tensors, like weights. Any such
+dictionary will do where one is asked for: a gradient or an eigenvector of the Hessian, too.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,13 +14,8 @@ from lookbehind.weights import Weights, moved, weights_of
 
 Point = nn.Module | Mapping[str, Tensor]
 
-
-VECTORS = ("ignore", "normalize")
-
-
 # The parts of a BatchNorm layer's state that aren't weights, as `state_dict` names them.
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
-
 
 # Added to seeds: torch fills a normal draw and the first weights of a network from the same random
 # numbers, so that a direction with the network's own seed would point (cosine −0.35) at its start.
@@ -39,9 +38,7 @@ def gaussian_direction(model: nn.Module, *, seed: int = 0) -> Weights:
     }
 
 
-def filter_normalized(
-    model: nn.Module, direction: Mapping[str, Tensor], *, vectors: str = "ignore"
-) -> Weights:
+def filter_normalized(model: nn.Module, direction: Mapping[str, Tensor]) -> Weights:
     """`direction` with each filter rescaled to the norm of the network's filter (Li et al. 2018).
 
         dᵢ ← dᵢ ‖wᵢ‖ / ‖dᵢ‖
@@ -49,22 +46,20 @@ def filter_normalized(
     so that a step of 1 is as long as the weights, whatever their scale, and two networks can be
     compared (arXiv 1712.09913, section 4). Filters are the slices along dimension 0 of tensors of
     two dimensions or more: of a convolution what makes one channel, of a linear layer one row.
-    `vectors` says what becomes of the other tensors, biases and BatchNorm's scales and shifts:
-    "ignore" leaves them where they are (a direction of zeros), "normalize" scales each as a whole.
+    The other tensors, biases and BatchNorm's scales and shifts, stay where they are: their
+    direction is 0.
 
     Raises ValueError where the direction isn't one of the model's (see `plane`).
     """
-    if vectors not in VECTORS:
-        raise ValueError(f"vectors must be one of {VECTORS}, got {vectors!r}")
     weights = weights_of(model)
-    found = _checked("direction", direction, weights)
-    return {name: _rescaled(found[name], w, vectors) for name, w in weights.items()}
+    found = checked("direction", direction, weights)
+    return {name: _rescaled(found[name], w) for name, w in weights.items()}
 
 
-def _rescaled(d: Tensor, w: Tensor, vectors: str) -> Tensor:
-    if w.ndim < 2 and vectors == "ignore":
+def _rescaled(d: Tensor, w: Tensor) -> Tensor:
+    if w.ndim < 2:
         return torch.zeros_like(d)
-    inner = tuple(range(1 if w.ndim >= 2 else 0, w.ndim))
+    inner = tuple(range(1, w.ndim))
     theirs, ours = (torch.linalg.vector_norm(t, dim=inner, keepdim=True) for t in (w, d))
     return d * torch.where(ours > 0, theirs / ours, 0)
 
@@ -75,7 +70,7 @@ def difference(start: Point, end: Point) -> Weights:
     Each is a network, its weights, or its `state_dict`, whose BatchNorm statistics are left out.
     Raises ValueError where they aren't weights of one architecture.
     """
-    origin, target = _points(start, end, "end")
+    origin, target = points_of(start, end, "end")
     return {name: target[name] - w for name, w in origin.items()}
 
 
@@ -87,13 +82,13 @@ def solution_plane(origin: Point, first: Point, second: Point) -> tuple[Weights,
     with ‖v‖ = ‖u‖ (Garipov et al. 2018, arXiv 1802.10026). From `origin`, (0, 0), `first` lies at
     (1, 0), and `second` where `project` says. Raises ValueError where the three lie on a line.
     """
-    u, v = difference(origin, first), difference(origin, second)
+    u, w = difference(origin, first), difference(origin, second)
     squared = dot(u, u)
-    v = moved(v, (-dot(v, u) / (squared or 1.0), u))
-    rest, whole = dot(v, v), dot(w := difference(origin, second), w)
-    if not squared or rest <= 1e-10 * whole:
+    v = moved(w, (-dot(w, u) / (squared or 1.0), u))
+    rest = dot(v, v)
+    if not squared or rest <= 1e-10 * dot(w, w):
         raise ValueError("origin, first and second must not lie on one line")
-    return u, moved(_zeros(v), (math.sqrt(squared / rest), v))
+    return u, {name: d * math.sqrt(squared / rest) for name, d in v.items()}
 
 
 def unit(direction: Mapping[str, Tensor]) -> Weights:
@@ -106,11 +101,16 @@ def unit(direction: Mapping[str, Tensor]) -> Weights:
 
 def dot(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
     """⟨one, other⟩ over all parameters, summed in float64 (float32 on MPS, which has no other)."""
-    products = [(_exact(w) * _exact(other[name])).sum() for name, w in one.items()]
+    products = [(exact(w) * exact(other[name])).sum() for name, w in one.items()]
     return float(torch.stack(products).sum())
 
 
-def _checked(name: str, direction: Mapping[str, Tensor], weights: Weights) -> Weights:
+def exact(tensor: Tensor) -> Tensor:
+    """The tensor in the widest type of its device."""
+    return tensor.float() if tensor.device.type == "mps" else tensor.double()
+
+
+def checked(name: str, direction: Mapping[str, Tensor], weights: Weights) -> Weights:
     """The direction in the order, type, device and layout of the weights."""
     _check_names(name, direction, weights)
     # Sums of tensors of one layout are several times faster.
@@ -123,19 +123,7 @@ def _checked(name: str, direction: Mapping[str, Tensor], weights: Weights) -> We
     return found
 
 
-def _check_names(name: str, found: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-    """Raises ValueError unless both have the same names and shapes."""
-    lacks, more = sorted(weights.keys() - found.keys()), sorted(found.keys() - weights.keys())
-    if lacks or more:
-        faults = [f"{what} {names}" for what, names in (("lacks", lacks), ("adds", more)) if names]
-        raise ValueError(f"{name} must have the network's parameters; it {' and '.join(faults)}")
-    for n, w in weights.items():
-        if found[n].shape != w.shape:
-            shapes = f"{tuple(w.shape)}, got {tuple(found[n].shape)}"
-            raise ValueError(f"{name} must have the network's shapes: at {n!r} {shapes}")
-
-
-def _points(start: Point, end: Point, name: str) -> tuple[Weights, Weights]:
+def points_of(start: Point, end: Point, name: str) -> tuple[Weights, Weights]:
     """Two points with the same parameters, the second (called `name`) placed where the first is."""
     networks = [weights_of(point) for point in (start, end) if isinstance(point, nn.Module)]
     first, second = (_point(point, networks) for point in (start, end))
@@ -150,9 +138,13 @@ def _point(point: Point, networks: Sequence[Weights]) -> Weights:
     return {n: w.detach() for n, w in found.items() if n in kept}
 
 
-def _zeros(weights: Weights) -> Weights:
-    return {name: torch.zeros_like(w) for name, w in weights.items()}
-
-
-def _exact(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.device.type == "mps" else tensor.double()
+def _check_names(name: str, found: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Raises ValueError unless both have the same names and shapes."""
+    lacks, more = sorted(weights.keys() - found.keys()), sorted(found.keys() - weights.keys())
+    if lacks or more:
+        faults = [f"{what} {names}" for what, names in (("lacks", lacks), ("adds", more)) if names]
+        raise ValueError(f"{name} must have the network's parameters; it {' and '.join(faults)}")
+    for n, w in weights.items():
+        if found[n].shape != w.shape:
+            shapes = f"{tuple(w.shape)}, got {tuple(found[n].shape)}"
+            raise ValueError(f"{name} must have the network's shapes: at {n!r} {shapes}")

@@ -1,6 +1,6 @@
-"""The loss over a line or a plane, as it is kept."""
+"""The loss over a line or a plane, as it is kept: in memory and in an .npz file."""
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -11,23 +11,33 @@ from lookbehind.files import written_whole
 from lookbehind.scores import Score
 
 Array = NDArray[np.float64]
+G = TypeVar("G", bound="Grid")
 
 
-Grid = TypeVar("Grid", bound="_Grid")
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """What a line and a plane share.
 
-
-class _Grid:
-    """What a line and a plane share: `loss` and `accuracy` over a grid, NaN where not evaluated."""
+    a                 the steps along the first direction
+    loss              mean cross-entropy, nats: NaN where not evaluated, inf where not finite
+    accuracy          a share in [0, 1]
+    start             the score at w₀ itself, on the grid or not
+    statistics        what BatchNorm normalized by: "stored" or "reestimated"
+    images            the number of images
+    """
 
     FORMAT: ClassVar[str]
+    a: Array
     loss: Array
     accuracy: Array
     start: Score
+    statistics: str
+    images: int
 
     @property
     def axes(self) -> tuple[Array, ...]:
         """The coordinates along each dimension of `loss`."""
-        raise NotImplementedError
+        return (self.a,)
 
     def __post_init__(self) -> None:
         shape = tuple(map(len, self.axes))
@@ -40,21 +50,18 @@ class _Grid:
         """Whether every point was evaluated."""
         return not np.isnan(self.loss).any()
 
-    def filled(self: Grid) -> Grid:
+    def filled(self: G) -> G:
         """The same, each missing point as the nearest evaluated one: a picture that sharpens.
 
         Nearest in steps of the grid. Where none was evaluated, all are as the start.
         """
         missing = np.isnan(self.loss)
         known, holes = np.argwhere(~missing), np.argwhere(missing)
-        if not len(known):
-            loss, accuracy = (np.full(self.loss.shape, v) for v in asdict(self.start).values())
-            return replace(self, loss=loss, accuracy=accuracy)  # type: ignore[type-var]
-        rows = [((known - hole) ** 2).sum(1).argmin() for hole in holes]
+        nearest = [((known - hole) ** 2).sum(1).argmin() for hole in holes] if len(known) else []
         loss, accuracy = self.loss.copy(), self.accuracy.copy()
-        for values in (loss, accuracy):
-            values[missing] = values[tuple(known[rows].T)]
-        return replace(self, loss=loss, accuracy=accuracy)  # type: ignore[type-var]
+        for values, start in ((loss, self.start.loss), (accuracy, self.start.accuracy)):
+            values[missing] = values[tuple(known[nearest].T)] if len(known) else start
+        return replace(self, loss=loss, accuracy=accuracy)
 
     def save(self, path: str | Path) -> Path:
         """Write to `path`, with ".npz" added where it doesn't end so; returns the file's path.
@@ -62,7 +69,7 @@ class _Grid:
         Whole or not at all: the file is written beside and renamed. Its folder is made where it is
         missing. Raises OSError where it can't be written; an old file then stays.
         """
-        values = {name: getattr(self, name) for name in _names(self)}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
         values["start"] = [self.start.loss, self.start.accuracy]
         target = _npz(path)
         with written_whole(target) as file:
@@ -70,7 +77,7 @@ class _Grid:
         return target
 
     @classmethod
-    def load(cls: type[Grid], path: str | Path) -> Grid:
+    def load(cls: type[G], path: str | Path) -> G:
         """What `save` wrote under this name. Runs no code from the file.
 
         Raises FileNotFoundError where there is none, ValueError where it is damaged or another.
@@ -78,64 +85,34 @@ class _Grid:
         target = _npz(path)
         values = _stored(target)
         kind = str(values.pop("format", "nothing known"))
-        if kind != cls.FORMAT or set(values) != set(_names(cls)):
+        if kind != cls.FORMAT or set(values) != {f.name for f in fields(cls)}:
             raise ValueError(f"{target} must hold a {cls.FORMAT!r}, it holds {kind!r}")
         values["start"] = Score(*map(float, values["start"]))
         values |= {"statistics": str(values["statistics"]), "images": int(values["images"])}
         return cls(**values)
 
 
-@dataclass(frozen=True, eq=False)
-class Line(_Grid):
-    """The loss along a line, w₀ + a d.
+class Line(Grid):
+    """The loss along a line, w₀ + a d: `a`, `loss` and `accuracy` have the shape (A,)."""
 
-    a           (A,)  the steps
-    loss        (A,)  mean cross-entropy, nats: NaN where not evaluated, inf where not finite
-    accuracy    (A,)  a share in [0, 1]
-    start             the score at w₀ itself, on the line or not
-    statistics        what BatchNorm normalized by: "stored" or "reestimated"
-    images            the number of images
-    """
-
-    FORMAT: ClassVar[str] = "lookbehind line 1"
-    a: Array
-    loss: Array
-    accuracy: Array
-    start: Score
-    statistics: str
-    images: int
-
-    @property
-    def axes(self) -> tuple[Array, ...]:
-        return (self.a,)
+    FORMAT = "lookbehind line 1"
 
 
 @dataclass(frozen=True, eq=False)
-class Plane(_Grid):
+class Plane(Grid):
     """The loss over a plane, w₀ + a d₁ + b d₂. Fields as a `Line`'s, and
 
-    a         (A,)    the steps along the first direction: the columns
-    b         (B,)    the steps along the second: the rows
+    b         (B,)    the steps along the second direction: the rows; `a` are the columns
     loss      (B, A)  as contour plots take it
     accuracy  (B, A)
     """
 
-    FORMAT: ClassVar[str] = "lookbehind plane 1"
-    a: Array
-    b: Array
-    loss: Array
-    accuracy: Array
-    start: Score
-    statistics: str
-    images: int
+    FORMAT = "lookbehind plane 1"
+    b: Array = field(kw_only=True)
 
     @property
     def axes(self) -> tuple[Array, ...]:
         return self.b, self.a
-
-
-def _names(grid: Any) -> list[str]:
-    return [field.name for field in fields(grid)]
 
 
 def _npz(path: str | Path) -> Path:

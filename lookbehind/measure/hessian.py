@@ -1,4 +1,9 @@
-"""The Hessian of the loss: eigenpairs, trace and spectral density."""
+"""The curvature of the loss: the largest eigenvalues of the Hessian H = ∇²L(w), its trace, and the
+distribution of all of them. None of it needs H, only products H u, a few gradients' time each.
+
+L(w) and what is left alone are as in `sharpness`. Needs curvlinops and scipy:
+`pip install "lookbehind[notebooks]"`.
+"""
 
 import math
 import warnings
@@ -10,12 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lookbehind.measure.noise import Estimate, _check_count
+from lookbehind.checks import whole
 from lookbehind.measure.objective import Objective
+from lookbehind.measure.sharpness import Estimate
 from lookbehind.scores import Minibatch
 from lookbehind.weights import Weights
-
-# The Hessian
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,7 @@ def hessian_eigenpairs(
     objective = Objective(model, batches)
     hessian = _hessian(objective)
     n = hessian.shape[0]
-    _check_count("count", count, 1)
-    if count > n:
+    if whole("count", count, 1) > n:
         raise ValueError(f"count must be at most the number of parameters, {n}; got {count}")
     values, vectors = _top(hessian, count)
     signs = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(count)])
@@ -84,10 +87,10 @@ def hessian_trace(
     """tr(H) of the Hessian H = ∇²L(w), by Hutchinson's estimate: the mean of vᵀ H v.
 
     v has independent entries ±1, so E[v vᵀ] = I and E[vᵀ H v] = tr(H); a diagonal H has no error.
-    One product with H, a few gradients' time, for each of `draws`.
+    One product with H for each of `draws`.
     Raises ValueError where draws < 2.
     """
-    _check_count("draws", draws, 2)
+    whole("draws", draws, 2)
     hessian = _hessian(Objective(model, batches))
     return Estimate.of(float(v @ (hessian @ v)) for v in _signs(hessian, draws, seed))
 
@@ -111,8 +114,8 @@ def spectral_density(
     steps · draws products with H, and memory for `steps` copies of the weights.
     Raises ValueError where steps or draws < 1.
     """
-    _check_count("steps", steps, 1)
-    _check_count("draws", draws, 1)
+    whole("steps", steps, 1)
+    whole("draws", draws, 1)
     hessian = _hessian(Objective(model, batches))
     found = [np.linalg.eigh(_lanczos(hessian, v, steps)) for v in _signs(hessian, draws, seed)]
     nodes = np.concatenate([theta for theta, _ in found])

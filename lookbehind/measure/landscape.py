@@ -1,11 +1,6 @@
-"""What the loss around a network looks like: directions in the space of weights, and the mean loss
-along a line or over a plane.
+"""What the loss around a network looks like: its mean along a line or over a plane.
 
     L(w₀ + a d₁)        L(w₀ + a d₁ + b d₂)
-
-Directions are dictionaries from the names of the parameters to tensors, like weights; any such
-dictionary will do, a gradient or an eigenvector of the Hessian too. The caller's network is never
-touched (see `lookbehind.objective`).
 
 A picture shows two of very many dimensions. The contour around the last point of a training path
 is not the loss along the path, whose points lie off the plane: `project` says how far.
@@ -13,24 +8,22 @@ is not the loss along the path, whose points lie off the plane: `project` says h
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
-from lookbehind.measure.directions import _checked
-from lookbehind.measure.grid import Array, Grid, Line, Plane
+from lookbehind.checks import whole
+from lookbehind.measure.directions import checked
+from lookbehind.measure.grid import Array, G, Line, Plane
 from lookbehind.measure.objective import Objective
 from lookbehind.scores import Minibatch, Score
 from lookbehind.weights import Weights, moved
 
 Span = tuple[float, float]
-
-
-COARSEST = 3  # points on an axis of the first picture
 
 
 def line(
@@ -50,13 +43,9 @@ def line(
     All else as in `plane`.
     """
     a = _axis(span, points)
-
-    def result(loss: Array, accuracy: Array, start: Score) -> Line:
-        return Line(a, loss, accuracy, start, statistics, objective.images)
-
     objective = Objective(model, batches, statistics=statistics)
-    directions = [_checked("direction", direction, objective.weights)]
-    return _explored(objective, directions, [a], result, progress, stop, update)
+    grid = [(a, checked("direction", direction, objective.weights))]
+    return _explored(partial(Line, a=a), objective, grid, progress, stop, update)
 
 
 def plane(
@@ -90,46 +79,43 @@ def plane(
     spans = span if isinstance(span[0], Sequence) else (span, span)
     counts = points if isinstance(points, Sequence) else (points, points)
     a, b = map(_axis, spans, counts)
-
-    def result(loss: Array, accuracy: Array, start: Score) -> Plane:
-        return Plane(a, b, loss, accuracy, start, statistics, objective.images)
-
     objective = Objective(model, batches, statistics=statistics)
-    rows, columns = (
-        _checked(name, d, objective.weights) for name, d in (("second", second), ("first", first))
-    )
-    return _explored(objective, [rows, columns], [b, a], result, progress, stop, update)
+    w = objective.weights
+    grid = [(b, checked("second", second, w)), (a, checked("first", first, w))]
+    return _explored(partial(Plane, a=a, b=b), objective, grid, progress, stop, update)
 
 
 def _explored(
+    kind: Callable[..., G],
     objective: Objective,
-    directions: Sequence[Weights],
-    axes: Sequence[Array],
-    result: Callable[[Array, Array, Score], Grid],
+    grid: Sequence[tuple[Array, Weights]],
     progress: bool,
     stop: Callable[[], bool] | None,
-    update: Callable[[Grid], Any] | None,
-) -> Grid:
-    """Evaluate the grid from coarse to fine."""
-    shape = tuple(map(len, axes))
+    update: Callable[[G], Any] | None,
+) -> G:
+    """Evaluate the grid, the steps along each direction, from coarse to fine."""
+    from tqdm.auto import tqdm
+
+    shape = tuple(len(axis) for axis, _ in grid)
     loss, accuracy = np.full(shape, np.nan), np.full(shape, np.nan)
-    with _bar(math.prod(shape), progress) as show:
-        start = _score(objective, objective.weights)
+    start = _score(objective, objective.weights)
+    kept = {"start": start, "statistics": objective.statistics, "images": objective.images}
+    with tqdm(total=math.prod(shape), unit=" points", disable=not progress) as bar:
         try:
             for level in _levels(shape):
                 for index in level:
                     if stop is not None and stop():
-                        return result(loss, accuracy, start)
-                    steps = [float(axis[i]) for axis, i in zip(axes, index, strict=True)]
-                    at = moved(objective.weights, *zip(steps, directions, strict=True))
-                    score = _score(objective, at) if any(steps) else start
+                        return kind(loss=loss, accuracy=accuracy, **kept)
+                    steps = [(float(axis[i]), d) for i, (axis, d) in zip(index, grid, strict=True)]
+                    at = moved(objective.weights, *steps)
+                    score = _score(objective, at) if any(a for a, _ in steps) else start
                     loss[index], accuracy[index] = score.loss, score.accuracy
-                    show()
+                    bar.update()
                 if update is not None:
-                    update(result(loss.copy(), accuracy.copy(), start))
+                    update(kind(loss=loss.copy(), accuracy=accuracy.copy(), **kept))
         except KeyboardInterrupt:
             pass
-    return result(loss, accuracy, start)
+    return kind(loss=loss, accuracy=accuracy, **kept)
 
 
 def _levels(shape: tuple[int, ...]) -> Iterator[list[tuple[int, ...]]]:
@@ -138,19 +124,13 @@ def _levels(shape: tuple[int, ...]) -> Iterator[list[tuple[int, ...]]]:
     The points i (n − 1) / 2^m, rounded, of a level are among those of the next; both ends always.
     """
     seen: set[tuple[int, ...]] = set()
-    intervals = COARSEST - 1
+    intervals = 2
     while len(seen) < math.prod(shape):
-        level = list(product(*(_ticks(n, intervals) for n in shape)))
+        shares = [m / intervals for m in range(intervals + 1)]
+        level = list(product(*(sorted({round((n - 1) * x) for x in shares}) for n in shape)))
         yield [index for index in level if index not in seen]
         seen.update(level)
         intervals *= 2
-
-
-def _ticks(points: int, intervals: int) -> Iterable[int]:
-    last = points - 1
-    if intervals >= last:
-        return range(points)
-    return [round(i * last / intervals) for i in range(intervals + 1)]
 
 
 def _score(objective: Objective, weights: Weights) -> Score:
@@ -159,23 +139,9 @@ def _score(objective: Objective, weights: Weights) -> Score:
     return score if math.isfinite(score.loss) else replace(score, loss=math.inf)
 
 
-@contextmanager
-def _bar(total: int, progress: bool) -> Iterator[Callable[[], Any]]:
-    if not progress:
-        yield lambda: None
-        return
-    from tqdm.auto import tqdm
-
-    with tqdm(total=total, unit=" points") as bar:
-        yield bar.update
-
-
 def _axis(span: Span, points: int) -> Array:
     """`points` values from span[0] to span[1]; the middle of a symmetric span is exactly 0."""
-    if isinstance(points, bool) or not isinstance(points, int):
-        raise TypeError(f"points must be an int ≥ 2, got {points!r}")
-    if points < 2:
-        raise ValueError(f"points must be an int ≥ 2, got {points}")
+    whole("points", points, 2)
     low, high = span
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(f"span must be finite, from low to high, got {span!r}")

@@ -1,6 +1,8 @@
-"""The loss under noise of the weights, and with few bits."""
+"""How well a network bears weights that are not exact: under noise, and with few bits.
 
-import math
+Both measure loss and accuracy at other weights, on all images of `batches`, as `Objective` does.
+"""
+
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -8,29 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lookbehind.checks import check_bounded
+from lookbehind.checks import check_bounded, whole
 from lookbehind.measure.objective import Objective
 from lookbehind.scores import Minibatch
 from lookbehind.weights import Weights, moved, weights_of
 
 BITS = range(2, 17)
-
-
-# Random points around the weights
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """The mean of independent draws and its standard error; `values` (draws,) are the draws."""
-
-    mean: float
-    error: float
-    values: np.ndarray
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> "Estimate":
-        array = np.array([*values])
-        return cls(float(array.mean()), float(array.std(ddof=1)) / math.sqrt(len(array)), array)
 
 
 @dataclass(frozen=True)
@@ -51,26 +36,6 @@ class Noise:
     def std(self) -> np.ndarray:
         """Spread of the accuracy over the draws at each level: the sample's standard deviation."""
         return self.accuracies.std(1, ddof=1)
-
-
-def average_rise(
-    model: nn.Module,
-    batches: Iterable[Minibatch],
-    sigma: float,
-    *,
-    draws: int = 20,
-    seed: int = 0,
-    relative: bool = False,
-) -> Estimate:
-    """E L(w + σ ξ) − L(w) in nats, with ξ as in `weight_noise`.
-
-    To second order in σ it is σ² tr(H) / 2, with H the Hessian. Raises ValueError where sigma is
-    negative or not finite, or draws < 2.
-    """
-    check_bounded("sigma", sigma, also="")
-    objective = Objective(model, batches)
-    noise = _noise(objective, [sigma], draws, seed, relative)
-    return Estimate.of(noise.losses[0] - objective.loss())
 
 
 def weight_noise(
@@ -97,13 +62,8 @@ def weight_noise(
     """
     for level in levels:
         check_bounded("level", level, also="")
-    return _noise(Objective(model, batches), levels, draws, seed, relative)
-
-
-def _noise(
-    objective: Objective, levels: Sequence[float], draws: int, seed: int, relative: bool
-) -> Noise:
-    _check_count("draws", draws, 2)
+    whole("draws", draws, 2)
+    objective = Objective(model, batches)
     generator = torch.Generator().manual_seed(seed)
     losses, accuracies = np.empty((2, len(levels), draws))
     for draw in range(draws):
@@ -116,9 +76,6 @@ def _noise(
             score = objective.score(moved(objective.weights, (level, noise)))
             losses[i, draw], accuracies[i, draw] = score.loss, score.accuracy
     return Noise(np.array(levels, float), losses, accuracies, relative)
-
-
-# Few bits
 
 
 @dataclass(frozen=True)
@@ -155,8 +112,3 @@ def quantization(
     scores = [objective.score(quantized(model, b)) for b in bits]
     losses = np.array([score.loss for score in scores])
     return Quantization(tuple(bits), losses, np.array([score.accuracy for score in scores]))
-
-
-def _check_count(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")

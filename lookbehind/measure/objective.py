@@ -5,8 +5,7 @@ and never touched: not its weights, its gradients, nor the mode of a layer.
 """
 
 import copy
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from lookbehind.scores import Minibatch, Score
-from lookbehind.weights import Weights, _plain, weights_of
+from lookbehind.weights import Weights, plain, weights_of
 
 STATISTICS = ("stored", "reestimated")
 
@@ -42,25 +41,21 @@ class Objective:
             raise ValueError(f"statistics must be one of {STATISTICS}, got {statistics!r}")
         self.weights = {name: _fast(w) for name, w in weights_of(model).items()}
         self.device = next(iter(self.weights.values())).device
-        self.network = copy.deepcopy(_plain(model)).eval().requires_grad_(False)
-        self.batches = [self._placed(minibatch) for minibatch in batches]
-        self._layers = _normalizing(self.network) if statistics == "reestimated" else []
+        self.network = copy.deepcopy(plain(model)).eval().requires_grad_(False)
+        self.batches = [(_fast(x.to(self.device)), y.to(self.device)) for x, y in batches]
+        self.statistics = statistics
+        self._layers = _normalizing(self.network) if statistics == "reestimated" else {}
+        for layer in self._layers.values():
+            layer.momentum = None  # the mean over minibatches, where it is made anew
         self.images = sum(len(labels) for _, labels in self.batches)
         if not self.images:
             raise ValueError("batches must hold at least one image, got none")
-
-    def minibatches(self) -> Iterator["Objective"]:
-        """The objective on each minibatch alone."""
-        for minibatch in self.batches:
-            alone = copy.copy(self)
-            alone.batches, alone.images = [minibatch], len(minibatch[1])
-            yield alone
 
     @torch.no_grad()
     def score(self, weights: Weights | None = None) -> Score:
         """The mean loss and the accuracy at `weights` (default: the model's)."""
         loss = hits = torch.zeros((), device=self.device)
-        state = self._state(weights)
+        state = self._state(self.weights if weights is None else weights)
         for images, labels in self.batches:
             logits = functional_call(self.network, state, (images,))
             loss = loss + cross_entropy(logits, labels, reduction="sum")
@@ -73,42 +68,37 @@ class Objective:
 
     def gradient(self, weights: Weights | None = None) -> tuple[float, Weights]:
         """The mean loss at `weights` (default: the model's) and its gradient there."""
-        at = {name: w.detach().requires_grad_() for name, w in (weights or self.weights).items()}
-        state = self._state(at)
-        sums = [torch.zeros_like(w) for w in at.values()]
-        total = torch.zeros((), device=self.device)
+        weights = self.weights if weights is None else weights
+        at = {name: w.detach().requires_grad_() for name, w in weights.items()}
+        state, total = self._state(at), torch.zeros((), device=self.device)
         with torch.enable_grad():
             for images, labels in self.batches:
                 logits = functional_call(self.network, state, (images,))
                 loss = cross_entropy(logits, labels, reduction="sum")
-                parts = torch.autograd.grad(
-                    loss, list(at.values()), allow_unused=True, materialize_grads=True
-                )
-                torch._foreach_add_(sums, list(parts))
+                loss.backward(inputs=[*at.values()])
                 total = total + loss.detach()
-        torch._foreach_div_(sums, self.images)
-        return float(total) / self.images, dict(zip(at, sums, strict=True))
+        sums = {n: torch.zeros_like(w) if w.grad is None else w.grad for n, w in at.items()}
+        return float(total) / self.images, {n: g / self.images for n, g in sums.items()}
 
     @torch.no_grad()
-    def _state(self, weights: Weights | None) -> dict[str, Tensor]:
+    def _state(self, weights: Weights) -> dict[str, Tensor]:
         """What the network is called with: the weights, and statistics made anew."""
-        weights = self.weights if weights is None else weights
         if not self._layers:
             return weights
         fresh = {
             f"{name}.{key}": torch.zeros_like(buffer)
-            for name, layer in self._layers
+            for name, layer in self._layers.items()
             for key, buffer in layer.named_buffers(recurse=False)
         }
         state = {**weights, **fresh}
-        with _averaging([layer for _, layer in self._layers]):
+        try:
+            for layer in self._layers.values():
+                layer.train()
             for images, _ in self.batches:
                 functional_call(self.network, state, (images,))
+        finally:
+            self.network.eval()
         return state
-
-    def _placed(self, minibatch: Minibatch) -> Minibatch:
-        images, labels = (tensor.to(self.device) for tensor in minibatch)
-        return _fast(images), labels
 
 
 def _fast(tensor: Tensor) -> Tensor:
@@ -116,23 +106,8 @@ def _fast(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
-def _normalizing(model: nn.Module) -> list[tuple[str, Any]]:
-    """The BatchNorm layers that keep running statistics, with their names."""
+def _normalizing(model: nn.Module) -> dict[str, Any]:
+    """The BatchNorm layers that keep running statistics, by name."""
     kind = nn.modules.batchnorm._BatchNorm
     named = model.named_modules()
-    return [(n, m) for n, m in named if isinstance(m, kind) and m.running_mean is not None]
-
-
-@contextmanager
-def _averaging(layers: list[Any]) -> Iterator[None]:
-    """Layers that normalize by the minibatch and average its statistics with equal weights."""
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.momentum = None
-        layer.train()
-    try:
-        yield
-    finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
-            layer.eval()
+    return {n: m for n, m in named if isinstance(m, kind) and m.running_mean is not None}

@@ -1,14 +1,17 @@
-"""Paths in the space of weights, and the plane that shows them."""
+"""Paths in the space of weights, as a recorded training leaves them, and the planes that show them:
+the one in which a path spreads most, and how far the path lies off any other.
+"""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lookbehind.measure.directions import Point, _checked, _exact, _points, dot
+from lookbehind.checks import whole
+from lookbehind.measure.directions import Point, checked, dot, exact, points_of
 from lookbehind.measure.grid import Array
 from lookbehind.weights import Weights, moved
 
@@ -52,13 +55,10 @@ def principal_directions(path: Sequence[Mapping[str, Tensor]], count: int = 2) -
     dimensions, or its points don't have the same parameters.
     """
     points = _path(path, path[0] if len(path) else {})
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count < len(points):
-        raise ValueError(
-            f"count must be an int from 1 to one less than the {len(points)} points of path, "
-            f"got {count!r}"
-        )
-    centered = _centered(points)
-    gram = torch.stack([x @ x.T for x in map(centered, points[0])]).sum(0).cpu()
+    if whole("count", count, 1) >= len(points):
+        raise ValueError(f"count must be below the {len(points)} points of path, got {count}")
+    gram = torch.stack([x @ x.T for x in (_centered(points, name) for name in points[0])])
+    gram = gram.sum(0).cpu()
     if not gram.isfinite().all():
         raise ValueError("path must be finite, a point of it is not")
     values, vectors = (t.flip(-1) for t in torch.linalg.eigh(gram))
@@ -66,26 +66,19 @@ def principal_directions(path: Sequence[Mapping[str, Tensor]], count: int = 2) -
         raise ValueError(f"path must spread in at least {count} dimensions")
     u = vectors[:, :count] / values[:count].sqrt()
     u = u * torch.where(u[-1] < u[0], -1.0, 1.0)
-    rows = {name: _times(u, centered(name)).to(w) for name, w in points[0].items()}
+    rows = {}
+    for name, w in points[0].items():
+        x = _centered(points, name)
+        rows[name] = (u.T.to(x) @ x).to(w).view(count, *w.shape)
     shares = values[:count] / values.clamp(min=0).sum()
-    return Principal(
-        tuple({n: row[i].view_as(points[0][n]) for n, row in rows.items()} for i in range(count)),
-        tuple(shares.tolist()),
-    )
+    directions = tuple({name: row[i] for name, row in rows.items()} for i in range(count))
+    return Principal(directions, tuple(shares.tolist()))
 
 
-def _times(u: Tensor, x: Tensor) -> Tensor:
-    return u.T.to(x) @ x
-
-
-def _centered(points: Sequence[Weights]) -> Callable[[str], Tensor]:
+def _centered(points: Sequence[Weights], name: str) -> Tensor:
     """One parameter of all points less their mean: (T, its size)."""
-
-    def of(name: str) -> Tensor:
-        x = torch.stack([_exact(point[name]).flatten() for point in points])
-        return x - x.mean(0)
-
-    return of
+    x = torch.stack([exact(point[name]).flatten() for point in points])
+    return x - x.mean(0)
 
 
 def project(
@@ -100,8 +93,8 @@ def project(
     orthogonal. Raises ValueError where they are parallel or the parameters differ.
     """
     points = _path(path, origin)
-    start = _points(origin, points[0], "path")[0]
-    directions = [_checked("first", first, start), _checked("second", second, start)]
+    start = points_of(origin, points[0], "path")[0]
+    directions = [checked("first", first, start), checked("second", second, start)]
     gram = np.array([[dot(d, e) for e in directions] for d in directions])
     if np.linalg.det(gram) <= 1e-10 * gram[0, 0] * gram[1, 1]:
         raise ValueError("first and second must not be parallel")
@@ -129,4 +122,4 @@ def _path(path: Sequence[Mapping[str, Tensor]], origin: Point) -> list[Weights]:
     """The points of a path, placed where the origin is."""
     if not len(path):
         raise ValueError("path must hold at least one point, got none")
-    return [_points(origin, point, "path")[1] for point in path]
+    return [points_of(origin, point, "path")[1] for point in path]

@@ -1,23 +1,38 @@
-"""How sharp a minimum is: measures of the loss around the weights of a network.
+"""How sharp a minimum is: how far the loss rises around it, at worst and on average.
 
 L(w) is everywhere the mean cross-entropy, in nats, over all images of `batches` together, with the
 network in evaluation mode: BatchNorm normalizes by its stored statistics. w are all parameters
 that require a gradient. The caller's network is never touched (see `Objective`), and no measure
-draws from the global random stream.
-
-The Hessian's measures need curvlinops and scipy: `pip install "lookbehind[notebooks]"`.
+draws from the global random stream. Curvature, another sense of sharp, is in `hessian`.
 """
 
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
 
-from lookbehind.measure.noise import _check_count
+from lookbehind.checks import check_bounded, whole
+from lookbehind.measure.noise import weight_noise
 from lookbehind.measure.objective import Objective
 from lookbehind.optim import AdaptiveBall, Ball
 from lookbehind.scores import Minibatch
 from lookbehind.weights import Weights, moved
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The mean of independent draws and its standard error; `values` (draws,) are the draws."""
+
+    mean: float
+    error: float
+    values: np.ndarray
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Estimate":
+        array = np.array([*values])
+        return cls(float(array.mean()), float(array.std(ddof=1)) / math.sqrt(len(array)), array)
 
 
 def gradient(model: nn.Module, batches: Iterable[Minibatch]) -> Weights:
@@ -25,16 +40,8 @@ def gradient(model: nn.Module, batches: Iterable[Minibatch]) -> Weights:
     return Objective(model, batches).gradient()[1]
 
 
-# The worst point of a neighborhood
-
-
 def worst_rise(
-    model: nn.Module,
-    batches: Iterable[Minibatch],
-    ball: Ball | AdaptiveBall,
-    *,
-    steps: int = 1,
-    per_batch: bool = False,
+    model: nn.Module, batches: Iterable[Minibatch], ball: Ball | AdaptiveBall, *, steps: int = 1
 ) -> float:
     """How far the loss rises in a neighborhood at worst: max over j of L(w + ε_j) − L(w), in nats.
 
@@ -47,12 +54,9 @@ def worst_rise(
     counts. Where L is convex each is higher than the last (the generalized power method, Journée
     et al. 2010, arXiv 0811.4724).
 
-    `per_batch` gives every minibatch its own loss and its own worst point, and the mean of the
-    rises over images: m-sharpness, with m images in a minibatch (Foret et al. 2021, sec. 4.1).
-
     Raises ValueError where `ball` has one radius per member, `batches` is empty or steps < 1.
     """
-    return worst_rises(model, batches, [ball], steps=steps, per_batch=per_batch)[0]
+    return worst_rises(model, batches, [ball], steps=steps)[0]
 
 
 def worst_rises(
@@ -61,23 +65,15 @@ def worst_rises(
     balls: Sequence[Ball | AdaptiveBall],
     *,
     steps: int = 1,
-    per_batch: bool = False,
 ) -> tuple[float, ...]:
     """`worst_rise` in each of several neighborhoods, which share the gradient at w."""
     for ball in balls:
         if ball.members is not None:
             raise ValueError(f"ball must have one radius, got rho={ball.rho}")
-    _check_count("steps", steps, 1)
+    whole("steps", steps, 1)
     objective = Objective(model, batches)
-    parts = list(objective.minibatches()) if per_batch else [objective]
-    rises = np.array([_rises(part, balls, steps) for part in parts])
-    shares = np.array([part.images / objective.images for part in parts])
-    return tuple(float(rise) for rise in shares @ rises)
-
-
-def _rises(objective: Objective, balls: Sequence[Ball | AdaptiveBall], steps: int) -> list[float]:
     loss, slope = objective.gradient()
-    return [_highest(objective, ball, slope, steps) - loss for ball in balls]
+    return tuple(_highest(objective, ball, slope, steps) - loss for ball in balls)
 
 
 def _highest(objective: Objective, ball: Ball | AdaptiveBall, slope: Weights, steps: int) -> float:
@@ -90,3 +86,23 @@ def _highest(objective: Objective, ball: Ball | AdaptiveBall, slope: Weights, st
         loss, slope = objective.gradient(there) if left else (objective.loss(there), slope)
         losses.append(loss)
     return max(losses)
+
+
+def average_rise(
+    model: nn.Module,
+    batches: Iterable[Minibatch],
+    sigma: float,
+    *,
+    draws: int = 20,
+    seed: int = 0,
+    relative: bool = False,
+) -> Estimate:
+    """E L(w + σ ξ) − L(w) in nats, with ξ as in `weight_noise`.
+
+    To second order in σ it is σ² tr(H) / 2, with H the Hessian. Raises ValueError where sigma is
+    negative or not finite, or draws < 2.
+    """
+    check_bounded("sigma", sigma, also="")
+    batches = [*batches]
+    noise = weight_noise(model, batches, [sigma], relative=relative, draws=draws, seed=seed)
+    return Estimate.of(noise.losses[0] - Objective(model, batches).loss())

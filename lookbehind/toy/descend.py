@@ -9,6 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from lookbehind.checks import whole
 from lookbehind.toy.losses import Array, Loss
 
 
@@ -47,8 +48,9 @@ def descend(
     `start` of shape (2,) is one descent; of shape (E, 2), E members in one call, for which the
     optimizer's `rho` must have shape (E,) (and `alpha` may). The noise of a `ToyLoss` is drawn from
     `seed`, the same for all members, or from one seed per member.
-    Raises ValueError for a `start` or `steps` outside these bounds, and where `loss` returns
-    another shape; FloatingPointError where a single descent diverges (members are put back).
+    Raises ValueError or TypeError for a `start` or `steps` outside these bounds, and where `loss`
+    returns another shape; FloatingPointError where a single descent diverges (members are put
+    back).
     """
     w = _checked_start(loss, start, steps).requires_grad_()
     optimizer = make_optimizer([w])
@@ -76,8 +78,9 @@ class _Recorder:
         self.diverged = torch.zeros(w.shape[:-1], dtype=torch.bool)
         if hasattr(optimizer, "observers"):
             optimizer.observers.append(self)
-        if hasattr(getattr(optimizer, "inner", None), "observers"):
-            optimizer.inner.observers.append(self.climb)
+        climber = getattr(optimizer, "climber", None)
+        if climber is not None and climber is not optimizer:
+            climber.observers.append(self.climb)
 
     def __call__(self, event: Any) -> None:
         if event.kind == "descent":
@@ -157,11 +160,10 @@ def _noise(sigma: float, shape: Sequence[int], seed: int | Sequence[int]) -> Ten
     if isinstance(seed, int):
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.randn(steps, minibatches, 2, generator=generator, dtype=torch.float64)
-        return sigma * drawn.reshape(steps, minibatches, *(1,) * (len(point) - 1), 2).expand(*shape)
+        return sigma * (drawn[:, :, None].expand(*shape) if len(point) == 2 else drawn)
     if len(point) != 2 or len(seed) != point[0]:
-        raise ValueError(
-            f"seed must be an int or one int per member, got {len(seed)} for {point[:-1]}"
-        )
+        given = f"{len(seed)} for {point[:-1]}"
+        raise ValueError(f"seed must be an int or one int per member, got {given}")
     own = [_noise(sigma, (steps, minibatches, 2), int(s)) for s in seed]
     return torch.stack([n for n in own if n is not None], dim=2)
 
@@ -170,8 +172,7 @@ def _checked_start(loss: Loss, start: ArrayLike, steps: int) -> Tensor:
     w = torch.as_tensor(np.array(start, dtype=np.float64))
     if w.ndim not in (1, 2) or w.shape[-1] != 2 or not bool(w.isfinite().all()):
         raise ValueError(f"start must be finite, of shape (2,) or (E, 2), got {start!r}")
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps must be an int ≥ 1, got {steps!r}")
+    whole("steps", steps, 1)
     value = loss(w)
     if not isinstance(value, Tensor) or value.shape != w.shape[:-1]:
         found = tuple(value.shape) if isinstance(value, Tensor) else value
@@ -181,10 +182,9 @@ def _checked_start(loss: Loss, start: ArrayLike, steps: int) -> Tensor:
 
 def _check_members(optimizer: Any, w: Tensor) -> None:
     """Members share nothing only if each has its own norm."""
-    ball = getattr(optimizer, "ball", getattr(getattr(optimizer, "inner", None), "ball", None))
+    climber = getattr(optimizer, "climber", None)
     members = len(w) if w.ndim == 2 else None
-    if ball is not None and ball.members != members:
+    if climber is not None and climber.ball.members != members:
         expected = "a number" if members is None else f"a tensor of shape ({members},)"
-        raise ValueError(
-            f"rho must be {expected} for a start of shape {tuple(w.shape)}, got {ball.rho!r}"
-        )
+        found = f"a start of shape {tuple(w.shape)}, got {climber.ball.rho!r}"
+        raise ValueError(f"rho must be {expected} for {found}")

@@ -14,8 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 Array = NDArray[np.float64]
-
-
 Loss = Callable[[Tensor], Tensor]
 
 

@@ -1,0 +1,115 @@
+"""What the tests of the measures share: networks worked by hand, directions, comparisons."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lookbehind.measure import filter_normalized, gaussian_direction, unit
+from lookbehind.train.models import resnet8
+from lookbehind.weights import Weights, moved, weights_of
+
+Data = list[tuple[Tensor, Tensor]]
+EXACT = {"rel": 1e-12}
+
+
+def a_network() -> tuple[nn.Module, Data]:
+    """Convolutions with BatchNorm, its statistics its own, and minibatches of 4, 4 and 1."""
+    torch.manual_seed(0)
+    model = resnet8(1, width=2).double()
+    model(2 + torch.randn(30, 1, 8, 8, dtype=torch.float64))
+    images, labels = torch.randn(9, 1, 8, 8, dtype=torch.float64), torch.randint(10, (9,))
+    return model, list(zip(images.split(4), labels.split(4), strict=True))
+
+
+def elsewhere(model: nn.Module, size: float = 0.3) -> Weights:
+    generator = torch.Generator().manual_seed(1)
+    weights = weights_of(model)
+    noise = {
+        n: torch.randn(w.shape, generator=generator, dtype=w.dtype) for n, w in weights.items()
+    }
+    return moved(weights, (size, noise))
+
+
+def with_weights(model: nn.Module, weights: Weights) -> nn.Module:
+    other = copy.deepcopy(model)
+    other.load_state_dict({**other.state_dict(), **weights})
+    return other
+
+
+def all_of(model: nn.Module) -> list[Any]:
+    """Every bit that a caller could see changed."""
+    tensors = [t.clone() for t in model.state_dict().values()]
+    grads = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
+    flags = [p.requires_grad for p in model.parameters()]
+    modes = [m.training for m in model.modules()]
+    return [tensors, grads, flags, modes, torch.get_rng_state()]
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def flat(weights: Mapping[str, Tensor]) -> np.ndarray:
+    return torch.cat([weights[name].flatten() for name in sorted(weights)]).numpy()
+
+
+def directions(model: nn.Module) -> tuple[Weights, Weights]:
+    """One that moves every parameter, and one that leaves biases and BatchNorm's scales alone."""
+    first, second = (gaussian_direction(model, seed=seed) for seed in (1, 2))
+    return unit(first), filter_normalized(model, second)
+
+
+class Slope(nn.Module):
+    """Logits (w·x, 0): the loss of label 0 is log(1 + exp(−w·x))."""
+
+    def __init__(self, weight: list[float]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weight, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([x @ self.weight, torch.zeros(len(x), dtype=x.dtype)], 1)
+
+
+class Squared(nn.Module):
+    """Logits (−s, log(1 − exp(−s))) with s = ½ Σ hⱼ wⱼ²: the loss of label 0 is s, a quadratic."""
+
+    def __init__(self, curvature: list[float], weight: list[float]) -> None:
+        super().__init__()
+        self.h = torch.tensor(curvature, dtype=torch.float64)
+        self.weight = nn.Parameter(torch.tensor(weight, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        s = (self.h * self.weight**2).sum() / 2
+        logits = torch.stack([-s, torch.log1p(-torch.exp(-s))])
+        return logits.expand(len(x), 2)
+
+
+def one_image(*pixels: float) -> list[tuple[Tensor, Tensor]]:
+    return [(torch.tensor([pixels], dtype=torch.float64), torch.tensor([0]))]
+
+
+def rescaled(model: nn.Module, c: float) -> nn.Module:
+    """The same function: layers without biases between ReLUs, w₁ c and w₂ / c."""
+    other = nn.Sequential(nn.Linear(6, 7, bias=False), nn.ReLU(), nn.Linear(7, 4, bias=False))
+    other.double().load_state_dict(model.state_dict())
+    with torch.no_grad():
+        other[0].weight *= c
+        other[2].weight /= c
+    return other
+
+
+def a_small_network() -> tuple[nn.Module, list[tuple[Tensor, Tensor]]]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)).double()
+    x, y = torch.randn(11, 4, dtype=torch.float64), torch.randint(3, (11,))
+    model(3 * x)  # running statistics of its own
+    model[1].bias.requires_grad_(False)
+    return model, list(zip(x.split(8), y.split(8), strict=True))

@@ -1,0 +1,142 @@
+"""Eigenpairs, trace and spectral density against a dense Hessian."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from measuring import Squared, a_network, a_small_network, one_image
+from problems import one_thread  # noqa: F401
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+from lookbehind.measure import Objective, hessian_eigenpairs, hessian_trace, spectral_density
+from lookbehind.train import make_model
+from lookbehind.weights import Weights, moved, weights_of
+
+
+def flat(direction: Weights) -> Tensor:
+    return torch.cat([d.flatten() for d in direction.values()])
+
+
+def dense(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """∇²L by differentiating twice in a flat vector."""
+    images, labels = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
+    weights = weights_of(model)
+    model.eval()
+
+    def loss(at: Tensor) -> Tensor:
+        parts = at.split([w.numel() for w in weights.values()])
+        named = {n: p.view_as(w) for (n, w), p in zip(weights.items(), parts, strict=True)}
+        return cross_entropy(functional_call(model, named, (images,)), labels)
+
+    return torch.autograd.functional.hessian(loss, flat(weights))
+
+
+@pytest.mark.parametrize("count", [1, 4, 30, 48])  # 30 and all 48 take the whole matrix
+def test_eigenpairs_are_those_of_the_dense_hessian(count: int) -> None:
+    model, batches = a_small_network()
+    found, matrix = hessian_eigenpairs(model, batches, count), dense(model, batches)
+    expected = torch.linalg.eigvalsh(matrix).flip(0)[:count].numpy()
+    assert len(matrix) == 48
+    assert found.values == pytest.approx(expected, rel=1e-8, abs=1e-14)
+    vectors = torch.stack([flat(v) for v in found.vectors])
+    assert [*found.vectors[0]] == [*weights_of(model)]
+    products, scaled = vectors @ matrix, torch.tensor(found.values)[:, None] * vectors
+    torch.testing.assert_close(products, scaled, rtol=0, atol=1e-7 * expected[0])
+    torch.testing.assert_close(vectors @ vectors.T, torch.eye(count).double(), rtol=0, atol=1e-10)
+    assert all(v[v.abs().argmax()] > 0 for v in vectors)
+
+
+def test_two_parameters_have_two_eigenpairs() -> None:
+    found = hessian_eigenpairs(Squared([1.0, 4.0], [0.3, 0.4]), one_image(0.0), 2)
+    assert found.values == pytest.approx([4.0, 1.0], rel=1e-12)
+    expected = torch.eye(2, dtype=torch.float64)
+    vectors = torch.stack([v["weight"] for v in found.vectors])
+    torch.testing.assert_close(vectors, expected.flip(0), rtol=0, atol=1e-12)
+
+
+def test_eigenpairs_of_a_convolutional_network_against_differences_of_gradients() -> None:
+    model, batches = a_network()
+    batches = batches[:1]
+    found, objective = hessian_eigenpairs(model, batches), Objective(model, batches)
+    (value,), (v,) = found.values, found.vectors
+    ahead, behind = (
+        flat(objective.gradient(moved(objective.weights, (h, v)))[1]) for h in (1e-6, -1e-6)
+    )
+    torch.testing.assert_close((ahead - behind) / 2e-6, value * flat(v), rtol=0, atol=1e-5 * value)
+
+
+def test_the_layout_in_memory_changes_nothing_and_a_resnet_warns_of_nothing() -> None:
+    torch.manual_seed(0)
+    model = make_model("micro-resnet8", channels=3, size=(8, 8))
+    data = [(torch.randn(4, 3, 8, 8), torch.randint(10, (4,)))]
+    ours = hessian_trace(model, data, draws=2).values
+    theirs = hessian_trace(model.to(memory_format=torch.channels_last), data, draws=2).values
+    assert theirs == pytest.approx(ours, rel=1e-3)
+    assert model.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def signs(draws: int, n: int) -> Tensor:
+    """The vectors of ±1 that the seed 0 stands for, (draws, n)."""
+    generator = torch.Generator().manual_seed(0)
+    bits = [torch.randint(2, (n,), generator=generator) for _ in range(draws)]
+    return 2.0 * torch.stack(bits).double() - 1
+
+
+def test_the_trace_within_its_error_and_exact_where_the_hessian_is_diagonal() -> None:
+    model, batches = a_small_network()
+    matrix = dense(model, batches)
+    found = hessian_trace(model, batches, draws=40)
+    probes = signs(40, 48)
+    expected = ((probes @ matrix) * probes).sum(1)
+    assert found.values == pytest.approx(expected.numpy(), rel=1e-10)
+    assert abs(found.mean - float(matrix.trace())) < 2 * found.error
+    assert found.error == pytest.approx(np.std(found.values) / math.sqrt(39))
+    diagonal = hessian_trace(Squared([4.0, 1.0], [0.3, 0.4]), one_image(0.0), draws=2)
+    assert diagonal.values == pytest.approx([5.0, 5.0], rel=1e-12)
+
+
+def test_the_density_has_the_moments_of_its_draws() -> None:
+    """vᵀ Hᵖ v / n up to p = 2 · steps − 1, so the mean is that of the trace's draws."""
+    model, batches = a_small_network()
+    matrix, probes = dense(model, batches), signs(3, 48)
+    found = spectral_density(model, batches, steps=3, draws=3)
+    powers = probes
+    for power in range(6):
+        expected = float((powers * probes).sum()) / probes.numel()
+        assert found.weights @ found.nodes**power == pytest.approx(expected, rel=1e-9)
+        powers = powers @ matrix
+    lowest, *_, highest = torch.linalg.eigvalsh(matrix).tolist()
+    assert len(found.nodes) == 9
+    assert lowest < found.nodes.min() and found.nodes.max() < highest
+
+
+def test_enough_steps_find_every_eigenvalue() -> None:
+    model, batches = a_small_network()
+    values, vectors = torch.linalg.eigh(dense(model, batches))
+    found = spectral_density(model, batches, steps=1000, draws=1)
+    order = found.nodes.argsort()
+    order = order[np.abs(found.nodes[order]) > 1e-9]  # a null space is one node
+    distinct = values.abs() > 1e-9
+    assert found.nodes[order] == pytest.approx(values[distinct].numpy(), rel=1e-7)
+    shares = (vectors.T @ signs(1, 48)[0]).square()[distinct] / 48
+    assert found.weights[order] == pytest.approx(shares.numpy(), abs=1e-7)
+
+
+def test_two_curvatures_are_two_nodes() -> None:
+    found = spectral_density(Squared([4.0, 1.0], [0.3, 0.4]), one_image(0.0), steps=40, draws=1)
+    assert sorted(found.nodes) == pytest.approx([1.0, 4.0], rel=1e-12)
+    assert found.weights == pytest.approx([0.5, 0.5], rel=1e-12)
+    same = spectral_density(Squared([3.0, 3.0], [0.3, 0.4]), one_image(0.0), steps=40, draws=1)
+    assert same.nodes == pytest.approx([3.0], rel=1e-12)  # the space is exhausted at once
+
+
+def test_a_density_on_a_grid_integrates_to_one() -> None:
+    found = spectral_density(Squared([4.0, 1.0], [0.3, 0.4]), one_image(0.0))
+    grid = np.linspace(-2, 8, 2001)
+    density = found.at(grid, 0.3)
+    assert density.sum() * (grid[1] - grid[0]) == pytest.approx(1, rel=1e-9)
+    at_a_node = 0.5 / (0.3 * math.sqrt(2 * math.pi))  # the other is ten widths away
+    assert found.at(np.array([4.0]), 0.3) == pytest.approx([at_a_node], rel=1e-9)

@@ -1,0 +1,78 @@
+"""Weights with noise and with few bits: the same draws at every level, the nearest value."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from measuring import EXACT, Slope, a_network, one_image, rescaled, with_weights
+from problems import one_thread  # noqa: F401
+from torch import nn
+
+from lookbehind.measure import Objective, quantization, quantized, weight_noise
+from lookbehind.weights import weights_of
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_every_level_has_the_same_draws(relative: bool) -> None:
+    model, batches = a_network()
+    score = Objective(model, batches).score()
+    noise = weight_noise(model, batches, [0.0, 0.1, 0.3], relative=relative, draws=3)
+    assert noise.losses.shape == noise.accuracies.shape == (3, 3)
+    assert noise.levels.tolist() == [0.0, 0.1, 0.3] and noise.relative == relative
+    assert (noise.losses[0] == score.loss).all() and (noise.accuracies[0] == score.accuracy).all()
+    alone = weight_noise(model, batches, [0.3], relative=relative, draws=4)
+    assert (alone.losses[0, :3] == noise.losses[2]).all()
+    assert len({*alone.losses[0]}) == 4
+    other = weight_noise(model, batches, [0.3], relative=relative, draws=4, seed=1)
+    assert not {*alone.losses[0]} & {*other.losses[0]}
+    assert noise.mean == pytest.approx([sum(row) / 3 for row in noise.accuracies])
+    assert noise.std == pytest.approx([np.std(row) * math.sqrt(3 / 2) for row in noise.accuracies])
+
+
+def test_relative_noise_follows_a_rescaling_of_layers_and_absolute_noise_does_not() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 7, bias=False), nn.ReLU(), nn.Linear(7, 4, bias=False))
+    data = [(torch.randn(20, 6, dtype=torch.float64), torch.randint(4, (20,)))]
+    model, other = model.double(), rescaled(model, 4.0)
+    for relative in (True, False):
+        ours, theirs = (weight_noise(m, data, [0.2], relative=relative) for m in (model, other))
+        assert np.allclose(ours.losses, theirs.losses, rtol=1e-12) == relative
+
+
+def test_relative_noise_is_a_share_of_each_tensors_norm() -> None:
+    model = Slope([0.0, 0.0])  # a tensor that is 0 stays so
+    noise = weight_noise(model, one_image(3.0, 4.0), [0.5], draws=2)
+    assert noise.losses.tolist() == [[math.log(2)] * 2]
+
+
+@pytest.mark.parametrize("bits", [2, 3, 8, 16])
+def test_quantized_weights_lie_on_the_nearest_of_evenly_spaced_values(bits: int) -> None:
+    model, _ = a_network()
+    found, before = quantized(model, bits), weights_of(model)
+    assert [*found] == [*before]
+    for name, w in before.items():
+        if w.ndim < 2:
+            assert torch.equal(found[name], w)
+            continue
+        step = float(w.abs().max()) / (2 ** (bits - 1) - 1)
+        steps = found[name] / step
+        torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-9)
+        assert float((found[name] - w).abs().max()) <= step / 2 * (1 + 1e-9)
+        assert float(found[name].abs().max()) == pytest.approx(float(w.abs().max()), rel=1e-12)
+
+
+def test_a_layer_of_zeros_has_no_scale() -> None:
+    model = nn.Linear(3, 2)
+    nn.init.zeros_(model.weight)
+    assert torch.equal(quantized(model, 4)["weight"], torch.zeros(2, 3))
+
+
+def test_quantization_scores_the_network_with_those_weights() -> None:
+    model, batches = a_network()
+    found = quantization(model, batches, [2, 16])
+    for bits, loss, accuracy in zip(found.bits, found.losses, found.accuracies, strict=True):
+        score = Objective(with_weights(model, quantized(model, bits)), batches).score()
+        assert (loss, accuracy) == pytest.approx((score.loss, score.accuracy), **EXACT)
+    assert found.losses[1] == pytest.approx(Objective(model, batches).loss(), rel=1e-3)
+    assert found.losses[0] != pytest.approx(found.losses[1], rel=1e-3)

@@ -17,7 +17,18 @@ from torch.nn.functional import cross_entropy
 
 from lookbehind import ASAM, SAM, Ball, Lookahead, Lookbehind, MultistepSAM
 from lookbehind.scores import History, Record
-from lookbehind.train import MultiStep, Run, constant, cosine, evaluate, fit, frozen_statistics
+from lookbehind.train import (
+    MultiStep,
+    Run,
+    Session,
+    Setup,
+    constant,
+    cosine,
+    evaluate,
+    fit,
+    frozen_statistics,
+    grouped,
+)  # fmt: skip
 
 generator = torch.Generator().manual_seed(0)
 X = torch.randn(60, 4, generator=generator, dtype=torch.float64)
@@ -170,7 +181,7 @@ def test_stop_ends_after_the_current_step_and_keeps_history_and_weights() -> Non
     history = fit(
         model, optimizer, MINIBATCHES, gradients=400, splits=SPLITS,
         callbacks=[lambda run: seen.append(run.gradients)],
-        stop=lambda: len(seen) == 10,
+        session=Session(stop=lambda: len(seen) == 10),
     )  # fmt: skip
     assert history.stopped
     assert seen[-1] == 40
@@ -199,7 +210,8 @@ def test_ctrl_c_finishes_the_step_under_way() -> None:
     seen: list[int] = []
     fit(
         other, optimizer, MINIBATCHES, gradients=400, splits={},
-        callbacks=[lambda run: seen.append(run.gradients)], stop=lambda: len(seen) == 4,
+        callbacks=[lambda run: seen.append(run.gradients)],
+        session=Session(stop=lambda: len(seen) == 4),
     )  # fmt: skip
     assert torch.equal(weights(model), weights(other))
     assert signal.getsignal(signal.SIGINT) == before
@@ -336,7 +348,7 @@ def test_running_statistics_are_those_at_the_slow_weights(statistics: str, updat
     model, optimizer = normed()
     inputs: list[Tensor] = []
     model.norm.register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach()))
-    fit(model, optimizer, MINIBATCHES[:1], epochs=1, splits={}, statistics=statistics)
+    fit(model, optimizer, MINIBATCHES[:1], epochs=1, splits={}, setup=Setup(statistics=statistics))
     expected = torch.zeros(6, dtype=torch.float64)
     for features in inputs[:updates]:
         expected = 0.9 * expected + 0.1 * features.mean(0)
@@ -349,7 +361,7 @@ def test_where_the_statistics_go_does_not_change_the_weights() -> None:
     ends = []
     for statistics in ("slow", "every"):
         model, optimizer = normed()
-        fit(model, optimizer, MINIBATCHES, epochs=2, splits={}, statistics=statistics)
+        fit(model, optimizer, MINIBATCHES, epochs=2, splits={}, setup=Setup(statistics=statistics))
         ends.append(weights(model))
     assert torch.equal(*ends)
 
@@ -359,7 +371,7 @@ def test_frozen_statistics_serve_an_optimizers_around() -> None:
     statistics = lambda i: frozen_statistics(model) if i else contextlib.nullcontext()  # noqa: E731
     base = torch.optim.SGD(model.parameters(), lr=0.1)
     optimizer = Lookbehind(base, Ball(0.1), k=2, around=statistics)
-    fit(model, optimizer, MINIBATCHES, epochs=1, splits={}, statistics="every")
+    fit(model, optimizer, MINIBATCHES, epochs=1, splits={}, setup=Setup(statistics="every"))
     other, optimizer = normed()
     fit(other, optimizer, MINIBATCHES, epochs=1, splits={})
     assert torch.equal(model.norm.running_var, other.norm.running_var)
@@ -386,13 +398,19 @@ def test_bf16_on_a_cpu_trains_and_scores_under_autocast() -> None:
     model.register_forward_hook(lambda *args: kinds.append(args[2].dtype))
     data = [(x.float(), y) for x, y in MINIBATCHES]
     optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1))
-    fit(model, optimizer, data, epochs=1, splits={"train": data}, autocast=torch.bfloat16)
+    fit(model, optimizer, data, epochs=1, splits={"train": data}, setup=Setup(torch.bfloat16))
     assert set(kinds) == {torch.bfloat16}
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
 def test_the_bar_counts_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
-    fit(*model_and("Lookbehind"), MINIBATCHES, gradients=10, splits=SPLITS, progress=True)
+    fit(
+        *model_and("Lookbehind"),
+        MINIBATCHES,
+        gradients=10,
+        splits=SPLITS,
+        session=Session(progress=True),
+    )
     shown = capsys.readouterr().err
     assert "10/10" in shown
     assert "train=" in shown
@@ -403,7 +421,7 @@ def test_the_bar_counts_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ({"epochs": 2, "gradients": 5}, "exactly one of epochs and gradients .* epochs=2"),
         ({}, "exactly one of epochs and gradients"),
-        ({"epochs": 0}, "epochs must be ≥ 1, got 0"),
+        ({"epochs": 0}, "epochs must be an int ≥ 1, got 0"),
         ({"epochs": 1, "statistics": "fast"}, "statistics must be .* got 'fast'"),
         ({"epochs": 1, "autocast": torch.float16}, "autocast must be torch.bfloat16 or None"),
         ({"epochs": 1, "resume": True}, "checkpoint must name the file"),
@@ -411,4 +429,4 @@ def test_the_bar_counts_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_wrong_arguments_are_named(wrong: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        fit(*model_and("SGD"), MINIBATCHES, splits={}, **wrong)
+        fit(*model_and("SGD"), MINIBATCHES, splits={}, **grouped(**wrong))

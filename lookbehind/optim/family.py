@@ -98,6 +98,11 @@ class _Outer:
         return getattr(self.inner, "base", self.inner)
 
     @property
+    def climber(self) -> "_Climber | None":
+        """The optimizer that climbs, inside wrappers."""
+        return getattr(self.inner, "climber", None)
+
+    @property
     def param_groups(self) -> list[dict[str, Any]]:
         """The base optimizer's."""
         return self.base.param_groups
@@ -240,6 +245,10 @@ class _Climber(_Outer):
         super().__init__(base, k, observers)
         self.ball = ball
         self.around = around
+
+    @property
+    def climber(self) -> "_Climber":
+        return self
 
     @property
     def ball(self) -> Neighborhood:

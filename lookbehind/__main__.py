@@ -1,4 +1,9 @@
-"""The command line: `python -m lookbehind train …` trains one recipe and keeps what it did."""
+"""The command line: `python -m lookbehind train …` trains one recipe and keeps what it did.
+
+A folder of the run holds history.json, which is up to date after every record, and a checkpoint.
+The options are those of a `Recipe`, whose names, values and checks are not stated again here; their
+defaults are the official script's (`OFFICIAL`), and some depend on others (`fill_in`).
+"""
 
 import json
 import math
@@ -16,6 +21,7 @@ from typing import Any
 
 import torch
 
+from lookbehind.files import written_whole
 from lookbehind.optim import AXES, METHODS
 from lookbehind.scores import History, Record
 from lookbehind.train import (
@@ -27,6 +33,8 @@ from lookbehind.train import (
     Ranks,
     Recipe,
     Run,
+    Session,
+    Setup,
     choose_hardware,
     started_as_one_of_several,
     uses,
@@ -41,12 +49,13 @@ except ModuleNotFoundError as error:
 
 
 HISTORY, CHECKPOINT = "history.json", "checkpoint.pt"
-
-
 DATASETS = ("digits", "cifar10", "cifar100")
-
-
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+OFFICIAL = Recipe(
+    dataset="cifar10", model="resnet34", rho=0.05, alpha="adaptive", lr=0.1, batch_size=128,
+    schedule="multistep", epochs=200, gradients=None, augment=True,
+)  # fmt: skip
+DEFAULTS = {"device": "auto", **vars(Setup()), **vars(Session()), **asdict(OFFICIAL)}
 
 
 def dataset_name(value: str) -> str:
@@ -102,9 +111,8 @@ class Journal:
         history = History(tuple(records))
         result = {"state": state, **summary(history)}
         content = {**self.header, "summary": result, "records": history.rows()}
-        part = self.folder / f"{HISTORY}.part"
-        part.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
-        part.replace(self.folder / HISTORY)
+        with written_whole(self.folder / HISTORY) as file:
+            file.write((json.dumps(content, indent=1, default=str) + "\n").encode())
         return result
 
 
@@ -120,12 +128,12 @@ def summary(history: History) -> dict[str, Any]:
 
 def fill_in(values: dict[str, Any]) -> Recipe:
     """The recipe of the command line; what was left open (None) depends on the rest."""
-    adaptive = "adaptive" in AXES[values["method"]]
+    method, adaptive = values["method"], "adaptive" in AXES[values["method"]]
     defaults: dict[str, Any] = {
-        "rho": 0.5 if "ASAM" in values["method"] else 0.05,
-        "alpha": "adaptive" if adaptive else 0.5,
+        "rho": 0.5 if "ASAM" in method else OFFICIAL.rho,
+        "alpha": OFFICIAL.alpha if adaptive else 0.5,
         "augment": values["dataset"] != "digits",
-        "epochs": 200 if values["gradients"] is None else None,
+        "epochs": OFFICIAL.epochs if values["gradients"] is None else None,
     }
     given = {name: value for name, value in values.items() if value is not None}
     return Recipe(**{**values, **defaults, **given})
@@ -261,13 +269,13 @@ def print_beside_bar(line: str) -> None:
         click.echo(line)
 
 
-def option(
-    name: str, kind: Any, default: Any, help: str, shown: str | bool = True, **more: Any
-) -> click.Option:
-    """An option; `shown` says in words which default is meant by None."""
+def option(name: str, kind: Any, help: str, shown: str | bool = True) -> click.Option:
+    """An option with its default of `DEFAULTS`; or None, and `shown` says what is meant by it."""
+    field = name.split()[0].partition("/")[0].strip("-").replace("-", "_")
+    default, flag = DEFAULTS.get(field) if shown is True else None, kind is FLAG
     return click.Option(
-        name.split(), type=kind, default=default, help=help, show_default=shown,
-        metavar=METAVARS.get(type(kind)), **more,
+        name.split(), type=bool if flag else kind, default=False if flag else default, help=help,
+        is_flag=True if flag else None, show_default=shown, metavar=METAVARS.get(type(kind)),
     )  # fmt: skip
 
 
@@ -281,77 +289,62 @@ METAVARS: dict[type, str] = {
     click.Choice: "NAME",
     FunctionType: "VALUE",
 }
-
-
 COUNT, COUNT_OR_0 = click.IntRange(1), click.IntRange(0)
-
-
 SHARE, POSITIVE = click.FloatRange(0, 1), click.FloatRange(0)
-
-
 COUNT.name, COUNT_OR_0.name = "int ≥ 1", "int ≥ 0"  # for "'x' is not a valid …"
-
-
 SHARE.name, POSITIVE.name = "number in [0, 1]", "number ≥ 0"
-
-
+FLAG, FOLDER = "flag", click.Path(file_okay=False, path_type=Path)
 FASTEST = "on where it is faster"
-
 
 OPTIONS: dict[str, list[click.Option]] = {
     "Data": [
-        option("--dataset", dataset_name, "cifar10",
+        option("--dataset", dataset_name,
                "digits, cifar10, cifar100, or a folder with train/ and test/."),
-        option("--root", click.Path(file_okay=False), None, "Where CIFAR is kept.",
-               "LOOKBEHIND_DATA, or the user's cache"),
-        option("--train", COUNT, None, "Training images.", "all; 500 digits"),
-        option("--validation", COUNT_OR_0, None, "Held-out images.", "0; 300 digits"),
-        option("--test", COUNT, None, "Test images.", "all"),
-        option("--label-noise", SHARE, 0.0, "Share of wrong training labels."),
-        option("--augment/--no-augment", bool, None, "Random crops and flips.",
-               "on, digits off"),
-        option("--batch-size", COUNT, 128, "Images a minibatch."),
+        option("--root", FOLDER, "Where CIFAR is kept.", "LOOKBEHIND_DATA, or the user's cache"),
+        option("--train", COUNT, "Training images.", "all; 500 digits"),
+        option("--validation", COUNT_OR_0, "Held-out images.", "0; 300 digits"),
+        option("--test", COUNT, "Test images.", "all"),
+        option("--label-noise", SHARE, "Share of wrong training labels."),
+        option("--augment/--no-augment", bool, "Random crops and flips.", "on, digits off"),
+        option("--batch-size", COUNT, "Images a minibatch."),
     ],
     "Model and method": [
-        option("--model", names(MODELS), "resnet34", f"{', '.join(MODELS)}."),
-        option("--method --minimizer", names(METHODS), "Lookbehind-SAM", f"{', '.join(METHODS)}."),
-        option("--rho", POSITIVE, None, "Radius of one ascent.", "0.05; 0.5 for ASAM kinds"),
-        option("--eta", POSITIVE, 0.01, "Of ASAM kinds, added to |w|; official script: 0."),
-        option("--k", COUNT, 2, "Inner steps."),
-        option("--alpha", number_or_adaptive, None, "Interpolation, in [0, 1] or adaptive.",
+        option("--model", names(MODELS), f"{', '.join(MODELS)}."),
+        option("--method --minimizer", names(METHODS), f"{', '.join(METHODS)}."),
+        option("--rho", POSITIVE, "Radius of one ascent.", "0.05; 0.5 for ASAM kinds"),
+        option("--eta", POSITIVE, "Of ASAM kinds, added to |w|; official script: 0."),
+        option("--k", COUNT, "Inner steps."),
+        option("--alpha", number_or_adaptive, "Interpolation, in [0, 1] or adaptive.",
                "adaptive; Lookahead-SAM 0.5"),
-        option("--gradient", names(("last", "mean")), "last", "Of Multistep-SAM: last, mean."),
+        option("--gradient", names(("last", "mean")), "Of Multistep-SAM: last, mean."),
     ],
     "Training": [
-        option("--lr", POSITIVE, 0.1, "Learning rate at the start."),
-        option("--momentum", SHARE, 0.9, "Momentum of SGD."),
-        option("--weight-decay", POSITIVE, 5e-4, "Weight decay of SGD."),
-        option("--label-smoothing", SHARE, 0.0, "Smoothing of the training labels."),
-        option("--schedule", names(SCHEDULES), "multistep", "cosine, constant, or multistep: "
-               "lr x 0.1 at 1/4, 1/2 and 3/4 of the run (epochs 50, 100, 150 of 200)."),
-        option("--epochs", COUNT, None, "Length of the run.", "200"),
-        option("--gradients", COUNT, None, "Length of the run in gradients, instead."),
-        option("--seed", COUNT_OR_0, 0, "Of splits, wrong labels, weights, minibatches."),
+        option("--lr", POSITIVE, "Learning rate at the start."),
+        option("--momentum", SHARE, "Momentum of SGD."),
+        option("--weight-decay", POSITIVE, "Weight decay of SGD."),
+        option("--label-smoothing", SHARE, "Smoothing of the training labels."),
+        option("--schedule", names(SCHEDULES), "cosine, constant, or multistep: lr x 0.1 at "
+               "1/4, 1/2 and 3/4 of the run (epochs 50, 100, 150 of 200)."),
+        option("--epochs", COUNT, "Length of the run.", "200"),
+        option("--gradients", COUNT, "Length of the run in gradients, instead."),
+        option("--seed", COUNT_OR_0, "Of splits, wrong labels, weights, minibatches."),
     ],
     "Hardware": [
-        option("--device", str, "auto", "auto, cuda, cuda:1, mps, cpu."),
-        option("--bf16/--no-bf16", bool, None, "Mixed precision.", FASTEST),
-        option("--channels-last/--no-channels-last", bool, None, "Images as N, H, W, C.", FASTEST),
-        option("--compile", bool, False, "Use torch.compile.", is_flag=True),
-        option("--statistics", names(("slow", "every")), "slow", "Gradients that update BatchNorm: "
+        option("--device", str, "auto, cuda, cuda:1, mps, cpu."),
+        option("--bf16/--no-bf16", bool, "Mixed precision.", FASTEST),
+        option("--channels-last/--no-channels-last", bool, "Images as N, H, W, C.", FASTEST),
+        option("--compile", FLAG, "Use torch.compile."),
+        option("--statistics", names(("slow", "every")), "Gradients that update BatchNorm: "
                "slow (at the slow weights), every (as the official script)."),
-        option("--perturbation", names(("global", "local")), "global",
+        option("--perturbation", names(("global", "local")),
                "Of several processes: global, or local to each."),
     ],
     "Output": [
-        option("--out", click.Path(file_okay=False, path_type=Path), None,
-               f"Folder of {HISTORY} and {CHECKPOINT}.", "runs/ and the settings"),
-        option("--resume", bool, False, "Go on from the checkpoint in --out.", is_flag=True),
-        option("--quiet", bool, False, "Print the result only.", is_flag=True),
+        option("--out", FOLDER, f"Folder of {HISTORY} and {CHECKPOINT}.", "runs/ and the settings"),
+        option("--resume", FLAG, "Go on from the checkpoint in --out."),
+        option("--quiet", FLAG, "Print the result only."),
     ],
 }  # fmt: skip
-
-
 EXAMPLES = """\
 \b
 Examples: digits on a CPU in seconds, then what the paper trains:
@@ -374,46 +367,36 @@ class GroupedCommand(click.Command):
 
 
 def train(
-    root: str | None,
-    out: Path | None,
-    resume: bool,
-    quiet: bool,
-    statistics: str,
-    perturbation: str,
-    device: str,
-    bf16: bool | None,
-    channels_last: bool | None,
-    compile: bool,
-    **values: Any,
+    root: Path | None, out: Path | None, resume: bool, quiet: bool, device: str, **values: Any
 ) -> None:
     """Train a network, and keep its history and a checkpoint.
 
     The defaults are those of the official script, example_cifar.py of Lookbehind-SAM; rho, k and
     alpha those of its README. Ctrl-C stops after the step under way, for --resume to go on.
     """
+    form, gradient = (
+        {name: values.pop(name) for name in some}
+        for some in (("bf16", "channels_last", "compile"), ("statistics", "perturbation"))
+    )
     with in_words(click.UsageError, TypeError, ValueError):
         recipe, ranks = fill_in(values), join(device)
         if isinstance(ranks, Ranks):
             device = ranks.device.type  # its own of them is the current one
-        hardware = choose_hardware(device, bf16=bf16, channels_last=channels_last, compile=compile)
+        hardware = choose_hardware(device, **form)
     folder = out or Path("runs", folder_name(recipe))
     silent = quiet or not ranks.main
     say: Callable[[str], None] = (lambda _: None) if silent else print_beside_bar
     with in_words(click.ClickException, ValueError, OSError):
         ranks.once(lambda: claim(folder, resume))
         dataset = recipe.load(root, hardware.device)
-        facts = {
-            **header(recipe, hardware, dataset), "statistics": statistics,
-            "perturbation": perturbation, "processes": ranks.world,
-        }  # fmt: skip
+        facts = {**header(recipe, hardware, dataset), **gradient, "processes": ranks.world}
         ranks.once(lambda: folder.mkdir(parents=True, exist_ok=True))
         say(description(recipe, dataset, facts))
         journal = Journal(folder, facts, len(dataset.splits), say)
         run = partial(
-            recipe.run, hardware=hardware, dataset=dataset, statistics=statistics,
+            recipe.run, hardware=hardware, dataset=dataset, ranks=ranks, **gradient,
             callbacks=[journal] if ranks.main else [], checkpoint=folder / CHECKPOINT,
-            resume=resume, progress=not silent and sys.stderr.isatty(), ranks=ranks,
-            perturbation=perturbation,
+            resume=resume, progress=not silent and sys.stderr.isatty(),
         )  # fmt: skip
         follow(journal, lambda: run().history, ranks)
 

@@ -184,9 +184,9 @@ class Run:
             self.gradients += 1
             self.optimizer.zero_grad()
             moving = at_slow or setup.statistics == "every"
-            with nullcontext() if moving else frozen_statistics(self.model):
-                with precision(device.type, setup.autocast):
-                    loss = self.loss(self.network(images), labels)
+            still = nullcontext() if moving else frozen_statistics(self.model)
+            with still, precision(device.type, setup.autocast):
+                loss = self.loss(self.network(images), labels)
             at_slow = False
             return ranks.backward(loss, own / count)
 

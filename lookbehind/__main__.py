@@ -5,39 +5,30 @@ The options are those of a `Recipe`, whose names, values and checks are not stat
 defaults are the official script's (`OFFICIAL`), and some depend on others (`fill_in`).
 """
 
-import json
 import math
-import platform
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from datetime import timedelta
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-import torch
-
-from lookbehind.files import written_whole
 from lookbehind.optim import AXES, METHODS
-from lookbehind.scores import History, Record
+from lookbehind.scores import History
 from lookbehind.train import (
     ALONE,
     MODELS,
     SCHEDULES,
     Alone,
-    Hardware,
     Ranks,
     Recipe,
-    Run,
     Session,
     Setup,
     choose_hardware,
+    journal,
     started_as_one_of_several,
-    uses,
 )
 from lookbehind.train.data import Dataset
 
@@ -48,7 +39,6 @@ except ModuleNotFoundError as error:
     sys.exit(f"The command line needs {error.name}: pip install 'lookbehind[notebooks]'")
 
 
-HISTORY, CHECKPOINT = "history.json", "checkpoint.pt"
 DATASETS = ("digits", "cifar10", "cifar100")
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 OFFICIAL = Recipe(
@@ -80,52 +70,6 @@ def number_or_adaptive(value: str) -> float | str:
     return number
 
 
-@dataclass(eq=False)
-class Journal:
-    """A callback of `fit` that keeps history.json up to date, and says a line at each record."""
-
-    folder: Path
-    header: dict[str, Any]
-    splits: int
-    say: Callable[[str], None]
-    run: Run | None = None
-    told: int = 0
-    started: float = field(default_factory=time.monotonic)
-
-    def __call__(self, run: Run) -> None:
-        self.run = run
-        if len(run.records) > self.told:
-            self.told = len(run.records)
-            self.write("running", run.records)
-            last = run.records[-self.splits :]
-            scores = [f"{r.split} {r.loss:.4f} {r.accuracy:7.2%}" for r in last]
-            when = f"epoch {last[0].epoch:6.2f}  {last[0].gradients:7} gradients"
-            self.say("  ".join([when, *scores, str(self.elapsed)]))
-
-    @property
-    def elapsed(self) -> timedelta:
-        return timedelta(seconds=round(time.monotonic() - self.started))
-
-    def write(self, state: str, records: Sequence[Record]) -> dict[str, Any]:
-        """Replace history.json, whole and at once; returns its summary."""
-        history = History(tuple(records))
-        result = {"state": state, **summary(history)}
-        content = {**self.header, "summary": result, "records": history.rows()}
-        with written_whole(self.folder / HISTORY) as file:
-            file.write((json.dumps(content, indent=1, default=str) + "\n").encode())
-        return result
-
-
-def summary(history: History) -> dict[str, Any]:
-    """The last scores of every split, and those of the record that the validation split chose."""
-    names = list(dict.fromkeys(record.split for record in history.records))
-    chosen = names if "validation" in names else []
-    return {
-        "last": {name: asdict(history.last(name)) for name in names},
-        "best_by_validation": {name: asdict(history.best(name, "validation")) for name in chosen},
-    }
-
-
 def fill_in(values: dict[str, Any]) -> Recipe:
     """The recipe of the command line; what was left open (None) depends on the rest."""
     method, adaptive = values["method"], "adaptive" in AXES[values["method"]]
@@ -139,40 +83,19 @@ def fill_in(values: dict[str, Any]) -> Recipe:
     return Recipe(**{**values, **defaults, **given})
 
 
-def folder_name(recipe: Recipe) -> str:
-    """As cifar10-resnet34-lookbehind-sam-k2-rho0.05-adaptive-lr0.1-seed0."""
-    named = {name: getattr(recipe, name) for name in (*uses(recipe.method), "lr", "seed")}
-    settings = [v if isinstance(v, str) else f"{name}{v:g}" for name, v in named.items()]
-    return "-".join([Path(recipe.dataset).name, recipe.model, recipe.method.lower(), *settings])
-
-
 def gradients_a_minibatch(recipe: Recipe) -> int:
     """SGD 1, SAM and Lookahead over it 2, the methods that climb k times k + 1."""
-    if recipe.method == "SGD":
-        return 1
-    climbs = "k" in uses(recipe.method) and recipe.method != "Lookahead-SAM"
-    return recipe.k + 1 if climbs else 2
+    climbs = "k" in AXES[recipe.method] and recipe.method != "Lookahead-SAM"
+    return recipe.k + 1 if climbs else 1 if recipe.method == "SGD" else 2
 
 
-def header(recipe: Recipe, hardware: Hardware, dataset: Dataset) -> dict[str, Any]:
-    """What history.json says beside the scores."""
-    parameters = sum(p.numel() for p in recipe.make_model(dataset).parameters())
-    return {
-        "recipe": asdict(recipe),
-        "images": {name: len(split) for name, split in dataset.splits.items()},
-        "parameters": parameters,
-        "hardware": {"name": str(hardware), **asdict(hardware)},
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-    }
-
-
-def description(recipe: Recipe, dataset: Dataset, header: dict[str, Any]) -> str:
+def description(recipe: Recipe, dataset: Dataset, facts: dict[str, Any]) -> str:
     """What is going to be done, in a few lines."""
-    sizes = ", ".join(f"{count:,} {name}" for name, count in header["images"].items())
+    sizes = ", ".join(f"{count:,} {name}" for name, count in facts["images"].items())
     shape = " x ".join(map(str, (dataset.channels, *dataset.size)))
     noise = f", {100 * recipe.label_noise:g}% of the training labels wrong"
-    where = header["hardware"]["name"]
-    if (processes := header["processes"]) > 1:
+    where = facts["hardware"]["name"]
+    if (processes := facts["processes"]) > 1:
         where += f", in {processes} processes"
     budget = f"{recipe.epochs} epochs" if recipe.epochs else f"{recipe.gradients:,} gradients"
     minibatches = f"{len(recipe.batches(dataset)):,} minibatches of {recipe.batch_size} an epoch"
@@ -180,29 +103,24 @@ def description(recipe: Recipe, dataset: Dataset, header: dict[str, Any]) -> str
         f"{recipe}, {recipe.schedule} schedule, seed {recipe.seed}",
         f"{recipe.dataset}: {sizes} images of {shape}, {len(dataset.classes)} classes"
         f"{noise * bool(recipe.label_noise)}{', augmented' * recipe.augment}",
-        f"{recipe.model}: {header['parameters']:,} parameters, on {where}",
+        f"{recipe.model}: {facts['parameters']:,} parameters, on {where}",
         f"{budget}, {minibatches}, {gradients_a_minibatch(recipe)} gradients a minibatch",
     )
     return "\n".join(lines)
 
 
-def held(folder: Path) -> list[str]:
-    """Which files of a run a folder holds."""
-    return [name for name in (HISTORY, CHECKPOINT) if (folder / name).exists()]
-
-
 def claim(folder: Path, resume: bool) -> None:
     """Refuse a folder that holds a run which is not to be resumed."""
-    files = held(folder)
+    files = journal.held(folder)
     if files and not resume:
         raise click.ClickException(
             f"{folder} already holds a run ({' and '.join(files)}). "
             "Add --resume to go on with it, or name another folder with --out."
         )
-    if resume and CHECKPOINT not in files:
+    if resume and journal.CHECKPOINT not in files:
         click.echo(f"There is no checkpoint in {folder}: the run starts anew.", err=True)
         if files:
-            (folder / HISTORY).replace(folder / f"{HISTORY}.old")
+            (folder / journal.HISTORY).replace(folder / f"{journal.HISTORY}.old")
 
 
 @contextmanager
@@ -226,39 +144,39 @@ def join(device: str) -> Alone:
     return Ranks(cpu=device == "cpu")
 
 
-def follow(journal: Journal, run: Callable[[], History], ranks: Alone) -> None:
+def follow(log: journal.Journal, run: Callable[[], History], ranks: Alone) -> None:
     """`run`, and what the main process says of it; exits where it was stopped or diverged."""
     try:
         history = run()
     except FloatingPointError as error:
         reason, code = str(error), 1
-        ranks.once(lambda: tell_divergence(journal, reason))
+        ranks.once(lambda: tell_divergence(log, reason))
     else:
         code = INTERRUPTED if history.stopped else 0
-        ranks.once(lambda: tell(journal, history))
+        ranks.once(lambda: tell(log, history))
     ranks.leave()
     if code:
         sys.exit(code)
 
 
-def tell_divergence(journal: Journal, reason: str) -> None:
+def tell_divergence(log: journal.Journal, reason: str) -> None:
     kept = ""
-    if journal.run is not None:
-        journal.write("diverged", journal.run.records)
-        kept = f" The scores so far are in {journal.folder / HISTORY}."
+    if log.run is not None:
+        log.write("diverged", log.run.records)
+        kept = f" The scores so far are in {log.folder / journal.HISTORY}."
     click.ClickException(f"{reason}. Try a lower --lr or --rho.{kept}").show()
 
 
-def tell(journal: Journal, history: History) -> None:
+def tell(log: journal.Journal, history: History) -> None:
     """What the run came to: scores, files, how to go on."""
-    result = journal.write("stopped" if history.stopped else "finished", history.records)
-    click.echo(f"{result['state'].capitalize()} after {journal.elapsed}:")
+    result = log.write("stopped" if history.stopped else "finished", history.records)
+    click.echo(f"{result['state'].capitalize()} after {log.elapsed}:")
     for name, last in result["last"].items():
         click.echo(f"  {name:<10}  loss {last['loss']:.4f}  accuracy {last['accuracy']:.2%}")
     if best := result["best_by_validation"].get("test"):
         words = f"Best by validation, at epoch {best['epoch']:g}"
         click.echo(f"{words}: test loss {best['loss']:.4f}, accuracy {best['accuracy']:.2%}")
-    click.echo(f"In {journal.folder}: {' and '.join(held(journal.folder))}")
+    click.echo(f"In {log.folder}: {' and '.join(journal.held(log.folder))}")
     if history.stopped:
         click.echo("Go on with the same command and --resume.")
 
@@ -340,7 +258,8 @@ OPTIONS: dict[str, list[click.Option]] = {
                "Of several processes: global, or local to each."),
     ],
     "Output": [
-        option("--out", FOLDER, f"Folder of {HISTORY} and {CHECKPOINT}.", "runs/ and the settings"),
+        option("--out", FOLDER, f"Folder of {journal.HISTORY} and {journal.CHECKPOINT}.",
+               "runs/ and the settings"),
         option("--resume", FLAG, "Go on from the checkpoint in --out."),
         option("--quiet", FLAG, "Print the result only."),
     ],
@@ -383,38 +302,35 @@ def train(
         if isinstance(ranks, Ranks):
             device = ranks.device.type  # its own of them is the current one
         hardware = choose_hardware(device, **form)
-    folder = out or Path("runs", folder_name(recipe))
+    folder = out or Path("runs", journal.folder_name(recipe))
     silent = quiet or not ranks.main
     say: Callable[[str], None] = (lambda _: None) if silent else print_beside_bar
     with in_words(click.ClickException, ValueError, OSError):
         ranks.once(lambda: claim(folder, resume))
         dataset = recipe.load(root, hardware.device)
-        facts = {**header(recipe, hardware, dataset), **gradient, "processes": ranks.world}
+        facts = journal.facts_of(recipe, hardware, dataset) | gradient | {"processes": ranks.world}
         ranks.once(lambda: folder.mkdir(parents=True, exist_ok=True))
         say(description(recipe, dataset, facts))
-        journal = Journal(folder, facts, len(dataset.splits), say)
+        log = journal.Journal(folder, facts, len(dataset.splits), say)
         run = partial(
             recipe.run, hardware=hardware, dataset=dataset, ranks=ranks, **gradient,
-            callbacks=[journal] if ranks.main else [], checkpoint=folder / CHECKPOINT,
+            callbacks=[log] if ranks.main else [], checkpoint=folder / journal.CHECKPOINT,
             resume=resume, progress=not silent and sys.stderr.isatty(),
         )  # fmt: skip
-        follow(journal, lambda: run().history, ranks)
+        follow(log, lambda: run().history, ranks)
 
 
-SETTINGS = {
-    "help_option_names": ["-h", "--help"],
-    "token_normalize_func": lambda token: token.replace("_", "-"),  # as the official script's
-}
-
-
-@click.group(context_settings=SETTINGS)
+@click.group(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda token: token.replace("_", "-"),  # as the official script's
+    }
+)
 def cli() -> None:
     """Lookbehind-SAM: k steps back, one step forward."""
 
 
 params: list[click.Parameter] = [each for options in OPTIONS.values() for each in options]
-
-
 cli.add_command(
     GroupedCommand("train", callback=train, params=params, epilog=EXAMPLES, help=train.__doc__)
 )

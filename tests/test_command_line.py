@@ -17,9 +17,10 @@ import torch
 from click.testing import CliRunner, Result
 from test_train_recipe import pictures
 
-from lookbehind.__main__ import CHECKPOINT, HISTORY, OPTIONS, cli, fill_in, gradients_a_minibatch
+from lookbehind.__main__ import OPTIONS, cli, fill_in, gradients_a_minibatch
 from lookbehind.optim import METHODS
 from lookbehind.train import Recipe, read_checkpoint
+from lookbehind.train.journal import CHECKPOINT, HISTORY
 
 TRAIN = cli.commands["train"]
 RUN_ONLY = (

@@ -159,10 +159,10 @@ def inode(path: Path) -> int | None:
     return path.stat().st_ino if path.exists() else None
 
 
-def test_twenty_kills_lose_nothing_but_the_epoch_under_way(processes: Any, tmp_path: Path) -> None:
-    path, epochs, nap = tmp_path / "run.pt", 80, 0.001
+def test_ten_kills_lose_nothing_but_the_epoch_under_way(processes: Any, tmp_path: Path) -> None:
+    path, epochs, nap = tmp_path / "run.pt", 40, 0.001
     moments = random.Random(0)
-    for _ in range(20):
+    for _ in range(10):
         before, old = epoch_of(path), inode(path)
         process = processes.Process(target=killed_run, args=(path, epochs, nap))
         process.start()
@@ -171,7 +171,7 @@ def test_twenty_kills_lose_nothing_but_the_epoch_under_way(processes: Any, tmp_p
         seen = epoch_of(path)
         process.kill()
         process.join()
-        assert process.exitcode == -9, "the run ended: it is too short to be killed 20 times"
+        assert process.exitcode == -9, "the run ended: it is too short to be killed 10 times"
         assert epoch_of(path) >= seen > before
     *found, history = trained(path, epochs=epochs, resume=True)
     *expected, whole = trained(None, epochs=epochs)

@@ -110,7 +110,7 @@ def test_place_changes_the_layout_and_keeps_the_weights() -> None:
 
 FAULTS = """
 import resource, torch
-from lookbehind.hardware import keep_freed_memory
+from lookbehind.train.hardware import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

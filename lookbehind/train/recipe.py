@@ -64,7 +64,7 @@ class Recipe:
     are numbers of images (None: the dataset's default); `label_noise` is the share of wrong
     training labels. `augment` crops and flips. Digits take neither `augment` (a mirrored digit is
     none) nor `test` (the test split is what is left over). `model` is one of
-    `lookbehind.models.MODELS`, `method` of `lookbehind.methods.METHODS`. `k`, `rho`, `eta`,
+    `lookbehind.train.MODELS`, `method` of `lookbehind.optim.METHODS`. `k`, `rho`, `eta`,
     `alpha` (a number in [0, 1] or "adaptive") and `gradient` ("last" or "mean", of Multistep-SAM)
     are the method's, where it has them; `lr`, `momentum` and `weight_decay` those of its base, SGD.
 
@@ -127,7 +127,7 @@ class Recipe:
         return f"{self.method}: " + ", ".join([*used, f"lr {self.lr:g}"])
 
     def load(self, root: str | Path | None = None, device: str | torch.device = "cpu") -> Dataset:
-        """The dataset, on `device`; `root` as in `lookbehind.data`."""
+        """The dataset, on `device`; `root` as in `lookbehind.train.data`."""
         sizes = {name: getattr(self, name) for name in ("train", "validation", "test")}
         given = {name: value for name, value in sizes.items() if value is not None}
         return load(

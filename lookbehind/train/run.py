@@ -1,4 +1,8 @@
-"""A training under way: its minibatches, its closure, its checkpoints."""
+"""A training under way: its minibatches, its closure, its checkpoints.
+
+`Stream` gives minibatches epoch after epoch and can go back to where it was; `Run` takes the steps,
+keeps the records, and is what callbacks receive and a checkpoint holds.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
@@ -128,7 +132,7 @@ class Run:
         return min(1.0, self.spent / self.budget)
 
     def save(self, path: str | Path) -> None:
-        """Write a checkpoint that `fit(..., resume=True)` continues bit for bit; see there.
+        """Write a checkpoint that `fit` continues bit for bit: see `Session`.
 
         Of several ranks the main one writes; all must call this, and wait for it.
         """

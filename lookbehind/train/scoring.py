@@ -1,4 +1,4 @@
-"""The score of a network on minibatches."""
+"""The score of a network on minibatches: mean cross-entropy and accuracy over all images."""
 
 from collections.abc import Iterable
 

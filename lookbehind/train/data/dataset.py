@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,8 @@ from torch.nn.functional import pad
 from lookbehind.checks import check_bounded, whole
 
 Folder = str | os.PathLike[str]
-
-
 Labelled = tuple[Tensor, Tensor]  # images (N, C, H, W), labels (N,)
-
-
 Scale = tuple[Tensor, Tensor]  # mean (C,), std (C,)
-
-
 DIGITS = 1797
 
 
@@ -91,6 +85,7 @@ class Dataset:
         return Dataset(train, validation, test, self.noisy.to(device), self.classes)
 
 
+@dataclass(eq=False, repr=False)
 class Batches:
     """Every iteration is one epoch of (images, labels) minibatches; the last may be smaller.
 
@@ -105,24 +100,22 @@ class Batches:
     an int from 0 to the image's size, `seed` not None or an int ≥ 0, or None with a crop or flip.
     """
 
-    def __init__(
-        self,
-        split: Split,
-        size: int,
-        seed: int | None = None,
-        *,
-        crop: int = 0,
-        flip: bool = False,
-        drop_last: bool = False,
-    ) -> None:
-        self.size = whole("size", size, 1, len(split) if drop_last else math.inf)
-        self.crop = whole("crop", crop, 0, min(split.images.shape[2:]))
-        if seed is not None:
-            whole("seed", seed, 0)
-        elif crop or flip:
+    split: Split
+    size: int
+    seed: int | None = None
+    _: KW_ONLY
+    crop: int = 0
+    flip: bool = False
+    drop_last: bool = False
+    epoch: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        whole("size", self.size, 1, len(self.split) if self.drop_last else math.inf)
+        whole("crop", self.crop, 0, min(self.split.images.shape[2:]))
+        if self.seed is not None:
+            whole("seed", self.seed, 0)
+        elif self.crop or self.flip:
             raise ValueError("seed must be an int ≥ 0 for random crops and flips, got None")
-        self.split, self.seed, self.flip, self.drop_last = split, seed, flip, drop_last
-        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """The next iteration is this epoch, counted from 0: for a run that is resumed."""

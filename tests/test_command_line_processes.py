@@ -56,7 +56,7 @@ def test_two_processes_of_torchrun_leave_what_one_does() -> None:
     words = ["-m", "lookbehind", "train", *SMALL.split(), "--batch-size=24", "--device=cpu"]
     done = subprocess.run(
         [*launcher, *words, "--out=two"], capture_output=True, text=True, encoding="utf-8",
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}, timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     alone = command(SMALL, "--batch-size 24 --out one").output

@@ -1,35 +1,34 @@
-"""The command line: `python -m lookbehind train …` trains one recipe and keeps what it did."""
+"""The command line: `python -m lookbehind train …` trains one recipe and keeps what it did.
 
-import json
+A folder of the run holds history.json, which is up to date after every record, and a checkpoint.
+The options are those of a `Recipe`, whose names, values and checks are not stated again here; their
+defaults are the official script's (`OFFICIAL`), and some depend on others (`fill_in`).
+"""
+
 import math
-import platform
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from datetime import timedelta
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-import torch
-
 from lookbehind.optim import AXES, METHODS
-from lookbehind.scores import History, Record
+from lookbehind.scores import History
 from lookbehind.train import (
     ALONE,
     MODELS,
     SCHEDULES,
     Alone,
-    Hardware,
     Ranks,
     Recipe,
-    Run,
+    Session,
+    Setup,
     choose_hardware,
+    journal,
     started_as_one_of_several,
-    uses,
 )
 from lookbehind.train.data import Dataset
 
@@ -40,13 +39,13 @@ except ModuleNotFoundError as error:
     sys.exit(f"The command line needs {error.name}: pip install 'lookbehind[notebooks]'")
 
 
-HISTORY, CHECKPOINT = "history.json", "checkpoint.pt"
-
-
 DATASETS = ("digits", "cifar10", "cifar100")
-
-
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+OFFICIAL = Recipe(
+    dataset="cifar10", model="resnet34", rho=0.05, alpha="adaptive", lr=0.1, batch_size=128,
+    schedule="multistep", epochs=200, gradients=None, augment=True,
+)  # fmt: skip
+DEFAULTS = {"device": "auto", **vars(Setup()), **vars(Session()), **asdict(OFFICIAL)}
 
 
 def dataset_name(value: str) -> str:
@@ -71,100 +70,32 @@ def number_or_adaptive(value: str) -> float | str:
     return number
 
 
-@dataclass(eq=False)
-class Journal:
-    """A callback of `fit` that keeps history.json up to date, and says a line at each record."""
-
-    folder: Path
-    header: dict[str, Any]
-    splits: int
-    say: Callable[[str], None]
-    run: Run | None = None
-    told: int = 0
-    started: float = field(default_factory=time.monotonic)
-
-    def __call__(self, run: Run) -> None:
-        self.run = run
-        if len(run.records) > self.told:
-            self.told = len(run.records)
-            self.write("running", run.records)
-            last = run.records[-self.splits :]
-            scores = [f"{r.split} {r.loss:.4f} {r.accuracy:7.2%}" for r in last]
-            when = f"epoch {last[0].epoch:6.2f}  {last[0].gradients:7} gradients"
-            self.say("  ".join([when, *scores, str(self.elapsed)]))
-
-    @property
-    def elapsed(self) -> timedelta:
-        return timedelta(seconds=round(time.monotonic() - self.started))
-
-    def write(self, state: str, records: Sequence[Record]) -> dict[str, Any]:
-        """Replace history.json, whole and at once; returns its summary."""
-        history = History(tuple(records))
-        result = {"state": state, **summary(history)}
-        content = {**self.header, "summary": result, "records": history.rows()}
-        part = self.folder / f"{HISTORY}.part"
-        part.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
-        part.replace(self.folder / HISTORY)
-        return result
-
-
-def summary(history: History) -> dict[str, Any]:
-    """The last scores of every split, and those of the record that the validation split chose."""
-    names = list(dict.fromkeys(record.split for record in history.records))
-    chosen = names if "validation" in names else []
-    return {
-        "last": {name: asdict(history.last(name)) for name in names},
-        "best_by_validation": {name: asdict(history.best(name, "validation")) for name in chosen},
-    }
-
-
 def fill_in(values: dict[str, Any]) -> Recipe:
     """The recipe of the command line; what was left open (None) depends on the rest."""
-    adaptive = "adaptive" in AXES[values["method"]]
+    method, adaptive = values["method"], "adaptive" in AXES[values["method"]]
     defaults: dict[str, Any] = {
-        "rho": 0.5 if "ASAM" in values["method"] else 0.05,
-        "alpha": "adaptive" if adaptive else 0.5,
+        "rho": 0.5 if "ASAM" in method else OFFICIAL.rho,
+        "alpha": OFFICIAL.alpha if adaptive else 0.5,
         "augment": values["dataset"] != "digits",
-        "epochs": 200 if values["gradients"] is None else None,
+        "epochs": OFFICIAL.epochs if values["gradients"] is None else None,
     }
     given = {name: value for name, value in values.items() if value is not None}
     return Recipe(**{**values, **defaults, **given})
 
 
-def folder_name(recipe: Recipe) -> str:
-    """As cifar10-resnet34-lookbehind-sam-k2-rho0.05-adaptive-lr0.1-seed0."""
-    named = {name: getattr(recipe, name) for name in (*uses(recipe.method), "lr", "seed")}
-    settings = [v if isinstance(v, str) else f"{name}{v:g}" for name, v in named.items()]
-    return "-".join([Path(recipe.dataset).name, recipe.model, recipe.method.lower(), *settings])
-
-
 def gradients_a_minibatch(recipe: Recipe) -> int:
     """SGD 1, SAM and Lookahead over it 2, the methods that climb k times k + 1."""
-    if recipe.method == "SGD":
-        return 1
-    climbs = "k" in uses(recipe.method) and recipe.method != "Lookahead-SAM"
-    return recipe.k + 1 if climbs else 2
+    climbs = "k" in AXES[recipe.method] and recipe.method != "Lookahead-SAM"
+    return recipe.k + 1 if climbs else 1 if recipe.method == "SGD" else 2
 
 
-def header(recipe: Recipe, hardware: Hardware, dataset: Dataset) -> dict[str, Any]:
-    """What history.json says beside the scores."""
-    parameters = sum(p.numel() for p in recipe.make_model(dataset).parameters())
-    return {
-        "recipe": asdict(recipe),
-        "images": {name: len(split) for name, split in dataset.splits.items()},
-        "parameters": parameters,
-        "hardware": {"name": str(hardware), **asdict(hardware)},
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-    }
-
-
-def description(recipe: Recipe, dataset: Dataset, header: dict[str, Any]) -> str:
+def description(recipe: Recipe, dataset: Dataset, facts: dict[str, Any]) -> str:
     """What is going to be done, in a few lines."""
-    sizes = ", ".join(f"{count:,} {name}" for name, count in header["images"].items())
+    sizes = ", ".join(f"{count:,} {name}" for name, count in facts["images"].items())
     shape = " x ".join(map(str, (dataset.channels, *dataset.size)))
     noise = f", {100 * recipe.label_noise:g}% of the training labels wrong"
-    where = header["hardware"]["name"]
-    if (processes := header["processes"]) > 1:
+    where = facts["hardware"]["name"]
+    if (processes := facts["processes"]) > 1:
         where += f", in {processes} processes"
     budget = f"{recipe.epochs} epochs" if recipe.epochs else f"{recipe.gradients:,} gradients"
     minibatches = f"{len(recipe.batches(dataset)):,} minibatches of {recipe.batch_size} an epoch"
@@ -172,29 +103,24 @@ def description(recipe: Recipe, dataset: Dataset, header: dict[str, Any]) -> str
         f"{recipe}, {recipe.schedule} schedule, seed {recipe.seed}",
         f"{recipe.dataset}: {sizes} images of {shape}, {len(dataset.classes)} classes"
         f"{noise * bool(recipe.label_noise)}{', augmented' * recipe.augment}",
-        f"{recipe.model}: {header['parameters']:,} parameters, on {where}",
+        f"{recipe.model}: {facts['parameters']:,} parameters, on {where}",
         f"{budget}, {minibatches}, {gradients_a_minibatch(recipe)} gradients a minibatch",
     )
     return "\n".join(lines)
 
 
-def held(folder: Path) -> list[str]:
-    """Which files of a run a folder holds."""
-    return [name for name in (HISTORY, CHECKPOINT) if (folder / name).exists()]
-
-
 def claim(folder: Path, resume: bool) -> None:
     """Refuse a folder that holds a run which is not to be resumed."""
-    files = held(folder)
+    files = journal.held(folder)
     if files and not resume:
         raise click.ClickException(
             f"{folder} already holds a run ({' and '.join(files)}). "
             "Add --resume to go on with it, or name another folder with --out."
         )
-    if resume and CHECKPOINT not in files:
+    if resume and journal.CHECKPOINT not in files:
         click.echo(f"There is no checkpoint in {folder}: the run starts anew.", err=True)
         if files:
-            (folder / HISTORY).replace(folder / f"{HISTORY}.old")
+            (folder / journal.HISTORY).replace(folder / f"{journal.HISTORY}.old")
 
 
 @contextmanager
@@ -218,39 +144,39 @@ def join(device: str) -> Alone:
     return Ranks(cpu=device == "cpu")
 
 
-def follow(journal: Journal, run: Callable[[], History], ranks: Alone) -> None:
+def follow(log: journal.Journal, run: Callable[[], History], ranks: Alone) -> None:
     """`run`, and what the main process says of it; exits where it was stopped or diverged."""
     try:
         history = run()
     except FloatingPointError as error:
         reason, code = str(error), 1
-        ranks.once(lambda: tell_divergence(journal, reason))
+        ranks.once(lambda: tell_divergence(log, reason))
     else:
         code = INTERRUPTED if history.stopped else 0
-        ranks.once(lambda: tell(journal, history))
+        ranks.once(lambda: tell(log, history))
     ranks.leave()
     if code:
         sys.exit(code)
 
 
-def tell_divergence(journal: Journal, reason: str) -> None:
+def tell_divergence(log: journal.Journal, reason: str) -> None:
     kept = ""
-    if journal.run is not None:
-        journal.write("diverged", journal.run.records)
-        kept = f" The scores so far are in {journal.folder / HISTORY}."
+    if log.run is not None:
+        log.write("diverged", log.run.records)
+        kept = f" The scores so far are in {log.folder / journal.HISTORY}."
     click.ClickException(f"{reason}. Try a lower --lr or --rho.{kept}").show()
 
 
-def tell(journal: Journal, history: History) -> None:
+def tell(log: journal.Journal, history: History) -> None:
     """What the run came to: scores, files, how to go on."""
-    result = journal.write("stopped" if history.stopped else "finished", history.records)
-    click.echo(f"{result['state'].capitalize()} after {journal.elapsed}:")
+    result = log.write("stopped" if history.stopped else "finished", history.records)
+    click.echo(f"{result['state'].capitalize()} after {log.elapsed}:")
     for name, last in result["last"].items():
         click.echo(f"  {name:<10}  loss {last['loss']:.4f}  accuracy {last['accuracy']:.2%}")
     if best := result["best_by_validation"].get("test"):
         words = f"Best by validation, at epoch {best['epoch']:g}"
         click.echo(f"{words}: test loss {best['loss']:.4f}, accuracy {best['accuracy']:.2%}")
-    click.echo(f"In {journal.folder}: {' and '.join(held(journal.folder))}")
+    click.echo(f"In {log.folder}: {' and '.join(journal.held(log.folder))}")
     if history.stopped:
         click.echo("Go on with the same command and --resume.")
 
@@ -261,13 +187,13 @@ def print_beside_bar(line: str) -> None:
         click.echo(line)
 
 
-def option(
-    name: str, kind: Any, default: Any, help: str, shown: str | bool = True, **more: Any
-) -> click.Option:
-    """An option; `shown` says in words which default is meant by None."""
+def option(name: str, kind: Any, help: str, shown: str | bool = True) -> click.Option:
+    """An option with its default of `DEFAULTS`; or None, and `shown` says what is meant by it."""
+    field = name.split()[0].partition("/")[0].strip("-").replace("-", "_")
+    default, flag = DEFAULTS.get(field) if shown is True else None, kind is FLAG
     return click.Option(
-        name.split(), type=kind, default=default, help=help, show_default=shown,
-        metavar=METAVARS.get(type(kind)), **more,
+        name.split(), type=bool if flag else kind, default=False if flag else default, help=help,
+        is_flag=True if flag else None, show_default=shown, metavar=METAVARS.get(type(kind)),
     )  # fmt: skip
 
 
@@ -281,77 +207,63 @@ METAVARS: dict[type, str] = {
     click.Choice: "NAME",
     FunctionType: "VALUE",
 }
-
-
 COUNT, COUNT_OR_0 = click.IntRange(1), click.IntRange(0)
-
-
 SHARE, POSITIVE = click.FloatRange(0, 1), click.FloatRange(0)
-
-
 COUNT.name, COUNT_OR_0.name = "int ≥ 1", "int ≥ 0"  # for "'x' is not a valid …"
-
-
 SHARE.name, POSITIVE.name = "number in [0, 1]", "number ≥ 0"
-
-
+FLAG, FOLDER = "flag", click.Path(file_okay=False, path_type=Path)
 FASTEST = "on where it is faster"
-
 
 OPTIONS: dict[str, list[click.Option]] = {
     "Data": [
-        option("--dataset", dataset_name, "cifar10",
+        option("--dataset", dataset_name,
                "digits, cifar10, cifar100, or a folder with train/ and test/."),
-        option("--root", click.Path(file_okay=False), None, "Where CIFAR is kept.",
-               "LOOKBEHIND_DATA, or the user's cache"),
-        option("--train", COUNT, None, "Training images.", "all; 500 digits"),
-        option("--validation", COUNT_OR_0, None, "Held-out images.", "0; 300 digits"),
-        option("--test", COUNT, None, "Test images.", "all"),
-        option("--label-noise", SHARE, 0.0, "Share of wrong training labels."),
-        option("--augment/--no-augment", bool, None, "Random crops and flips.",
-               "on, digits off"),
-        option("--batch-size", COUNT, 128, "Images a minibatch."),
+        option("--root", FOLDER, "Where CIFAR is kept.", "LOOKBEHIND_DATA, or the user's cache"),
+        option("--train", COUNT, "Training images.", "all; 500 digits"),
+        option("--validation", COUNT_OR_0, "Held-out images.", "0; 300 digits"),
+        option("--test", COUNT, "Test images.", "all"),
+        option("--label-noise", SHARE, "Share of wrong training labels."),
+        option("--augment/--no-augment", bool, "Random crops and flips.", "on, digits off"),
+        option("--batch-size", COUNT, "Images a minibatch."),
     ],
     "Model and method": [
-        option("--model", names(MODELS), "resnet34", f"{', '.join(MODELS)}."),
-        option("--method --minimizer", names(METHODS), "Lookbehind-SAM", f"{', '.join(METHODS)}."),
-        option("--rho", POSITIVE, None, "Radius of one ascent.", "0.05; 0.5 for ASAM kinds"),
-        option("--eta", POSITIVE, 0.01, "Of ASAM kinds, added to |w|; official script: 0."),
-        option("--k", COUNT, 2, "Inner steps."),
-        option("--alpha", number_or_adaptive, None, "Interpolation, in [0, 1] or adaptive.",
+        option("--model", names(MODELS), f"{', '.join(MODELS)}."),
+        option("--method --minimizer", names(METHODS), f"{', '.join(METHODS)}."),
+        option("--rho", POSITIVE, "Radius of one ascent.", "0.05; 0.5 for ASAM kinds"),
+        option("--eta", POSITIVE, "Of ASAM kinds, added to |w|; official script: 0."),
+        option("--k", COUNT, "Inner steps."),
+        option("--alpha", number_or_adaptive, "Interpolation, in [0, 1] or adaptive.",
                "adaptive; Lookahead-SAM 0.5"),
-        option("--gradient", names(("last", "mean")), "last", "Of Multistep-SAM: last, mean."),
+        option("--gradient", names(("last", "mean")), "Of Multistep-SAM: last, mean."),
     ],
     "Training": [
-        option("--lr", POSITIVE, 0.1, "Learning rate at the start."),
-        option("--momentum", SHARE, 0.9, "Momentum of SGD."),
-        option("--weight-decay", POSITIVE, 5e-4, "Weight decay of SGD."),
-        option("--label-smoothing", SHARE, 0.0, "Smoothing of the training labels."),
-        option("--schedule", names(SCHEDULES), "multistep", "cosine, constant, or multistep: "
-               "lr x 0.1 at 1/4, 1/2 and 3/4 of the run (epochs 50, 100, 150 of 200)."),
-        option("--epochs", COUNT, None, "Length of the run.", "200"),
-        option("--gradients", COUNT, None, "Length of the run in gradients, instead."),
-        option("--seed", COUNT_OR_0, 0, "Of splits, wrong labels, weights, minibatches."),
+        option("--lr", POSITIVE, "Learning rate at the start."),
+        option("--momentum", SHARE, "Momentum of SGD."),
+        option("--weight-decay", POSITIVE, "Weight decay of SGD."),
+        option("--label-smoothing", SHARE, "Smoothing of the training labels."),
+        option("--schedule", names(SCHEDULES), "cosine, constant, or multistep: lr x 0.1 at "
+               "1/4, 1/2 and 3/4 of the run (epochs 50, 100, 150 of 200)."),
+        option("--epochs", COUNT, "Length of the run.", "200"),
+        option("--gradients", COUNT, "Length of the run in gradients, instead."),
+        option("--seed", COUNT_OR_0, "Of splits, wrong labels, weights, minibatches."),
     ],
     "Hardware": [
-        option("--device", str, "auto", "auto, cuda, cuda:1, mps, cpu."),
-        option("--bf16/--no-bf16", bool, None, "Mixed precision.", FASTEST),
-        option("--channels-last/--no-channels-last", bool, None, "Images as N, H, W, C.", FASTEST),
-        option("--compile", bool, False, "Use torch.compile.", is_flag=True),
-        option("--statistics", names(("slow", "every")), "slow", "Gradients that update BatchNorm: "
+        option("--device", str, "auto, cuda, cuda:1, mps, cpu."),
+        option("--bf16/--no-bf16", bool, "Mixed precision.", FASTEST),
+        option("--channels-last/--no-channels-last", bool, "Images as N, H, W, C.", FASTEST),
+        option("--compile", FLAG, "Use torch.compile."),
+        option("--statistics", names(("slow", "every")), "Gradients that update BatchNorm: "
                "slow (at the slow weights), every (as the official script)."),
-        option("--perturbation", names(("global", "local")), "global",
+        option("--perturbation", names(("global", "local")),
                "Of several processes: global, or local to each."),
     ],
     "Output": [
-        option("--out", click.Path(file_okay=False, path_type=Path), None,
-               f"Folder of {HISTORY} and {CHECKPOINT}.", "runs/ and the settings"),
-        option("--resume", bool, False, "Go on from the checkpoint in --out.", is_flag=True),
-        option("--quiet", bool, False, "Print the result only.", is_flag=True),
+        option("--out", FOLDER, f"Folder of {journal.HISTORY} and {journal.CHECKPOINT}.",
+               "runs/ and the settings"),
+        option("--resume", FLAG, "Go on from the checkpoint in --out."),
+        option("--quiet", FLAG, "Print the result only."),
     ],
 }  # fmt: skip
-
-
 EXAMPLES = """\
 \b
 Examples: digits on a CPU in seconds, then what the paper trains:
@@ -374,64 +286,51 @@ class GroupedCommand(click.Command):
 
 
 def train(
-    root: str | None,
-    out: Path | None,
-    resume: bool,
-    quiet: bool,
-    statistics: str,
-    perturbation: str,
-    device: str,
-    bf16: bool | None,
-    channels_last: bool | None,
-    compile: bool,
-    **values: Any,
+    root: Path | None, out: Path | None, resume: bool, quiet: bool, device: str, **values: Any
 ) -> None:
     """Train a network, and keep its history and a checkpoint.
 
     The defaults are those of the official script, example_cifar.py of Lookbehind-SAM; rho, k and
     alpha those of its README. Ctrl-C stops after the step under way, for --resume to go on.
     """
+    form, gradient = (
+        {name: values.pop(name) for name in some}
+        for some in (("bf16", "channels_last", "compile"), ("statistics", "perturbation"))
+    )
     with in_words(click.UsageError, TypeError, ValueError):
         recipe, ranks = fill_in(values), join(device)
         if isinstance(ranks, Ranks):
             device = ranks.device.type  # its own of them is the current one
-        hardware = choose_hardware(device, bf16=bf16, channels_last=channels_last, compile=compile)
-    folder = out or Path("runs", folder_name(recipe))
+        hardware = choose_hardware(device, **form)
+    folder = out or Path("runs", journal.folder_name(recipe))
     silent = quiet or not ranks.main
     say: Callable[[str], None] = (lambda _: None) if silent else print_beside_bar
     with in_words(click.ClickException, ValueError, OSError):
         ranks.once(lambda: claim(folder, resume))
         dataset = recipe.load(root, hardware.device)
-        facts = {
-            **header(recipe, hardware, dataset), "statistics": statistics,
-            "perturbation": perturbation, "processes": ranks.world,
-        }  # fmt: skip
+        facts = journal.facts_of(recipe, hardware, dataset) | gradient | {"processes": ranks.world}
         ranks.once(lambda: folder.mkdir(parents=True, exist_ok=True))
         say(description(recipe, dataset, facts))
-        journal = Journal(folder, facts, len(dataset.splits), say)
+        log = journal.Journal(folder, facts, len(dataset.splits), say)
         run = partial(
-            recipe.run, hardware=hardware, dataset=dataset, statistics=statistics,
-            callbacks=[journal] if ranks.main else [], checkpoint=folder / CHECKPOINT,
-            resume=resume, progress=not silent and sys.stderr.isatty(), ranks=ranks,
-            perturbation=perturbation,
+            recipe.run, hardware=hardware, dataset=dataset, ranks=ranks, **gradient,
+            callbacks=[log] if ranks.main else [], checkpoint=folder / journal.CHECKPOINT,
+            resume=resume, progress=not silent and sys.stderr.isatty(),
         )  # fmt: skip
-        follow(journal, lambda: run().history, ranks)
+        follow(log, lambda: run().history, ranks)
 
 
-SETTINGS = {
-    "help_option_names": ["-h", "--help"],
-    "token_normalize_func": lambda token: token.replace("_", "-"),  # as the official script's
-}
-
-
-@click.group(context_settings=SETTINGS)
+@click.group(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda token: token.replace("_", "-"),  # as the official script's
+    }
+)
 def cli() -> None:
     """Lookbehind-SAM: k steps back, one step forward."""
 
 
 params: list[click.Parameter] = [each for options in OPTIONS.values() for each in options]
-
-
 cli.add_command(
     GroupedCommand("train", callback=train, params=params, epilog=EXAMPLES, help=train.__doc__)
 )

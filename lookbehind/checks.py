@@ -30,23 +30,13 @@ def check_bounded(
         raise ValueError(f"{allowed}; got {value!r}")
 
 
-def whole(name: str, value: int, least: int) -> int:
-    """`value`; TypeError or ValueError unless it is an int ≥ `least`."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int ≥ {least}, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be ≥ {least}, got {value}")
-    return value
+def members_of(value: object) -> int | None:
+    """E where `value` is a tensor of shape (E,), else None."""
+    return value.shape[0] if isinstance(value, Tensor) and value.ndim == 1 else None
 
 
-def _check_share(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number in [0, 1], got {value!r}")
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must be in [0, 1], got {value!r}")
-
-
-def _check_count(name: str, value: object, least: int, most: float = math.inf) -> None:
+def whole(name: str, value: object, least: int, most: float = math.inf) -> int:
+    """`value`; TypeError or ValueError unless it is an int in [least, most]."""
     bounds = f"≥ {least}" if most == math.inf else f"in [{least}, {most}]"
     allowed = f"{name} must be an int {bounds}, got {value!r}"
     if isinstance(value, bool) or not isinstance(value, int):

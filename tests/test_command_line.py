@@ -1,13 +1,9 @@
 """`python -m lookbehind train`: the official script's options, and a run that loses nothing."""
 
 import json
-import os
 import re
 import runpy
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +13,10 @@ import torch
 from click.testing import CliRunner, Result
 from test_train_recipe import pictures
 
-from lookbehind.__main__ import CHECKPOINT, HISTORY, OPTIONS, cli, fill_in, gradients_a_minibatch
+from lookbehind.__main__ import OPTIONS, cli, fill_in, gradients_a_minibatch
 from lookbehind.optim import METHODS
 from lookbehind.train import Recipe, read_checkpoint
+from lookbehind.train.journal import CHECKPOINT, HISTORY
 
 TRAIN = cli.commands["train"]
 RUN_ONLY = (
@@ -185,40 +182,6 @@ def test_a_foreign_checkpoint_is_an_error_in_words() -> None:
     assert [path.name for path in Path("a").iterdir()] == [CHECKPOINT]
 
 
-def start_and_interrupt(arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """SIGINT to a run of its own process, once its first epoch is on the disk."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lookbehind", "train", *arguments.split(), "--out", str(folder)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 120
-        while not (folder / CHECKPOINT).exists() and process.poll() is None:
-            assert time.monotonic() < deadline, "no checkpoint after two minutes"
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
-
-
-def test_ctrl_c_keeps_the_run_and_resume_goes_on_bit_for_bit() -> None:
-    arguments = f"{SMALL} --epochs 100"
-    done = start_and_interrupt(arguments, Path("a").absolute())
-    assert (done.returncode, done.stderr) == (130, "")
-    assert "Stopped" in done.stdout and "the same command and --resume" in done.stdout
-    stopped = history_in("a")
-    assert stopped["summary"]["state"] == "stopped"
-    assert 1 <= len(stopped["records"]) // 3 - 1 < 100
-    assert command(arguments, "--out a --resume --quiet").exit_code == 0
-    assert command(arguments, "--out b --quiet").exit_code == 0
-    assert history_in("a") == history_in("b")
-    weights = [read_checkpoint(Path(folder, CHECKPOINT))["model"] for folder in "ab"]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-
-
 def test_ctrl_c_while_the_data_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -265,29 +228,6 @@ def test_statistics_and_hardware_reach_the_run() -> None:
     assert runs[0]["records"] != runs[2]["records"]
     assert runs[2]["hardware"]["autocast"] == "torch.bfloat16"
     assert [run["hardware"]["channels_last"] for run in runs] == [True, True, True, False]
-
-
-def test_two_processes_of_torchrun_leave_what_one_does() -> None:
-    """One of them speaks and writes; a single process can go on with their checkpoint."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    words = ["-m", "lookbehind", "train", *SMALL.split(), "--batch-size=24", "--device=cpu"]
-    done = subprocess.run(
-        [*launcher, *words, "--out=two"], capture_output=True, text=True, encoding="utf-8",
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    alone = command(SMALL, "--batch-size 24 --out one").output
-    lines = done.stdout.splitlines()
-    assert len(lines) == len(alone.splitlines()) and lines[2].endswith(", in 2 processes")
-    before = history_in("two")
-    for ours, theirs in zip(before["records"], history_in("one")["records"], strict=True):
-        assert ours == pytest.approx(theirs, abs=1e-5)
-    assert command(SMALL, "--batch-size 24 --out two --resume").exit_code == 0
-    assert history_in("two")["records"] == before["records"]
-    states = [read_checkpoint(Path(folder, CHECKPOINT)) for folder in ("one", "two")]
-    assert states[0]["position"] == states[1]["position"]
-    for name, value in states[0]["model"].items():
-        torch.testing.assert_close(states[1]["model"][name], value, rtol=0, atol=1e-5)
 
 
 def test_one_of_several_processes_takes_no_device_of_its_own(

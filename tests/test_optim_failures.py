@@ -263,8 +263,12 @@ def empty():
 
 WRONG = {
     # k
-    "k=0": (lambda: Lookbehind(base(), Ball(), k=0), ValueError, "k must be ≥ 1, got 0"),
-    "k=-2": (lambda: MultistepSAM(base(), Ball(), k=-2), ValueError, "k must be ≥ 1, got -2"),
+    "k=0": (lambda: Lookbehind(base(), Ball(), k=0), ValueError, "k must be an int ≥ 1, got 0"),
+    "k=-2": (
+        lambda: MultistepSAM(base(), Ball(), k=-2),
+        ValueError,
+        "k must be an int ≥ 1, got -2",
+    ),
     "k=2.0": (
         lambda: Lookbehind(base(), Ball(), k=2.0),
         TypeError,
@@ -276,7 +280,7 @@ WRONG = {
         TypeError,
         "k must be an int ≥ 1, got '5'",
     ),
-    "k set": (lambda: setattr(SAM(base()), "k", 0), ValueError, "k must be ≥ 1, got 0"),
+    "k set": (lambda: setattr(SAM(base()), "k", 0), ValueError, "k must be an int ≥ 1, got 0"),
     # alpha
     **{
         f"alpha={alpha!r}": (

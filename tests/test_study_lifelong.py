@@ -145,13 +145,13 @@ def test_a_dataset_without_validation_images_is_fine(dataset: Dataset) -> None:
     ("make", "message"),
     [
         (lambda d: split_classes(d, 4), "tasks must divide the number of classes, 6; got 4"),
-        (lambda d: split_classes(d, 0), "tasks must be ≥ 1, got 0"),
+        (lambda d: split_classes(d, 0), "tasks must be an int ≥ 1, got 0"),
         (lambda d: split_classes(d, 2.0), "tasks must be an int ≥ 1, got 2.0"),
-        (lambda d: split_classes(d, 2, seed=-1), "seed must be ≥ 0, got -1"),
+        (lambda d: split_classes(d, 2, seed=-1), "seed must be an int ≥ 0, got -1"),
         (lambda d: permuted(d, True), "tasks must be an int ≥ 1, got True"),
         (lambda d: rotated(d, []), "angles must be finite numbers"),
         (lambda d: rotated(d, [0, math.nan]), "angles must be finite numbers"),
-        (lambda d: Reservoir(0), "capacity must be ≥ 1, got 0"),
+        (lambda d: Reservoir(0), "capacity must be an int ≥ 1, got 0"),
     ],
 )
 def test_what_makes_no_sequence(dataset: Dataset, make: Any, message: str) -> None:
@@ -483,7 +483,7 @@ def test_wrong_arguments(dataset: Dataset) -> None:
         start([])
     with pytest.raises(ValueError, match='incremental must be "task" or "class", got \'domain\''):
         start(halves, incremental="domain")
-    with pytest.raises(ValueError, match="memory must be ≥ 0, got -1"):
+    with pytest.raises(ValueError, match="memory must be an int ≥ 0, got -1"):
         start(halves, memory=-1)
     with pytest.raises(ValueError, match=r"same or disjoint .* got \(0, 1, 2\) and \(2, 3\)"):
         start([halves[0], thirds[1]], incremental="task")

@@ -20,7 +20,15 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lookbehind import ASAM, SAM, Ball, Lookahead, Lookbehind, MultistepSAM
 from lookbehind.scores import History
-from lookbehind.train import CheckpointError, MultiStep, fit, read_checkpoint, save_checkpoint
+from lookbehind.train import (
+    CheckpointError,
+    MultiStep,
+    Session,
+    fit,
+    grouped,
+    read_checkpoint,
+    save_checkpoint,
+)  # fmt: skip
 
 EPOCHS = 6
 FAMILY: dict[str, Callable[[torch.optim.Optimizer], Any]] = {
@@ -50,7 +58,7 @@ def problem(method: str = "Lookbehind", base: str = "SGD") -> tuple[nn.Module, A
 def trained(path: Path | None, method: str = "Lookbehind", base: str = "SGD", **options: Any):
     model, optimizer, loader = problem(method, base)
     options = {"epochs": EPOCHS, "splits": {"all": [loader.dataset.tensors]}} | options
-    history = fit(model, optimizer, loader, checkpoint=path, **options)
+    history = fit(model, optimizer, loader, **grouped(checkpoint=path, **options))
     return model.state_dict(), optimizer.state_dict(), history
 
 
@@ -115,7 +123,7 @@ def test_settings_moved_during_the_run_are_continued(tmp_path: Path) -> None:
     trained(path, callbacks=[move], stop=StopAfter(10))
     model, optimizer, loader = problem()
     fit(
-        model, optimizer, loader, epochs=EPOCHS, checkpoint=path, resume=True,
+        model, optimizer, loader, epochs=EPOCHS, session=Session(path, resume=True),
         splits={"all": [loader.dataset.tensors]},
     )  # fmt: skip
     assert (optimizer.k, optimizer.ball, optimizer.alpha) == (2, Ball(0.01), 0.7)
@@ -151,10 +159,10 @@ def inode(path: Path) -> int | None:
     return path.stat().st_ino if path.exists() else None
 
 
-def test_twenty_kills_lose_nothing_but_the_epoch_under_way(processes: Any, tmp_path: Path) -> None:
-    path, epochs, nap = tmp_path / "run.pt", 80, 0.001
+def test_ten_kills_lose_nothing_but_the_epoch_under_way(processes: Any, tmp_path: Path) -> None:
+    path, epochs, nap = tmp_path / "run.pt", 40, 0.001
     moments = random.Random(0)
-    for _ in range(20):
+    for _ in range(10):
         before, old = epoch_of(path), inode(path)
         process = processes.Process(target=killed_run, args=(path, epochs, nap))
         process.start()
@@ -163,7 +171,7 @@ def test_twenty_kills_lose_nothing_but_the_epoch_under_way(processes: Any, tmp_p
         seen = epoch_of(path)
         process.kill()
         process.join()
-        assert process.exitcode == -9, "the run ended: it is too short to be killed 20 times"
+        assert process.exitcode == -9, "the run ended: it is too short to be killed 10 times"
         assert epoch_of(path) >= seen > before
     *found, history = trained(path, epochs=epochs, resume=True)
     *expected, whole = trained(None, epochs=epochs)
@@ -244,7 +252,7 @@ def test_another_runs_checkpoint_is_refused_before_anything_is_changed(
     before = [model.state_dict(), optimizer.state_dict()]
     options = {"epochs": EPOCHS, "splits": {}} | change
     with pytest.raises(CheckpointError, match=words):
-        fit(model, optimizer, loader, checkpoint=path, resume=True, **options)
+        fit(model, optimizer, loader, **grouped(checkpoint=path, resume=True, **options))
     assert_same([model.state_dict(), optimizer.state_dict()], before)
     assert path.read_bytes() == kept
 
@@ -283,7 +291,7 @@ def test_another_models_checkpoint_is_refused(tmp_path: Path) -> None:
     model[4] = nn.Linear(8, 5)
     optimizer = FAMILY["Lookbehind"](BASES["SGD"](model.parameters()))
     with pytest.raises(CheckpointError, match=r"4\.weight has shape \(3, 8\), here \(5, 8\)"):
-        fit(model, optimizer, loader, epochs=EPOCHS, splits={}, checkpoint=path, resume=True)
+        fit(model, optimizer, loader, epochs=EPOCHS, splits={}, session=Session(path, resume=True))
 
 
 def test_a_callback_may_save_at_any_step(tmp_path: Path) -> None:

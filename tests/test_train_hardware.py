@@ -110,11 +110,11 @@ def test_place_changes_the_layout_and_keeps_the_weights() -> None:
 
 FAULTS = """
 import resource, torch
-from lookbehind.hardware import keep_freed_memory
+from lookbehind.train.hardware import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):
+    for _ in range(5):
         some = [torch.ones(2**21) for _ in range(8)]  # 64 MB
         del some
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before

@@ -1,8 +1,5 @@
-"""`train`: one loop for the whole family, equal budgets, scores at the slow weights."""
+"""`fit`: one loop for the whole family, equal budgets, stops, wrong arguments."""
 
-import contextlib
-import copy
-import functools
 import math
 import os
 import signal
@@ -12,41 +9,21 @@ from typing import Any
 import pytest
 import torch
 from problems import one_thread  # noqa: F401
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
+from training import FAMILY, MINIBATCHES, SPLITS, X, Y, family, model_and, weights
 
-from lookbehind import ASAM, SAM, Ball, Lookahead, Lookbehind, MultistepSAM
-from lookbehind.scores import History, Record
-from lookbehind.train import MultiStep, Run, constant, cosine, evaluate, fit, frozen_statistics
-
-generator = torch.Generator().manual_seed(0)
-X = torch.randn(60, 4, generator=generator, dtype=torch.float64)
-Y = (X[:, 0] > 0).long() + (X[:, 1] > 0).long()
-MINIBATCHES = list(zip(X.split(10), Y.split(10), strict=True))
-SPLITS = {"train": [(X, Y)]}
-
-Make = Callable[[torch.optim.Optimizer], Any]
-FAMILY: dict[str, tuple[Make, int]] = {
-    "SGD": (lambda base: base, 1),
-    "SAM": (lambda base: SAM(base, 0.05), 2),
-    "ASAM": (lambda base: ASAM(base, 0.5), 2),
-    "Multistep": (lambda base: MultistepSAM(base, Ball(0.05), k=3), 4),
-    "Lookbehind": (lambda base: Lookbehind(base, Ball(0.05), k=3), 4),
-    "Lookahead": (lambda base: Lookahead(SAM(base, 0.05), k=3), 6),
-}
-family = pytest.mark.parametrize("name", FAMILY)
-
-
-def model_and(name: str, lr: float = 0.1, **options: Any) -> tuple[nn.Module, Any]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double()
-    base = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, **options)
-    return model, FAMILY[name][0](base)
-
-
-def weights(model: nn.Module) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
+from lookbehind import Ball, Lookahead
+from lookbehind.train import (  # fmt: skip
+    MultiStep,
+    Run,
+    Session,
+    constant,
+    cosine,
+    evaluate,
+    fit,
+    grouped,
+)
 
 
 @family
@@ -101,35 +78,6 @@ def test_the_last_step_is_finished() -> None:
     assert history.last("train").gradients == 8
 
 
-def test_scores_are_taken_at_the_slow_weights() -> None:
-    model, optimizer = model_and("Lookbehind")
-    history = fit(model, optimizer, MINIBATCHES, gradients=40, splits=SPLITS)
-    score = evaluate(model, SPLITS["train"])
-    last = history.last("train")
-    assert (last.loss, last.accuracy) == (score.loss, score.accuracy)
-
-
-def test_evaluate_weighs_every_image_alike_and_leaves_the_model_as_it_was() -> None:
-    model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5), nn.BatchNorm1d(3)).double()
-    before = copy.deepcopy(model.state_dict())
-    uneven = [(X[:50], Y[:50]), (X[50:], Y[50:])]
-    score = evaluate(model, uneven)
-    assert model.training
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    logits = model.eval()(X).detach()
-    assert score.loss == pytest.approx(float(cross_entropy(logits, Y)), abs=1e-12)
-    assert score.accuracy == pytest.approx(float((logits.argmax(1) == Y).double().mean()))
-    assert evaluate(model, uneven) == score
-    assert not model.training
-
-
-def test_evaluate_puts_the_mode_back_after_an_error() -> None:
-    model = nn.Linear(5, 3)
-    with pytest.raises(RuntimeError):
-        evaluate(model, [(X, Y)])
-    assert model.training
-
-
 def test_the_schedule_scales_the_first_lr_by_the_share_of_the_budget() -> None:
     model, optimizer = model_and("SAM", lr=0.1)
     rates: list[float] = []
@@ -170,7 +118,7 @@ def test_stop_ends_after_the_current_step_and_keeps_history_and_weights() -> Non
     history = fit(
         model, optimizer, MINIBATCHES, gradients=400, splits=SPLITS,
         callbacks=[lambda run: seen.append(run.gradients)],
-        stop=lambda: len(seen) == 10,
+        session=Session(stop=lambda: len(seen) == 10),
     )  # fmt: skip
     assert history.stopped
     assert seen[-1] == 40
@@ -199,7 +147,8 @@ def test_ctrl_c_finishes_the_step_under_way() -> None:
     seen: list[int] = []
     fit(
         other, optimizer, MINIBATCHES, gradients=400, splits={},
-        callbacks=[lambda run: seen.append(run.gradients)], stop=lambda: len(seen) == 4,
+        callbacks=[lambda run: seen.append(run.gradients)],
+        session=Session(stop=lambda: len(seen) == 4),
     )  # fmt: skip
     assert torch.equal(weights(model), weights(other))
     assert signal.getsignal(signal.SIGINT) == before
@@ -259,25 +208,6 @@ def test_wrong_counts_are_named(name: str, value: object, error: type[Exception]
         fit(*model_and("SGD"), MINIBATCHES, splits={}, **arguments)
 
 
-def test_history_early_stopping_and_rows() -> None:
-    def record(gradients: int, split: str, accuracy: float) -> Record:
-        return Record(gradients / 10, gradients, split, 1.0, accuracy)
-
-    history = History(
-        (
-            record(0, "validation", 0.1), record(0, "test", 0.15),
-            record(5, "validation", 0.8), record(5, "test", 0.7),
-            record(9, "validation", 0.8), record(9, "test", 0.9),
-        )
-    )  # fmt: skip
-    assert history.best("test", by="validation") == record(5, "test", 0.7)
-    assert history.last("test").accuracy == 0.9
-    row = {"epoch": 0.0, "gradients": 0, "split": "test", "loss": 1.0, "accuracy": 0.15}
-    assert history.rows()[1] == row
-    with pytest.raises(ValueError, match=r"split must be one of \['validation', 'test'\]"):
-        history.of("train")
-
-
 def test_batches_may_be_a_data_loader() -> None:
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), batch_size=20)
     history = fit(*model_and("SGD"), loader, gradients=9, splits={"train": loader})
@@ -316,83 +246,14 @@ def test_multistep_is_the_official_scripts_schedule() -> None:
         official.step()
 
 
-class Normed(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.norm, self.last = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.norm(self.first(x)).tanh())
-
-
-def normed() -> tuple[Normed, Lookbehind]:
-    torch.manual_seed(0)
-    model = Normed().double()
-    return model, Lookbehind(torch.optim.SGD(model.parameters(), lr=0.1), Ball(0.1), k=2)
-
-
-@pytest.mark.parametrize(("statistics", "updates"), [("slow", 1), ("every", 3)])
-def test_running_statistics_are_those_at_the_slow_weights(statistics: str, updates: int) -> None:
-    model, optimizer = normed()
-    inputs: list[Tensor] = []
-    model.norm.register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach()))
-    fit(model, optimizer, MINIBATCHES[:1], epochs=1, splits={}, statistics=statistics)
-    expected = torch.zeros(6, dtype=torch.float64)
-    for features in inputs[:updates]:
-        expected = 0.9 * expected + 0.1 * features.mean(0)
-    torch.testing.assert_close(model.norm.running_mean, expected, rtol=0, atol=1e-15)
-    assert model.norm.num_batches_tracked == updates
-    assert len(inputs) == 3
-
-
-def test_where_the_statistics_go_does_not_change_the_weights() -> None:
-    ends = []
-    for statistics in ("slow", "every"):
-        model, optimizer = normed()
-        fit(model, optimizer, MINIBATCHES, epochs=2, splits={}, statistics=statistics)
-        ends.append(weights(model))
-    assert torch.equal(*ends)
-
-
-def test_frozen_statistics_serve_an_optimizers_around() -> None:
-    model, _ = normed()
-    statistics = lambda i: frozen_statistics(model) if i else contextlib.nullcontext()  # noqa: E731
-    base = torch.optim.SGD(model.parameters(), lr=0.1)
-    optimizer = Lookbehind(base, Ball(0.1), k=2, around=statistics)
-    fit(model, optimizer, MINIBATCHES, epochs=1, splits={}, statistics="every")
-    other, optimizer = normed()
-    fit(other, optimizer, MINIBATCHES, epochs=1, splits={})
-    assert torch.equal(model.norm.running_var, other.norm.running_var)
-    assert model.norm.track_running_stats
-    with pytest.raises(KeyError), frozen_statistics(model):
-        raise KeyError
-    assert model.norm.track_running_stats
-
-
-def test_scores_know_no_label_smoothing() -> None:
-    model, optimizer = model_and("SAM")
-    smooth = functools.partial(cross_entropy, label_smoothing=0.3)
-    history = fit(model, optimizer, MINIBATCHES, epochs=2, splits=SPLITS, loss=smooth)
-    assert history.last("train").loss == pytest.approx(evaluate(model, [(X, Y)]).loss)
-    assert history.last("train").loss == pytest.approx(cross_entropy(model(X), Y).item())
-    plain, optimizer = model_and("SAM")
-    fit(plain, optimizer, MINIBATCHES, epochs=2, splits=SPLITS)
-    assert not torch.equal(weights(plain), weights(model))
-
-
-def test_bf16_on_a_cpu_trains_and_scores_under_autocast() -> None:
-    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
-    kinds = []
-    model.register_forward_hook(lambda *args: kinds.append(args[2].dtype))
-    data = [(x.float(), y) for x, y in MINIBATCHES]
-    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1))
-    fit(model, optimizer, data, epochs=1, splits={"train": data}, autocast=torch.bfloat16)
-    assert set(kinds) == {torch.bfloat16}
-    assert {p.dtype for p in model.parameters()} == {torch.float32}
-
-
 def test_the_bar_counts_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
-    fit(*model_and("Lookbehind"), MINIBATCHES, gradients=10, splits=SPLITS, progress=True)
+    fit(
+        *model_and("Lookbehind"),
+        MINIBATCHES,
+        gradients=10,
+        splits=SPLITS,
+        session=Session(progress=True),
+    )
     shown = capsys.readouterr().err
     assert "10/10" in shown
     assert "train=" in shown
@@ -403,7 +264,7 @@ def test_the_bar_counts_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ({"epochs": 2, "gradients": 5}, "exactly one of epochs and gradients .* epochs=2"),
         ({}, "exactly one of epochs and gradients"),
-        ({"epochs": 0}, "epochs must be ≥ 1, got 0"),
+        ({"epochs": 0}, "epochs must be an int ≥ 1, got 0"),
         ({"epochs": 1, "statistics": "fast"}, "statistics must be .* got 'fast'"),
         ({"epochs": 1, "autocast": torch.float16}, "autocast must be torch.bfloat16 or None"),
         ({"epochs": 1, "resume": True}, "checkpoint must name the file"),
@@ -411,4 +272,4 @@ def test_the_bar_counts_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_wrong_arguments_are_named(wrong: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        fit(*model_and("SGD"), MINIBATCHES, splits={}, **wrong)
+        fit(*model_and("SGD"), MINIBATCHES, splits={}, **grouped(**wrong))

@@ -26,6 +26,8 @@ from lookbehind.train import (
     Hardware,
     Recipe,
     Run,
+    Session,
+    Setup,
     choose_hardware,
     evaluation_batches,
     fit,
@@ -169,9 +171,9 @@ def _fit(
         splits={},
         schedule=SCHEDULES[recipe.schedule],
         loss=partial(member_cross_entropy, label_smoothing=recipe.label_smoothing),
-        autocast=hardware.autocast,
         callbacks=[watch],
-        stop=lambda: bool(failures.all()),
+        setup=Setup(autocast=hardware.autocast),
+        session=Session(stop=lambda: bool(failures.all())),
     )
     if history.stopped and not failures.all():
         raise KeyboardInterrupt

@@ -7,9 +7,10 @@ from lookbehind.train.loop import fit
 from lookbehind.train.models import MODELS, make_model
 from lookbehind.train.ranks import ALONE, Alone, Ranks, started_as_one_of_several
 from lookbehind.train.recipe import EVALUATION_BATCH, Outcome, Recipe, evaluation_batches, uses
-from lookbehind.train.run import Minibatches, Run, set_epoch
+from lookbehind.train.run import Minibatches, Run, Stepper, set_epoch
 from lookbehind.train.schedules import SCHEDULES, MultiStep, constant, cosine
 from lookbehind.train.scoring import evaluate
+from lookbehind.train.setup import Session, Setup, grouped
 
 __all__ = [
     "ALONE",
@@ -25,6 +26,9 @@ __all__ = [
     "Ranks",
     "Recipe",
     "Run",
+    "Session",
+    "Setup",
+    "Stepper",
     "choose_hardware",
     "constant",
     "cosine",
@@ -32,6 +36,7 @@ __all__ = [
     "evaluation_batches",
     "fit",
     "frozen_statistics",
+    "grouped",
     "has_compiler",
     "keep_freed_memory",
     "make_model",

@@ -18,11 +18,9 @@ class CheckpointError(ValueError):
 
 
 def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
-    """Write `state` (tensors, and plain values in dicts and lists) to `path`, atomically.
+    """Write `state` (tensors, and plain values in dicts and lists) to `path`, whole or not at all.
 
-    The file is written beside `path`, brought to the disk (fsync) and renamed: whenever the
-    process is killed, `path` holds the whole old or the whole new checkpoint. The folder is made
-    where it is missing. Raises OSError where the disk is full or the folder can't be written to;
+    See `lookbehind.files`. Raises OSError where the disk is full or the folder can't be written to;
     the old checkpoint then stays.
     """
     with written_whole(path) as file:

@@ -27,13 +27,8 @@ class Hardware:
     compile: bool = False
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Move `model` there, in place; returns it. Its `state_dict` keeps its names.
-
-        On a CPU the process then also keeps freed memory: see `keep_freed_memory`.
-        """
+        """Move `model` there, in place; returns it. Its `state_dict` keeps its names."""
         model.to(self.device)
-        if self.device.type == "cpu":
-            keep_freed_memory()
         if self.channels_last:
             model.to(memory_format=torch.channels_last)
         if self.compile:

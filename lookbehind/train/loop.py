@@ -1,4 +1,9 @@
-"""`fit` and `evaluate`: one training loop for anything with `step(closure)`."""
+"""`fit`: one training loop for anything with `step(closure)`.
+
+A step draws minibatches, takes gradients of the loss through the optimizer's closure, and may be
+followed by scores, a checkpoint and callbacks: that is `_loop`. What a step does is in `run.py`,
+what is written and read in `checkpoint.py`, what several processes share in `ranks.py`.
+"""
 
 import signal
 import threading
@@ -8,40 +13,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lookbehind.checks import whole
 from lookbehind.scores import History, Minibatch
-from lookbehind.train.batchnorm import Context, _elsewhere
-from lookbehind.train.ranks import ALONE, Alone
-from lookbehind.train.run import Callback, Minibatches, Run, _Stream
+from lookbehind.train.run import Callback, Minibatches, Run, Stepper, Stream
 from lookbehind.train.schedules import cosine
-from lookbehind.train.scoring import _device, _precision, evaluate
+from lookbehind.train.setup import Session, Setup
 
 
 def fit(
     model: nn.Module,
-    optimizer: Any,
+    optimizer: Stepper,
     batches: Minibatches,
     *,
     epochs: int | None = None,
     gradients: int | None = None,
     splits: Mapping[str, Iterable[Minibatch]],
-    schedule: Callable[[float], float] = cosine,
     records: int | None = None,
+    schedule: Callable[[float], float] = cosine,
     loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
-    autocast: torch.dtype | None = None,
-    statistics: str = "slow",
     callbacks: Sequence[Callback] = (),
-    stop: Callable[[], bool] = lambda: False,
-    checkpoint: str | Path | None = None,
-    resume: bool = False,
-    config: Mapping[str, Any] | None = None,
-    progress: bool = False,
-    ranks: Alone = ALONE,
-    perturbation: str = "global",
+    setup: Setup = Setup(),  # noqa: B008  # frozen
+    session: Session = Session(),  # noqa: B008
 ) -> History:
     """Train for a budget of `epochs`, or of `gradients`, and record the scores on the way.
 
@@ -54,58 +49,35 @@ def fit(
     iterated; where it, or its sampler, has `set_epoch`, that is called first, as torch's
     distributed samplers expect.
 
-    `schedule` maps the share of the budget spent, in [0, 1], to a factor of each group's
-    "initial_lr" (the lr that it came with; may be changed during training). `loss` takes logits
-    and labels; partial(cross_entropy, label_smoothing=0.1) smooths. `autocast`: torch.bfloat16 for
-    mixed precision. `statistics` of BatchNorm are updated by a step's first gradient only, at φ
-    ("slow"), or by each ("every", as in the official code).
-
     `splits` maps names to what is scored, at the slow weights: at the start and `records` times
-    (default: every epoch, or 20 times). `callbacks` get the `Run` after each step. `stop` is asked
-    before each step; after it, or after Ctrl-C, the step under way is finished and the history so
-    far returned; a second Ctrl-C ends at once. `progress` shows a tqdm bar.
+    (default: every epoch, or 20 times). `schedule` maps the share of the budget spent, in [0, 1],
+    to a factor of each group's "initial_lr" (the lr that it came with; may be changed during
+    training). `loss` takes logits and labels; partial(cross_entropy, label_smoothing=0.1) smooths.
+    `callbacks` get the `Run` after each step.
 
-    `checkpoint` is written at the end of every epoch, and where the run ends or is stopped. With
-    `resume`, a run whose file exists goes on from it, bit for bit; `config` (plain values) is
-    stored with it, and a file of another config, budget, schedule, model or optimizer is refused
-    before anything is changed. `batches` must then draw from its `set_epoch` or from torch's
-    global generator only, and torch use as many threads as before.
-
-    With `ranks` (see `lookbehind.parallel`) several processes train one network, each on its share
-    of every minibatch: all call `fit` with the same arguments, and get the same weights and scores
-    as one process would, but for rounding. `loss` must be a mean over images. A `stop` or Ctrl-C in
-    one stops all; the main one writes the checkpoint, which any number of processes can continue.
-    `perturbation` "global" climbs by the gradient of the whole minibatch. "local" takes the first
-    ascent of a step by the gradient of each process's own share, ε_1 = ρ g_r / ‖g_r‖ (Foret et al.
-    2021 train so, over n / world images each), so that k gradients are exchanged instead of k + 1;
-    descents, and ascents 2..k, go by the average of the gradients at the processes' own points.
+    `setup` says how a gradient is made: mixed precision, BatchNorm's statistics, several processes.
+    `session` says how the run is left, gone on with and watched: a checkpoint, a stop, a bar.
 
     Raises FloatingPointError where the loss of a split is no longer finite, TypeError or ValueError
-    for a wrong argument, CheckpointError where `checkpoint` can't be continued, OSError where it
+    for a wrong argument, CheckpointError where the checkpoint can't be continued, OSError where it
     can't be written.
     """
-    stream, network = _Stream(batches, ranks), ranks.network(model)
-    unit, budget, records = _budget(epochs, gradients, records, len(batches))
-    _check_choices(autocast, statistics, perturbation)
-    if resume and checkpoint is None:
-        raise ValueError("checkpoint must name the file to resume from, got None")
-    precision = partial(_precision, _device(model).type, autocast)
-    run = Run(
-        model, optimizer, unit, budget, _stream=stream, _ranks=ranks, _network=network, _loss=loss,
-        _precision=precision, _elsewhere=_elsewhere(model, statistics),
-        _score=partial(evaluate, autocast=autocast, ranks=ranks),
-        _plan={"budget": [unit, budget], "schedule": _name(schedule), "records": records,
-               "statistics": statistics, "config": dict(config or {}),
-               **({"perturbation": perturbation} if perturbation != "global" else {})},
-    )  # fmt: skip
-    if resume and checkpoint is not None and ranks.once(Path(checkpoint).exists):
-        run._restore(checkpoint)
+    stream, network = Stream(batches, setup.ranks), setup.ranks.network(model)
+    unit, budget = check_budget(epochs, gradients, len(batches))
+    records = (epochs or 20) if records is None else whole("records", records, 1)
+    plan = {"budget": [unit, budget], "schedule": _name(schedule), "records": records,
+            "statistics": setup.statistics, "config": dict(session.config)}  # fmt: skip
+    if setup.perturbation != "global":
+        plan["perturbation"] = setup.perturbation
+    run = Run(model, optimizer, unit, budget, setup, stream, network, loss, plan)
+    file = session.checkpoint
+    if session.resume and file is not None and setup.ranks.once(Path(file).exists):
+        run.restore(file)
     if not run.records:
-        run._record(splits)
+        run.record(splits)
     model.train()
-    apart = partial(ranks.apart, network) if perturbation == "local" else nullcontext
-    with _climbing(optimizer, apart):
-        stopped = _loop(run, splits, schedule, records, callbacks, stop, checkpoint, progress)
+    with _own_first_ascents(run):
+        stopped = _loop(run, splits, schedule, records, callbacks, session)
     return History(tuple(run.records), stopped)
 
 
@@ -115,57 +87,54 @@ def _loop(
     schedule: Callable[[float], float],
     records: int,
     callbacks: Sequence[Callback],
-    stop: Callable[[], bool],
-    checkpoint: str | Path | None,
-    progress: bool,
+    session: Session,
 ) -> bool:
     """Returns whether the run was stopped."""
-    stopped = False
+    stopped, file, ranks = False, session.checkpoint, run.setup.ranks
     try:
-        with _interrupted() as interrupted, _bar(run, progress) as show:
-            while run.spent < run.budget and not (
-                stopped := run._ranks.any(stop() or interrupted())
-            ):
-                epoch, seen = run._stream.epoch, run.spent * records // run.budget
+        with _interrupted() as interrupted, _bar(run, session.progress) as show:
+            while run.spent < run.budget:
+                if stopped := ranks.any(session.stop() or interrupted()):
+                    break
+                epoch, seen = run.stream.epoch, run.spent * records // run.budget
                 _set_lr(run.optimizer, schedule(run.share))
-                run._step()
+                run.step()
                 if run.spent * records // run.budget > seen:
-                    run._record(splits)
-                if checkpoint is not None and run._stream.epoch > epoch:
-                    run.save(checkpoint)
+                    run.record(splits)
+                if file is not None and run.stream.epoch > epoch:
+                    run.save(file)
                 for callback in callbacks:
                     callback(run)
                 show()
     except KeyboardInterrupt:
         return True
-    if checkpoint is not None and (stopped or run._stream.taken):
-        run.save(checkpoint)
+    if file is not None and (stopped or run.stream.taken):
+        run.save(file)
     return stopped
 
 
 @contextmanager
-def _climbing(optimizer: Any, apart: Context) -> Iterator[None]:
-    """Inside, the gradients at φ, by which the first ascents go, are taken within `apart`."""
-    while not hasattr(optimizer, "around") and hasattr(optimizer, "inner"):
-        optimizer = optimizer.inner  # Lookahead's
-    around = getattr(optimizer, "around", None)
-    if around is None or apart is nullcontext:
+def _own_first_ascents(run: Run) -> Iterator[None]:
+    """Inside, where `perturbation` is "local", the gradients at φ are each process's own."""
+    climber = getattr(run.optimizer, "climber", None)
+    if climber is None or run.setup.perturbation == "global":
         yield
         return
+    around, apart = climber.around, partial(run.setup.ranks.apart, run.network)
 
     @contextmanager
     def both(i: int) -> Iterator[None]:
         with around(i), apart() if i == 0 else nullcontext():
             yield
 
-    optimizer.around = both
+    climber.around = both
     try:
         yield
     finally:
-        optimizer.around = around
+        climber.around = around
 
 
-def _set_lr(optimizer: Any, factor: float) -> None:
+def _set_lr(optimizer: Stepper, factor: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
@@ -208,31 +177,17 @@ def _bar(run: Run, progress: bool) -> Iterator[Callable[[], None]]:
         yield show
 
 
-def _budget(
-    epochs: int | None, gradients: int | None, records: int | None, length: int
-) -> tuple[str, int, int]:
-    """The unit and size of the budget, and the number of records."""
+def check_budget(epochs: int | None, gradients: int | None, length: int = 1) -> tuple[str, int]:
+    """The unit and size of the budget, where an epoch has `length` minibatches.
+
+    Raises TypeError or ValueError unless one of the two is given, an int ≥ 1.
+    """
     if (epochs is None) == (gradients is None):
-        raise ValueError(
-            "exactly one of epochs and gradients must be given, "
-            f"got epochs={epochs!r} and gradients={gradients!r}"
-        )
-    for name, value in (("epochs", epochs), ("gradients", gradients), ("records", records)):
-        if value is not None:
-            whole(name, value, 1)
-    if epochs is not None:
-        return "minibatches", epochs * length, records or epochs
-    assert gradients is not None
-    return "gradients", gradients, records or 20
-
-
-def _check_choices(autocast: torch.dtype | None, statistics: str, perturbation: str) -> None:
-    if autocast not in (None, torch.bfloat16):  # float16 would need its gradients scaled
-        raise ValueError(f"autocast must be torch.bfloat16 or None, got {autocast!r}")
-    if statistics not in ("slow", "every"):
-        raise ValueError(f'statistics must be "slow" or "every", got {statistics!r}')
-    if perturbation not in ("global", "local"):
-        raise ValueError(f'perturbation must be "global" or "local", got {perturbation!r}')
+        given = f"epochs={epochs!r} and gradients={gradients!r}"
+        raise ValueError(f"exactly one of epochs and gradients must be given, got {given}")
+    if gradients is not None:
+        return "gradients", whole("gradients", gradients, 1)
+    return "minibatches", whole("epochs", epochs, 1) * length
 
 
 def _name(schedule: Callable[[float], float]) -> str:

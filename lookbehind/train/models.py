@@ -13,6 +13,8 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from lookbehind.checks import whole
+
 
 def conv(kernel: int, inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     """A convolution that keeps H × W at stride 1; no bias: a normalization follows."""
@@ -152,15 +154,6 @@ def wide_resnet(depth: int, widen: int, channels: int, classes: int) -> nn.Seque
     )
 
 
-def whole(argument: str, value: int, least: int) -> int:
-    """`value`; TypeError or ValueError unless it is an int ≥ `least`."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{argument} must be an int ≥ {least}, got {value!r}")
-    if value < least:
-        raise ValueError(f"{argument} must be an int ≥ {least}, got {value!r}")
-    return value
-
-
 def small_resnet(
     depth: int, width: int, stem_stride: int, channels: int, classes: int
 ) -> nn.Sequential:
@@ -186,31 +179,6 @@ def resnet20(
 ) -> nn.Sequential:
     """As `resnet8`, three blocks a stage: 272,474 parameters, 2,752 of them in projections."""
     return small_resnet(3, width, stem_stride, channels, classes)
-
-
-def resnet18(channels: int = 3, classes: int = 10) -> nn.Sequential:
-    """ResNet-18 with the stem for CIFAR: 11,173,962 parameters."""
-    return resnet(BasicBlock, (2, 2, 2, 2), (64, 128, 256, 512), channels, classes)
-
-
-def resnet34(channels: int = 3, classes: int = 10) -> nn.Sequential:
-    """ResNet-34 with the stem for CIFAR, the paper's: 21,282,122 parameters."""
-    return resnet(BasicBlock, (3, 4, 6, 3), (64, 128, 256, 512), channels, classes)
-
-
-def resnet50(channels: int = 3, classes: int = 10) -> nn.Sequential:
-    """ResNet-50 with the stem for CIFAR: 23,520,842 parameters."""
-    return resnet(Bottleneck, (3, 4, 6, 3), (64, 128, 256, 512), channels, classes)
-
-
-def wrn28_2(channels: int = 3, classes: int = 10) -> nn.Sequential:
-    """Wide-ResNet-28-2: 1,467,610 parameters."""
-    return wide_resnet(28, 2, channels, classes)
-
-
-def wrn28_10(channels: int = 3, classes: int = 10) -> nn.Sequential:
-    """Wide-ResNet-28-10: 36,479,194 parameters."""
-    return wide_resnet(28, 10, channels, classes)
 
 
 def tiny_cnn(channels: int = 3, classes: int = 10) -> nn.Sequential:
@@ -246,17 +214,19 @@ def check_size(size: tuple[int, int]) -> None:
         raise ValueError(message)
 
 
+WIDTHS = (64, 128, 256, 512)
+
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "tiny-cnn": tiny_cnn,
     "micro-resnet8": partial(resnet8, stem_stride=2),
     "resnet8": resnet8,
     "resnet20": resnet20,
-    "resnet18": resnet18,
-    "resnet34": resnet34,
-    "resnet50": resnet50,
-    "wrn28-2": wrn28_2,
-    "wrn28-10": wrn28_10,
+    "resnet18": partial(resnet, BasicBlock, (2, 2, 2, 2), WIDTHS),  # 11,173,962 parameters
+    "resnet34": partial(resnet, BasicBlock, (3, 4, 6, 3), WIDTHS),  # 21,282,122, the paper's
+    "resnet50": partial(resnet, Bottleneck, (3, 4, 6, 3), WIDTHS),  # 23,520,842
+    "wrn28-2": partial(wide_resnet, 28, 2),  # 1,467,610
+    "wrn28-10": partial(wide_resnet, 28, 10),  # 36,479,194
 }
 
 

@@ -4,7 +4,7 @@ They are started by `torchrun`, `accelerate launch` or `accelerate.notebook_laun
 other through Accelerate, and average their gradients through torch's `DistributedDataParallel`:
 
     ranks = Ranks()
-    fit(model, optimizer, batches, ..., ranks=ranks)
+    fit(model, optimizer, batches, ..., setup=Setup(ranks=ranks))
 
 Every process draws the same whole minibatches and takes its share of their images, so the weights
 are those of one process, but for rounding, and a checkpoint fits any number of processes.

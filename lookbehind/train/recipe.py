@@ -1,4 +1,8 @@
-"""One training run from one frozen description: dataset, network, method and its settings."""
+"""One training run from one frozen description: dataset, network, method and its settings.
+
+A `Recipe` is checked when it is made, can be compared and hashed, and gives the same `Outcome`
+each time that it is run on the same machine, whatever torch's global generator holds.
+"""
 
 import math
 from collections.abc import Collection
@@ -12,21 +16,19 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
-from lookbehind.checks import check_bounded
+from lookbehind.checks import check_bounded, whole
 from lookbehind.optim import AXES, METHODS, make_method, param_groups
 from lookbehind.scores import History
 from lookbehind.train.data.dataset import Dataset
 from lookbehind.train.data.load import load
-from lookbehind.train.hardware import Hardware, choose_hardware
-from lookbehind.train.loop import fit
-from lookbehind.train.models import MODELS, make_model, whole
+from lookbehind.train.hardware import Hardware, choose_hardware, keep_freed_memory
+from lookbehind.train.loop import check_budget, fit
+from lookbehind.train.models import MODELS, make_model
 from lookbehind.train.schedules import SCHEDULES
+from lookbehind.train.setup import grouped
 
 SYMBOLS = {"k": "k", "rho": "ρ", "alpha": "α"}
-
-
 EVALUATION_BATCH = 1000
-
 
 # What a recipe's values may be: one of these names, a number from 0 to this, an int from this.
 CHOICES: dict[str, Collection[str]] = {
@@ -35,16 +37,12 @@ CHOICES: dict[str, Collection[str]] = {
     "schedule": SCHEDULES,
     "gradient": ("last", "mean"),
 }
-
-
 MOST = {
     **dict.fromkeys(("rho", "eta", "lr", "weight_decay"), math.inf),
     **dict.fromkeys(("momentum", "label_smoothing", "label_noise"), 1),
 }
-
-
 LEAST = {
-    **dict.fromkeys(("k", "batch_size", "epochs", "gradients", "train", "test"), 1),
+    **dict.fromkeys(("k", "batch_size", "train", "test"), 1),
     **dict.fromkeys(("validation", "seed"), 0),
 }
 
@@ -66,7 +64,7 @@ class Recipe:
     are numbers of images (None: the dataset's default); `label_noise` is the share of wrong
     training labels. `augment` crops and flips. Digits take neither `augment` (a mirrored digit is
     none) nor `test` (the test split is what is left over). `model` is one of
-    `lookbehind.models.MODELS`, `method` of `lookbehind.methods.METHODS`. `k`, `rho`, `eta`,
+    `lookbehind.train.MODELS`, `method` of `lookbehind.optim.METHODS`. `k`, `rho`, `eta`,
     `alpha` (a number in [0, 1] or "adaptive") and `gradient` ("last" or "mean", of Multistep-SAM)
     are the method's, where it has them; `lr`, `momentum` and `weight_decay` those of its base, SGD.
 
@@ -113,9 +111,7 @@ class Recipe:
 
     def _check_together(self) -> None:
         """Values that are wrong only beside another."""
-        if (self.epochs is None) == (self.gradients is None):
-            given = f"epochs={self.epochs!r} and gradients={self.gradients!r}"
-            raise ValueError(f"exactly one of epochs and gradients must be given, got {given}")
+        check_budget(self.epochs, self.gradients)
         adaptive = "adaptive" in AXES[self.method]
         if "alpha" in AXES[self.method] and not (adaptive and self.alpha == "adaptive"):
             check_bounded("alpha", self.alpha, 1, ' or "adaptive"' if adaptive else "")
@@ -131,7 +127,7 @@ class Recipe:
         return f"{self.method}: " + ", ".join([*used, f"lr {self.lr:g}"])
 
     def load(self, root: str | Path | None = None, device: str | torch.device = "cpu") -> Dataset:
-        """The dataset, on `device`; `root` as in `lookbehind.data`."""
+        """The dataset, on `device`; `root` as in `lookbehind.train.data`."""
         sizes = {name: getattr(self, name) for name in ("train", "validation", "test")}
         given = {name: value for name, value in sizes.items() if value is not None}
         return load(
@@ -142,23 +138,16 @@ class Recipe:
         """A fresh network for the images of `dataset`; torch's global generators are left alone."""
         with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
             torch.default_generator.manual_seed(self.seed)
+            classes = len(dataset.classes)
             return make_model(
-                self.model, channels=dataset.channels, classes=len(dataset.classes),
-                size=dataset.size,
-            )  # fmt: skip
+                self.model, channels=dataset.channels, classes=classes, size=dataset.size
+            )
 
     def make_optimizer(self, model: nn.Module) -> Any:
         """The method around SGD on `param_groups(model)`."""
-        base = SGD(
-            param_groups(model),
-            lr=self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-        )
-        return make_method(
-            self.method, base, rho=self.rho, k=self.k, alpha=self.alpha, eta=self.eta,
-            gradient=self.gradient,
-        )  # fmt: skip
+        settings = {n: getattr(self, n) for n in ("rho", "k", "alpha", "eta", "gradient")}
+        settings_of_sgd = {n: getattr(self, n) for n in ("lr", "momentum", "weight_decay")}
+        return make_method(self.method, SGD(param_groups(model), **settings_of_sgd), **settings)
 
     def run(
         self,
@@ -167,14 +156,18 @@ class Recipe:
         dataset: Dataset | None = None,
         **options: Any,
     ) -> Outcome:
-        """Train, and score every split. `options` are those of `fit`: callbacks, checkpoint, ….
+        """Train, and score every split.
 
+        `options` are those of `fit`, of its `Setup` and of its `Session`, each by its own name:
+        callbacks, checkpoint, resume, stop, progress, records, statistics, ranks, ….
         `dataset`: what `load` gives, where it is at hand. The training split is scored on as many
-        of its images as the test split has.
+        of its images as the test split has. On a CPU the process keeps freed memory from then on.
         """
         hardware = hardware or choose_hardware()
         dataset = self.load(root, hardware.device) if dataset is None else dataset
         model = hardware.place(self.make_model(dataset))
+        if hardware.device.type == "cpu":
+            keep_freed_memory()
         options = {"config": asdict(self), "autocast": hardware.autocast, **options}
         history = fit(
             model,
@@ -185,7 +178,7 @@ class Recipe:
             splits=evaluation_batches(dataset),
             schedule=SCHEDULES[self.schedule],
             loss=partial(cross_entropy, label_smoothing=self.label_smoothing),
-            **options,
+            **grouped(**options),
         )
         return Outcome(self, model, history)
 

@@ -1,4 +1,8 @@
-"""A training under way: its minibatches, its closure, its checkpoints."""
+"""A training under way: its minibatches, its closure, its checkpoints.
+
+`Stream` gives minibatches epoch after epoch and can go back to where it was; `Run` takes the steps,
+keeps the records, and is what callbacks receive and a checkpoint holds.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
@@ -10,11 +14,27 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from lookbehind.scores import Minibatch, Record, Score
-from lookbehind.train.batchnorm import Context
+from lookbehind.scores import Minibatch, Record
+from lookbehind.train.batchnorm import frozen_statistics
 from lookbehind.train.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from lookbehind.train.ranks import Alone
-from lookbehind.train.scoring import _device
+from lookbehind.train.scoring import device_of, evaluate
+from lookbehind.train.setup import Setup, precision
+
+
+class Stepper(Protocol):
+    """An optimizer whose `step` takes a closure, or as many closures as its `minibatches` says."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]: ...
+
+    def zero_grad(self) -> None: ...
+
+    def step(self, closure: Any) -> Any: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
 
 
 class Minibatches(Protocol):
@@ -33,7 +53,7 @@ def set_epoch(batches: Minibatches, epoch: int) -> None:
             tell(epoch)
 
 
-class _Stream:
+class Stream:
     """Minibatches, epoch after epoch, and where they are: `taken` of epoch `epoch`."""
 
     def __init__(self, batches: Minibatches, ranks: Alone) -> None:
@@ -81,17 +101,14 @@ class Run:
     """
 
     model: nn.Module
-    optimizer: Any
+    optimizer: Any  # a Stepper, whose settings callbacks may change
     unit: str  # of the budget: "gradients" or "minibatches"
     budget: int
-    _stream: _Stream
-    _ranks: Alone
-    _network: nn.Module  # `model`, as all ranks go through it together
-    _loss: Callable[[Tensor, Tensor], Tensor]
-    _score: Callable[[nn.Module, Iterable[Minibatch]], Score]
-    _precision: Context
-    _elsewhere: Context  # around the gradients of a step that are not at φ
-    _plan: dict[str, Any]
+    setup: Setup
+    stream: Stream
+    network: nn.Module  # `model`, as all ranks go through it together
+    loss: Callable[[Tensor, Tensor], Tensor]
+    plan: dict[str, Any]  # what a checkpoint must agree with
     gradients: int = 0
     images: int = 0
     records: list[Record] = field(default_factory=list)
@@ -99,11 +116,11 @@ class Run:
     @property
     def minibatches(self) -> int:
         """Taken so far."""
-        return self._stream.epoch * len(self._stream.batches) + self._stream.taken
+        return self.stream.epoch * len(self.stream.batches) + self.stream.taken
 
     @property
     def epoch(self) -> float:
-        return self.minibatches / len(self._stream.batches)
+        return self.minibatches / len(self.stream.batches)
 
     @property
     def spent(self) -> int:
@@ -115,29 +132,30 @@ class Run:
         return min(1.0, self.spent / self.budget)
 
     def save(self, path: str | Path) -> None:
-        """Write a checkpoint that `fit(..., resume=True)` continues bit for bit; see there.
+        """Write a checkpoint that `fit` continues bit for bit: see `Session`.
 
         Of several ranks the main one writes; all must call this, and wait for it.
         """
-        self._ranks.once(lambda: save_checkpoint(path, self._state()))
+        self.setup.ranks.once(lambda: save_checkpoint(path, self._state()))
 
     def _state(self) -> dict[str, Any]:
-        stream, device = self._stream, _device(self.model)
+        stream, device = self.stream, device_of(self.model)
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "position": [stream.epoch, stream.taken, self.gradients, self.images],
             "records": [list(astuple(record)) for record in self.records],
             "rng": {"epoch": stream.rng, "now": torch.get_rng_state()},
-            "plan": self._plan,
+            "plan": self.plan,
         }
         if device.type != "cpu":
             state["rng"]["device"] = torch.get_device_module(device.type).get_rng_state()
         return state
 
-    def _restore(self, path: str | Path) -> None:
-        state = self._ranks.once(lambda: read_checkpoint(path))
-        _check_fits(path, state, self._plan, self.model)
+    def restore(self, path: str | Path) -> None:
+        """Go on where the checkpoint was written; CheckpointError where it is another run's."""
+        state = self.setup.ranks.once(lambda: read_checkpoint(path))
+        _check_fits(path, state, self.plan, self.model)
         try:
             self.optimizer.load_state_dict(state["optimizer"])
         except (ValueError, KeyError) as error:
@@ -145,42 +163,46 @@ class Run:
         self.model.load_state_dict(state["model"])
         epoch, taken, self.gradients, self.images = state["position"]
         self.records = [Record(*values) for values in state["records"]]
-        self._stream.go_to(epoch, taken, state["rng"]["epoch"])
+        self.stream.go_to(epoch, taken, state["rng"]["epoch"])
         torch.set_rng_state(state["rng"]["now"])
-        device = _device(self.model)
+        device = device_of(self.model)
         if device.type != "cpu" and "device" in state["rng"]:
             torch.get_device_module(device.type).set_rng_state(state["rng"]["device"])
 
-    def _step(self) -> None:
+    def step(self) -> None:
+        """One step of the optimizer, on as many new minibatches as it takes."""
         count = getattr(self.optimizer, "minibatches", 1)
-        closures = [self._closure(next(self._stream)) for _ in range(count)]
+        closures = [self._closure(next(self.stream)) for _ in range(count)]
         self.optimizer.step(closures if count > 1 else closures[0])
 
     def _closure(self, minibatch: Minibatch) -> Callable[[], Tensor]:
-        device = _device(self.model)
+        device, ranks, setup = device_of(self.model), self.setup.ranks, self.setup
         count = minibatch[1].numel()  # labels (B,), or (E, B) of an ensemble
         self.images += count
-        minibatch, own = self._ranks.share(minibatch)
+        minibatch, own = ranks.share(minibatch)
         images, labels = (tensor.to(device, non_blocking=True) for tensor in minibatch)
-        statistics: Context = nullcontext
+        at_slow = True  # the first gradient is taken at φ, the others elsewhere
 
         def gradient() -> Tensor:
-            nonlocal statistics
+            nonlocal at_slow
             self.gradients += 1
             self.optimizer.zero_grad()
-            with statistics(), self._precision():
-                loss = self._loss(self._network(images), labels)
-            loss = self._ranks.backward(loss, own / count)
-            statistics = self._elsewhere
-            return loss
+            moving = at_slow or setup.statistics == "every"
+            still = nullcontext() if moving else frozen_statistics(self.model)
+            with still, precision(device.type, setup.autocast):
+                loss = self.loss(self.network(images), labels)
+            at_slow = False
+            return ranks.backward(loss, own / count)
 
         return gradient
 
-    def _record(self, splits: Mapping[str, Iterable[Minibatch]]) -> None:
+    def record(self, splits: Mapping[str, Iterable[Minibatch]]) -> None:
         """Append a record of every split, or of none."""
         found = []
         for name, batches in splits.items():
-            score = self._score(self._network, batches)
+            score = evaluate(
+                self.network, batches, autocast=self.setup.autocast, ranks=self.setup.ranks
+            )
             if not math.isfinite(score.loss):
                 raise FloatingPointError(
                     f"the loss on {name} is not finite after {self.gradients} gradients"

@@ -1,8 +1,6 @@
-"""The score of a network on minibatches."""
+"""The score of a network on minibatches: mean cross-entropy and accuracy over all images."""
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import nn
@@ -10,6 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from lookbehind.scores import Minibatch, Score
 from lookbehind.train.ranks import ALONE, Alone
+from lookbehind.train.setup import precision
 
 
 @torch.no_grad()
@@ -26,7 +25,7 @@ def evaluate(
 
     Raises ValueError where `batches` is empty.
     """
-    device, training = _device(model), model.training
+    device, training = device_of(model), model.training
     model.eval()
     losses, hits, count = [], [], 0
     try:
@@ -34,7 +33,7 @@ def evaluate(
             count += len(minibatch[1])
             mine, own = ranks.share(minibatch)
             images, labels = (tensor.to(device, non_blocking=True) for tensor in mine)
-            with _precision(device.type, autocast):
+            with precision(device.type, autocast):
                 logits = model(images)
             logits, labels = logits[:own], labels[:own]
             losses.append(cross_entropy(logits, labels, reduction="sum"))
@@ -47,9 +46,6 @@ def evaluate(
     return Score(float(loss) / count, int(hit) / count)
 
 
-def _precision(device: str, autocast: torch.dtype | None) -> AbstractContextManager[Any]:
-    return nullcontext() if autocast is None else torch.autocast(device, autocast)
-
-
-def _device(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
+    """Where its first parameter lies."""
     return next(model.parameters()).device

@@ -15,7 +15,7 @@ import torch
 from bench import alternate, goal, medians, ratio
 
 from lookbehind.study import Ensemble, MemberBatches, member_cross_entropy
-from lookbehind.train import Recipe, choose_hardware, constant, fit
+from lookbehind.train import Recipe, choose_hardware, constant, fit, keep_freed_memory
 
 THREADS = torch.get_num_threads()
 MEMBERS = {"mlp": (120, 240), "tiny-cnn": (16, 60)}
@@ -34,6 +34,7 @@ def trainer(model, optimizer, batches, gradients, **options):
 
 
 def alone(recipe):
+    keep_freed_memory()
     dataset = recipe.load()
     model = choose_hardware("cpu").place(recipe.make_model(dataset))
     return trainer(model, recipe.make_optimizer(model), recipe.batches(dataset), recipe.gradients)

@@ -21,7 +21,15 @@ from bench_data import SIZE, drain, loader, some_images
 from torch.nn.functional import cross_entropy
 
 from lookbehind import Ball, Lookbehind
-from lookbehind.train import choose_hardware, constant, fit, has_compiler, make_model
+from lookbehind.train import (
+    Setup,
+    choose_hardware,
+    constant,
+    fit,
+    has_compiler,
+    keep_freed_memory,
+    make_model,
+)
 
 CONTEXT = get_context("spawn")
 GOALS = {"resnet8": 2.5, "resnet18": 1.7}  # at k = 5
@@ -73,10 +81,11 @@ class Ours(Side):
     def __init__(self, name, k, split, compile):
         self.hardware = choose_hardware(compile=compile)
         super().__init__(name, k, self.hardware, reuse=True)
+        keep_freed_memory()
         self.batches = split.to(self.device).batches(SIZE, 0, crop=4, flip=True)
 
     def epoch(self):
-        options = {"splits": {}, "schedule": constant, "autocast": self.hardware.autocast}
+        options = {"splits": {}, "schedule": constant, "setup": Setup(self.hardware.autocast)}
         fit(self.model, self.optimizer, self.batches, epochs=1, **options)
 
 

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from lookbehind.checks import whole
 from lookbehind.study.lifelong.tasks import Task, _generator, _rows
-from lookbehind.train import evaluate, fit
+from lookbehind.train import evaluate, fit, grouped
 from lookbehind.train.data import Batches, Split
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -173,8 +173,10 @@ def learn(
         history = fit(
             model, make_optimizer(model), _minibatches(lesson, reservoir, **how), splits={},
             loss=loss if mates is None else partial(_loss_within, mates, loss),
-            checkpoint=None if checkpoint is None else Path(checkpoint) / f"task-{number}.pt",
-            resume=resume, config={"task": number, "of": len(lessons), **made}, **options,
+            **grouped(
+                checkpoint=None if checkpoint is None else Path(checkpoint) / f"task-{number}.pt",
+                resume=resume, config={"task": number, "of": len(lessons), **made}, **options,
+            ),
         )  # fmt: skip
         if stopped := history.stopped:
             break

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lookbehind.train.data.dataset import DataError, Dataset, Folder, _Draw, data_root
+from lookbehind.train.data.dataset import DataError, Dataset, Draw, Folder, data_root
 
 # Mean and standard deviation of red, green and blue, where pixels run from 0 to 1.
 STANDARD = {
@@ -18,59 +18,37 @@ STANDARD = {
 
 
 def cifar10(
-    root: Folder | None = None,
-    *,
-    train: int | None = None,
-    validation: int = 0,
-    test: int | None = None,
-    label_noise: float = 0.0,
-    normalization: str = "standard",
-    seed: int = 0,
-    device: str | torch.device = "cpu",
+    root: Folder | None = None, *, device: str | torch.device = "cpu", **options: Any
 ) -> Dataset:
     """CIFAR-10: 50,000 training and 10,000 test images of 3 x 32 x 32 pixels in ten classes.
 
     Downloaded by torchvision into `data_root(root)` where it is not there yet: 170 MB, from a slow
     host. A checksum guards every file; what is not whole is downloaded or unpacked again.
 
-    `train` and `validation` are numbers of training images, `test` of test images, drawn by `seed`;
-    None takes all that are left. `label_noise` is as for `digits`. Minibatches are normalized by
-    the customary figures ("standard", those of the official code), or those of the training images
-    drawn ("train").
+    `options`, all drawn by `seed` = 0: `train` = None and `validation` = 0 are numbers of training
+    images, `test` = None of test images; None takes all that are left. `label_noise` = 0 is as for
+    `digits`. Minibatches are normalized by the customary figures, those of the official code.
 
     Raises DataError where the files cannot be had, TypeError or ValueError for wrong options.
     """
-    draw = _Draw(train, validation, test, label_noise, seed)
-    return _cifar("CIFAR10", root, draw, normalization).to(device)
+    return _cifar("CIFAR10", root, Draw(**options)).to(device)
 
 
 def cifar100(
-    root: Folder | None = None,
-    *,
-    train: int | None = None,
-    validation: int = 0,
-    test: int | None = None,
-    label_noise: float = 0.0,
-    normalization: str = "standard",
-    seed: int = 0,
-    device: str | torch.device = "cpu",
+    root: Folder | None = None, *, device: str | torch.device = "cpu", **options: Any
 ) -> Dataset:
     """CIFAR-100: as `cifar10`, in a hundred classes."""
-    draw = _Draw(train, validation, test, label_noise, seed)
-    return _cifar("CIFAR100", root, draw, normalization).to(device)
+    return _cifar("CIFAR100", root, Draw(**options)).to(device)
 
 
-def _cifar(name: str, root: Folder | None, draw: _Draw, normalization: str) -> Dataset:
-    if normalization not in ("standard", "train"):
-        allowed = 'normalization must be "standard" or "train"'
-        raise ValueError(f"{allowed}, got {normalization!r}")
+def _cifar(name: str, root: Folder | None, draw: Draw) -> Dataset:
     parts = _cifar_files(name, data_root(root))
     pools = [
         (torch.from_numpy(part.data).movedim(3, 1).contiguous(), torch.tensor(part.targets))
         for part in parts
     ]
     mean, std = (255 * torch.tensor(figures) for figures in STANDARD[name])
-    return draw.dataset(pools, parts[0].classes, (mean, std) if normalization != "train" else None)
+    return draw.dataset(pools, parts[0].classes, (mean, std))
 
 
 def _cifar_files(name: str, root: Path) -> list[Any]:

@@ -3,25 +3,20 @@
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lookbehind.checks import _check_count, _check_share
+from lookbehind.checks import check_bounded, whole
 
 Folder = str | os.PathLike[str]
-
-
 Labelled = tuple[Tensor, Tensor]  # images (N, C, H, W), labels (N,)
-
-
 Scale = tuple[Tensor, Tensor]  # mean (C,), std (C,)
-
-
 DIGITS = 1797
 
 
@@ -48,22 +43,12 @@ class Split:
     def to(self, device: str | torch.device) -> "Split":
         return Split(*(t.to(device) for t in (self.images, self.labels, self.mean, self.std)))
 
-    def batches(
-        self,
-        size: int,
-        seed: int | None = None,
-        *,
-        crop: int = 0,
-        flip: bool = False,
-        drop_last: bool = False,
-    ) -> "Batches":
+    def batches(self, size: int, seed: int | None = None, **options: Any) -> "Batches":
         """Minibatches of `size` images: shuffled by `seed`, or in order where it is None.
 
-        `crop`: pixels of black that are added on each side before a random crop to the old size;
-        `flip`: mirror left and right with probability 1/2. Both need a seed.
-        `drop_last` leaves out the last minibatch of an epoch if it is smaller.
+        `options` are crop, flip and drop_last of `Batches`.
         """
-        return Batches(self, size, seed, crop=crop, flip=flip, drop_last=drop_last)
+        return Batches(self, size, seed, **options)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,42 +85,41 @@ class Dataset:
         return Dataset(train, validation, test, self.noisy.to(device), self.classes)
 
 
+@dataclass(eq=False, repr=False)
 class Batches:
     """Every iteration is one epoch of (images, labels) minibatches; the last may be smaller.
 
     `images` are (pixels − mean) / std, of shape (B, C, H, W) and torch's default float type.
     With a `seed` the order, crops and flips of an epoch depend on the seed and on `epoch` alone:
     the number of the next iteration, which goes up by one with each. `len` is the number of
-    minibatches in an epoch; a `size` of N or more gives one.
+    minibatches in an epoch; a `size` of N or more gives one. `crop`: pixels of black that are added
+    on each side before a random crop to the old size; `flip`: mirror left and right with
+    probability 1/2. Both need a seed. `drop_last` leaves out the last minibatch if it is smaller.
 
     Raises TypeError or ValueError where `size` is not an int ≥ 1 (with `drop_last` ≤ N), `crop` not
     an int from 0 to the image's size, `seed` not None or an int ≥ 0, or None with a crop or flip.
     """
 
-    def __init__(
-        self,
-        split: Split,
-        size: int,
-        seed: int | None = None,
-        *,
-        crop: int = 0,
-        flip: bool = False,
-        drop_last: bool = False,
-    ) -> None:
-        _check_count("size", size, 1, len(split) if drop_last else math.inf)
-        _check_count("crop", crop, 0, min(split.images.shape[2:]))
-        if seed is not None:
-            _check_count("seed", seed, 0)
-        elif crop or flip:
+    split: Split
+    size: int
+    seed: int | None = None
+    _: KW_ONLY
+    crop: int = 0
+    flip: bool = False
+    drop_last: bool = False
+    epoch: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        whole("size", self.size, 1, len(self.split) if self.drop_last else math.inf)
+        whole("crop", self.crop, 0, min(self.split.images.shape[2:]))
+        if self.seed is not None:
+            whole("seed", self.seed, 0)
+        elif self.crop or self.flip:
             raise ValueError("seed must be an int ≥ 0 for random crops and flips, got None")
-        self.split, self.size, self.seed = split, size, seed
-        self.crop, self.flip, self.drop_last = crop, flip, drop_last
-        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """The next iteration is this epoch, counted from 0: for a run that is resumed."""
-        _check_count("epoch", epoch, 0)
-        self.epoch = epoch
+        self.epoch = whole("epoch", epoch, 0)
 
     def __len__(self) -> int:
         count = len(self.split) / self.size
@@ -212,18 +196,18 @@ def data_root(root: Folder | None = None) -> Path:
 
 
 @dataclass(frozen=True)
-class _Draw:
+class Draw:
     """Which images become a dataset, and how many labels are noise. None: all that are left."""
 
-    train: int | None
-    validation: int
-    test: int | None
-    label_noise: float
-    seed: int
+    train: int | None = None
+    validation: int = 0
+    test: int | None = None
+    label_noise: float = 0.0
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_share("label_noise", self.label_noise)
-        _check_count("seed", self.seed, 0)
+        check_bounded("label_noise", self.label_noise, 1, also="")
+        whole("seed", self.seed, 0)
 
     def dataset(
         self, pools: Sequence[Labelled], classes: Sequence[str], scale: Scale | None = None
@@ -234,10 +218,11 @@ class _Draw:
         training images are judged by the same ones.
         """
         (images, labels), (test_images, test_labels) = pools
-        _check_count("validation", self.validation, 0, len(labels) - 1)
+        whole("validation", self.validation, 0, len(labels) - 1)
         left = len(labels) - self.validation
-        train = _all_or("train", self.train, left)
-        test = _all_or("test", self.test, len(test_labels))
+        train = left if self.train is None else whole("train", self.train, 1, left)
+        most = len(test_labels)
+        test = most if self.test is None else whole("test", self.test, 1, most)
         generator = torch.Generator().manual_seed(self.seed)
         rows = torch.randperm(len(labels), generator=generator)
         held_out, rows = rows[: self.validation], rows[self.validation :][:train]
@@ -301,10 +286,10 @@ def digits(
 
     Raises TypeError or ValueError where no image would be left for the test split.
     """
-    _check_count("train", train, 1, DIGITS - 1)
-    _check_count("validation", validation, 0, DIGITS - train - 1)
-    _check_share("label_noise", label_noise)
-    _check_count("seed", seed, 0)
+    whole("train", train, 1, DIGITS - 1)
+    whole("validation", validation, 0, DIGITS - train - 1)
+    check_bounded("label_noise", label_noise, 1, also="")
+    whole("seed", seed, 0)
     from sklearn.datasets import load_digits
 
     pixels, names = load_digits(return_X_y=True)
@@ -315,10 +300,3 @@ def digits(
     counts = [train, validation, DIGITS - train - validation]
     parts = [(images[some], labels[some]) for some in rows.split(counts)]
     return _with_noise(parts, list("0123456789"), label_noise, generator).to(device)
-
-
-def _all_or(name: str, count: int | None, most: int) -> int:
-    if count is None:
-        return most
-    _check_count(name, count, 1, most)
-    return count

@@ -1,4 +1,4 @@
-"""A folder of images."""
+"""A folder of images, decoded once: checked, and kept as one array on the disk."""
 
 import hashlib
 import os
@@ -7,10 +7,8 @@ import warnings
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 from zipfile import BadZipFile
 
 import numpy as np
@@ -18,42 +16,32 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lookbehind.train.data.dataset import DataError, Dataset, Folder, _Draw, data_root
+from lookbehind.files import written_whole
+from lookbehind.train.data.dataset import DataError, Dataset, Draw, Folder, data_root
 
 Images = npt.NDArray[np.uint8]
 
 
-def image_folder(
-    root: Folder,
-    *,
-    train: int | None = None,
-    validation: int = 0,
-    test: int | None = None,
-    label_noise: float = 0.0,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
-    progress: bool | None = None,
-) -> Dataset:
+def image_folder(root: Folder, *, device: str | torch.device = "cpu", **options: Any) -> Dataset:
     """A folder of images of one size: train/<class>/… and test/<class>/…, as torchvision reads it.
 
-    One channel where all images are grey, else three. `train` and `validation` are numbers of
-    images from train/, `test` from test/, drawn by `seed`; None takes all that are left.
-    `label_noise` is as for `digits`. Minibatches are normalized by the mean and standard deviation
-    of the training images.
+    One channel where all images are grey, else three. `options` are those of `cifar10`: numbers of
+    images from train/ and test/, label noise and the seed. Minibatches are normalized by the mean
+    and standard deviation of the training images.
 
-    The decoded images are kept below `data_root()` until a file of the folder changes. `progress`
-    shows a bar while they are decoded: None does so on a terminal only.
+    The decoded images are kept below `data_root()` until a file of the folder changes. While they
+    are decoded, a terminal shows a bar.
 
     Raises DataError, which names the folder or file, where a part or a class has no images, the
     classes of the two parts differ, two of them have one name, or an image doesn't decode or has
     another size; TypeError or ValueError for wrong options.
     """
-    draw = _Draw(train, validation, test, label_noise, seed)
+    draw = Draw(**options)
     root = Path(root).expanduser()
     parts = [_list_images(root / part) for part in ("train", "test")]
     _check_classes(*parts)
     files = [Path(file) for part in parts for file, _ in part.samples]
-    images = _decoded(root, files, progress).split([len(part.samples) for part in parts])
+    images = _decoded(root, files).split([len(part.samples) for part in parts])
     labels = [torch.tensor(part.targets) for part in parts]
     return draw.dataset(list(zip(images, labels, strict=True)), parts[0].classes).to(device)
 
@@ -94,14 +82,14 @@ def _check_classes(train: Any, test: Any) -> None:
         raise DataError(f"{train.root} must hold at least two classes, got {train.classes}")
 
 
-def _decoded(root: Path, files: Sequence[Path], progress: bool | None) -> Tensor:
+def _decoded(root: Path, files: Sequence[Path]) -> Tensor:
     """All images (N, C, H, W), from the file that keeps them decoded where it is up to date."""
     name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()
     path = data_root() / "decoded" / f"{name[:32]}.npz"
     source = _fingerprint(root, files)
     images = _read_decoded(path, source)
     if images is None:
-        images = _decode(files, progress)
+        images = _decode(files)
         _write_decoded(path, images, source)
     return torch.from_numpy(images)
 
@@ -126,23 +114,15 @@ def _read_decoded(path: Path, source: str) -> Images | None:
 
 
 def _write_decoded(path: Path, images: Images, source: str) -> None:
-    """Whole or not at all: the name is given when the bytes are on the disk."""
-    part = path.with_suffix(f".{uuid4().hex}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
+        with written_whole(path, shared=True) as file:
             np.savez(file, images=images, source=source)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
     except OSError as error:
-        with suppress(OSError):
-            part.unlink()
         message = f"{path.parent} cannot keep the decoded images ({error})"
         warnings.warn(f"{message}: the next call decodes them again", stacklevel=4)
 
 
-def _decode(files: Sequence[Path], progress: bool | None) -> Images:
+def _decode(files: Sequence[Path]) -> Images:
     """All images (N, C, H, W): one channel where all are grey, else three."""
     from tqdm.auto import tqdm
 
@@ -158,10 +138,9 @@ def _decode(files: Sequence[Path], progress: bool | None) -> Images:
         return len(some), all(pixels.shape[2] == 1 for pixels in found)
 
     grey = True
-    disable = None if progress is None else not progress
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        with tqdm(total=len(files), desc="decode", unit="image", disable=disable) as bar:
+        with tqdm(total=len(files), desc="decode", unit="image", disable=None) as bar:
             for count, all_grey in pool.map(decode, range(0, len(files), 100)):
                 grey &= all_grey
                 bar.update(count)

@@ -1,0 +1,73 @@
+"""`python -m lookbehind train` in processes of its own: Ctrl-C, and two that train together."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from test_command_line import SMALL, command, history_in, in_an_empty_folder  # noqa: F401
+
+from lookbehind.train import read_checkpoint
+from lookbehind.train.journal import CHECKPOINT
+
+
+def start_and_interrupt(arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """SIGINT to a run of its own process, once its first epoch is on the disk."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lookbehind", "train", *arguments.split(), "--out", str(folder)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not (folder / CHECKPOINT).exists() and process.poll() is None:
+            assert time.monotonic() < deadline, "no checkpoint after two minutes"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+
+
+def test_ctrl_c_keeps_the_run_and_resume_goes_on_bit_for_bit() -> None:
+    arguments = f"{SMALL} --epochs 60"
+    done = start_and_interrupt(arguments, Path("a").absolute())
+    assert (done.returncode, done.stderr) == (130, "")
+    assert "Stopped" in done.stdout and "the same command and --resume" in done.stdout
+    stopped = history_in("a")
+    assert stopped["summary"]["state"] == "stopped"
+    assert 1 <= len(stopped["records"]) // 3 - 1 < 60
+    assert command(arguments, "--out a --resume --quiet").exit_code == 0
+    assert command(arguments, "--out b --quiet").exit_code == 0
+    assert history_in("a") == history_in("b")
+    weights = [read_checkpoint(Path(folder, CHECKPOINT))["model"] for folder in "ab"]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_two_processes_of_torchrun_leave_what_one_does() -> None:
+    """One of them speaks and writes; a single process can go on with their checkpoint."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    launcher += ["--monitor-interval=0.1"]
+    words = ["-m", "lookbehind", "train", *SMALL.split(), "--batch-size=24", "--device=cpu"]
+    done = subprocess.run(
+        [*launcher, *words, "--out=two"], capture_output=True, text=True, encoding="utf-8",
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    alone = command(SMALL, "--batch-size 24 --out one").output
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(alone.splitlines()) and lines[2].endswith(", in 2 processes")
+    before = history_in("two")
+    for ours, theirs in zip(before["records"], history_in("one")["records"], strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+    assert command(SMALL, "--batch-size 24 --out two --resume").exit_code == 0
+    assert history_in("two")["records"] == before["records"]
+    states = [read_checkpoint(Path(folder, CHECKPOINT)) for folder in ("one", "two")]
+    assert states[0]["position"] == states[1]["position"]
+    for name, value in states[0]["model"].items():
+        torch.testing.assert_close(states[1]["model"][name], value, rtol=0, atol=1e-5)

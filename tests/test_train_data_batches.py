@@ -1,0 +1,176 @@
+"""`data`: minibatches of normalized images, their seeded order, crops and flips."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from images import numbered, pixels, root  # noqa: F401
+
+from lookbehind.train.data import Split, digits
+
+
+def test_minibatches_are_normalized_and_of_the_default_float_type() -> None:
+    split = numbered(20)
+    expected = (split.images.double() - split.mean.view(-1, 1, 1)) / split.std.view(-1, 1, 1)
+    for dtype in (torch.float32, torch.float64):
+        torch.set_default_dtype(dtype)
+        images = torch.cat([images for images, _ in split.batches(7)])
+        assert images.dtype == dtype and images.is_contiguous()
+        torch.testing.assert_close(images, expected.to(dtype))
+
+
+def test_an_epoch_holds_every_image_once_with_its_own_label() -> None:
+    split = numbered(23)
+    batches = split.batches(5, seed=0)
+    epoch = list(batches)
+    assert len(batches) == len(epoch) == 5
+    assert [len(labels) for _, labels in epoch] == [5, 5, 5, 5, 3]
+    order = torch.cat([labels for _, labels in epoch])
+    assert sorted(order.tolist()) == list(range(23)) != order.tolist()
+    found = pixels(split, torch.cat([images for images, _ in epoch]))
+    assert torch.equal(found.round().byte(), split.images[order])
+
+
+def test_the_last_minibatch_is_dropped_by_choice() -> None:
+    split = numbered(23)
+    batches = split.batches(5, seed=0, drop_last=True)
+    epoch = [labels for _, labels in batches]
+    assert [len(labels) for labels in epoch] == [5] * 4 and len(batches) == 4
+    whole = torch.cat([labels for _, labels in split.batches(5, seed=0)])
+    assert torch.equal(torch.cat(epoch), whole[:20])
+    assert len(list(split.batches(23, drop_last=True))) == 1
+
+
+def test_a_size_beyond_the_split_gives_it_whole() -> None:
+    assert [len(labels) for _, labels in numbered(23).batches(5000)] == [23]
+
+
+def test_a_split_without_images_has_no_minibatches() -> None:
+    batches = digits(validation=0).validation.batches(5)
+    assert len(batches) == 0 and list(batches) == []
+
+
+def test_without_a_seed_the_order_is_the_splits() -> None:
+    split = numbered(23)
+    assert torch.equal(torch.cat([labels for _, labels in split.batches(5)]), split.labels)
+
+
+@pytest.mark.parametrize(("crop", "flip"), [(4, True), (2, False), (0, True)])
+def test_a_crop_is_a_window_of_the_bordered_image_mirrored_or_not(crop: int, flip: bool) -> None:
+    """The oracle: every window of every image, padded and cut by NumPy."""
+    split = numbered(40)
+    height, width = split.images.shape[2:]
+    seen: Counter[tuple[int, int, bool]] = Counter()
+    for images, labels in split.batches(16, seed=1, crop=crop, flip=flip):
+        found = pixels(split, images).round().byte().numpy()
+        for image, label in zip(found, labels, strict=True):
+            border = ((0, 0), (crop, crop), (crop, crop))
+            black = np.pad(split.images[label].numpy(), border)
+            windows = {
+                (y, x, mirrored): black[:, y : y + height, x : x + width][:, :, :: 1 - 2 * mirrored]
+                for y in range(2 * crop + 1)
+                for x in range(2 * crop + 1)
+                for mirrored in (False, True)
+            }
+            (where,) = [w for w, window in windows.items() if np.array_equal(window, image)]
+            seen[where] += 1
+    assert len(seen) > 12 * bool(crop)
+    assert {mirrored for _, _, mirrored in seen} == ({False, True} if flip else {False})
+
+
+def test_every_corner_and_both_sides_are_equally_likely_and_independent() -> None:
+    """One image of distinct pixels, many times: 9 corners x 2 sides, chi-squared at p = 1e-4."""
+    image = torch.arange(1, 26, dtype=torch.uint8).view(1, 1, 5, 5)
+    count = 9000
+    zero, one = torch.zeros(1), torch.ones(1)
+    split = Split(image.expand(count, 1, 5, 5), torch.zeros(count).long(), zero, one)
+    images, _ = next(iter(split.batches(count, seed=0, crop=1, flip=True)))
+    found = Counter(tuple(some) for some in images.flatten(1).tolist())
+    assert len(found) == 18
+    assert sum((n - 500) ** 2 / 500 for n in found.values()) < 45.0
+
+
+def test_crops_and_flips_leave_the_order_as_it_is() -> None:
+    split = numbered(50)
+    plain, moved = split.batches(50, seed=7), split.batches(50, seed=7, crop=3, flip=True)
+    for _ in range(2):
+        assert torch.equal(next(iter(plain))[1], next(iter(moved))[1])
+
+
+def test_an_epoch_depends_on_its_seed_and_number_alone() -> None:
+    split = numbered(50)
+    batches = split.batches(16, seed=5, crop=4, flip=True)
+    epochs = [torch.cat([images for images, _ in batches]) for _ in range(4)]
+    assert batches.epoch == 4
+    assert all(not torch.equal(a, b) for i, a in enumerate(epochs) for b in epochs[:i])
+    again = split.batches(16, seed=5, crop=4, flip=True)
+    again.set_epoch(2)
+    next(iter(again))  # an epoch that is given up
+    for number in (3, 0, 2):
+        if number != 3:
+            again.set_epoch(number)
+        assert torch.equal(torch.cat([images for images, _ in again]), epochs[number])
+    other = split.batches(50, seed=6, crop=4, flip=True)
+    assert not torch.equal(next(iter(other))[0], epochs[0])
+
+
+def test_neighbouring_seeds_and_epochs_have_nothing_in_common() -> None:
+    """`seed + epoch` would give seed 1, epoch 0 the order of seed 0, epoch 1."""
+    split = numbered(50)
+    zero, one = split.batches(50, seed=0), split.batches(50, seed=1)
+    zero.set_epoch(1)
+    assert not torch.equal(next(iter(zero))[1], next(iter(one))[1])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        ({"size": 0}, ValueError, "size must be an int ≥ 1, got 0"),
+        ({"size": 2.0}, TypeError, "size must be an int ≥ 1, got 2.0"),
+        ({"size": 24, "drop_last": True}, ValueError, r"size must be an int in \[1, 23\], got 24"),
+        ({"seed": -1}, ValueError, "seed must be an int ≥ 0, got -1"),
+        ({"seed": 0.5}, TypeError, "seed must be an int"),
+        ({"seed": 0, "crop": 6}, ValueError, r"crop must be an int in \[0, 5\], got 6"),
+        ({"seed": 0, "crop": True}, TypeError, "crop must be an int"),
+        ({"crop": 4}, ValueError, "seed must be an int ≥ 0 for random crops"),
+        (
+            {"flip": True},
+            ValueError,
+            "for random crops and flips, got None",
+        ),
+    ],
+)
+def test_wrong_options_of_batches_are_named(
+    wrong: dict, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        numbered(23).batches(**{"size": 5} | wrong)
+
+
+def test_a_wrong_epoch_is_named() -> None:
+    with pytest.raises(ValueError, match="epoch must be an int ≥ 0, got -1"):
+        numbered(3).batches(1).set_epoch(-1)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_minibatches_of_the_cpu() -> None:
+    split = numbered(50)
+    options = {"size": 16, "seed": 3, "crop": 4, "flip": True}
+    pairs = zip(split.batches(**options), split.to("cuda").batches(**options), strict=True)
+    for (images, labels), (gpu_images, gpu_labels) in pairs:
+        assert gpu_images.is_cuda and gpu_labels.is_cuda
+        torch.testing.assert_close(gpu_images.cpu(), images)
+        assert torch.equal(gpu_labels.cpu(), labels)
+
+
+@pytest.mark.gpu
+def test_within_an_epoch_the_gpu_is_never_waited_for() -> None:
+    """What throughput needs, without a clock: an epoch is drawn at once, then only queued."""
+    minibatches = iter(numbered(50).to("cuda").batches(8, 3, crop=4, flip=True))
+    next(minibatches)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assert sum(len(labels) for _, labels in minibatches) == 42
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

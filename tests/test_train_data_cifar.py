@@ -1,0 +1,292 @@
+# ruff: noqa: F811
+"""`data`: CIFAR from small files of its own format, and clear errors for broken ones."""
+
+import errno
+import hashlib
+import io
+import os
+import pickle
+import tarfile
+import threading
+import urllib.error
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from images import root, same, splits  # noqa: F401
+from torchvision import datasets
+
+from lookbehind.train.data import DataError, cifar10, cifar100, load
+
+
+class Cifar:
+    """A CIFAR-10 of 60 images: an archive on a server of this machine, and what is asked of it."""
+
+    def __init__(self, folder: Path, kind: type) -> None:
+        self.folder, self.kind = folder, kind
+        self.requests: list[str] = []
+        rng = np.random.default_rng(0)
+        files = [name for name, _ in kind.train_list + kind.test_list]
+        key = "fine_labels" if kind is datasets.CIFAR100 else "labels"
+        count = 100 if kind is datasets.CIFAR100 else 10
+        self.batches = {
+            name: {
+                "data": rng.integers(0, 256, (60 // len(files), 3072), dtype=np.uint8),
+                key: rng.integers(0, count, 60 // len(files)).tolist(),
+            }
+            for name in files
+        }
+        self.classes = [f"class {i}" for i in range(count)]
+        self.content = {name: pickle.dumps(batch) for name, batch in self.batches.items()}
+        self.content[kind.meta["filename"]] = pickle.dumps({kind.meta["key"]: self.classes})
+        with tarfile.open(self.archive, "w:gz") as tar:
+            for name, content in self.content.items():
+                member = tarfile.TarInfo(f"{kind.base_folder}/{name}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+    @property
+    def archive(self) -> Path:
+        return self.folder / self.kind.filename
+
+    def md5(self, name: str) -> str:
+        return hashlib.md5(self.content[name], usedforsecurity=False).hexdigest()
+
+    def announce(self, patch: pytest.MonkeyPatch, port: int) -> None:
+        """Torchvision expects these files instead of the real ones."""
+        for listed in ("train_list", "test_list"):
+            names = [name for name, _ in getattr(self.kind, listed)]
+            patch.setattr(self.kind, listed, [[name, self.md5(name)] for name in names])
+        meta = self.kind.meta
+        patch.setattr(self.kind, "meta", meta | {"md5": self.md5(meta["filename"])})
+        archive = self.archive.read_bytes()
+        patch.setattr(self.kind, "tgz_md5", hashlib.md5(archive, usedforsecurity=False).hexdigest())
+        patch.setattr(self.kind, "url", f"http://127.0.0.1:{port}/{self.kind.filename}")
+
+    def unpacked(self, root: Path) -> Path:
+        return root / self.kind.base_folder
+
+
+@pytest.fixture
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type], Cifar]]:
+    folder = tmp_path / "server"
+    folder.mkdir()
+    requests: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_request(self, *_: object) -> None:
+            requests.append(self.command)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setenv("no_proxy", "*")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder)) as server:
+        thread = threading.Thread(target=partial(server.serve_forever, 0.01))
+        thread.start()
+
+        def make(kind: type) -> Cifar:
+            cifar = Cifar(folder, kind)
+            cifar.announce(monkeypatch, server.server_port)
+            cifar.requests = requests
+            return cifar
+
+        yield make
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def cifar(serve: Callable[[type], Cifar]) -> Cifar:
+    return serve(datasets.CIFAR10)
+
+
+# Python 3.12 and 3.13 say that `tarfile` will have another default, which torchvision relies on.
+downloads = pytest.mark.filterwarnings("ignore:Python 3.14 will:DeprecationWarning")
+
+
+@downloads
+@pytest.mark.parametrize("kind", [datasets.CIFAR10, datasets.CIFAR100])
+def test_cifar_is_read_from_its_own_format(
+    serve: Callable[[type], Cifar], kind: type, root: Path
+) -> None:
+    cifar = serve(kind)
+    found = {datasets.CIFAR10: cifar10, datasets.CIFAR100: cifar100}[kind]()
+    test = cifar.batches[kind.test_list[0][0]]
+    expected = torch.from_numpy(test["data"]).view(-1, 3, 32, 32)
+    assert torch.equal(found.test.images, expected)
+    assert found.test.labels.tolist() == test.get("labels", test.get("fine_labels"))
+    pool = np.concatenate([cifar.batches[name]["data"] for name, _ in kind.train_list])
+    assert sorted(found.train.images.flatten(1).tolist()) == sorted(pool.tolist())
+    assert found.classes == tuple(cifar.classes)
+    assert found.train.images.is_contiguous() and found.train.labels.dtype == torch.int64
+    assert cifar.unpacked(root).is_dir()
+
+
+@downloads
+def test_cifar_is_downloaded_once_and_then_read_without_the_network(
+    cifar: Cifar, tmp_path: Path
+) -> None:
+    first = load("cifar10", tmp_path / "shared")
+    cifar.requests.clear()
+    (tmp_path / "shared" / cifar.kind.filename).unlink()  # only the unpacked files are needed
+    assert same(load("cifar10", tmp_path / "shared"), first)
+    assert cifar.requests == []
+
+
+@downloads
+def test_two_that_share_a_folder_download_once(cifar: Cifar, tmp_path: Path) -> None:
+    cifar10(tmp_path / "one")
+    alone = len(cifar.requests)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: cifar10(tmp_path / "shared"), range(3)))
+    assert len(cifar.requests) == 2 * alone
+    assert same(found[0], found[1]) and same(found[0], found[2])
+
+
+@downloads
+def test_cifar_is_normalized_by_the_customary_figures(cifar: Cifar) -> None:
+    found = cifar10()
+    assert (found.train.mean / 255).tolist() == pytest.approx([0.4914, 0.4822, 0.4465])
+    assert (found.test.std / 255).tolist() == pytest.approx([0.2471, 0.2435, 0.2616])
+
+
+@downloads
+def test_cifar_is_drawn_by_seed_into_disjoint_splits(cifar: Cifar) -> None:
+    draw = partial(cifar10, validation=8, test=4)
+    whole, few, noisy = draw(), draw(train=12), draw(label_noise=0.5)
+    assert [len(split) for split in splits(whole)] == [42, 8, 4]
+    assert [len(split) for split in splits(few)] == [12, 8, 4]
+    pool = np.concatenate([cifar.batches[name]["data"] for name, _ in cifar.kind.train_list])
+    both = torch.cat([whole.train.images, whole.validation.images]).flatten(1)
+    assert sorted(both.tolist()) == sorted(pool.tolist())
+    assert torch.equal(whole.train.images[:12], few.train.images)
+    for a, b in zip(splits(whole)[1:], splits(few)[1:], strict=True):
+        assert torch.equal(a.images, b.images)
+    assert torch.equal(whole.train.labels != noisy.train.labels, noisy.noisy)
+    assert noisy.noisy.sum() == 21
+    assert not same(whole, draw(seed=1)) and same(draw(seed=1), draw(seed=1))
+
+
+@downloads
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        ({"validation": 50}, ValueError, r"validation must be an int in \[0, 49\], got 50"),
+        ({"validation": 10, "train": 41}, ValueError, r"train must be an int in \[1, 40\], got 41"),
+        ({"train": 0}, ValueError, r"train must be an int in \[1, 50\], got 0"),
+        ({"test": 11}, ValueError, r"test must be an int in \[1, 10\], got 11"),
+        ({"test": 1.0}, TypeError, "test must be an int"),
+        ({"label_noise": 2}, ValueError, "label_noise must be .* got 2"),
+        ({"seed": -2}, ValueError, "seed must be an int ≥ 0, got -2"),
+    ],
+)
+def test_wrong_options_of_cifar_are_named(
+    cifar: Cifar, wrong: dict, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        cifar10(**wrong)
+
+
+def cut(cifar: Cifar) -> None:
+    content = cifar.archive.read_bytes()
+    cifar.archive.write_bytes(content[: len(content) // 2])
+
+
+def change(cifar: Cifar) -> None:
+    content = bytearray(cifar.archive.read_bytes())
+    content[len(content) // 2] ^= 1
+    cifar.archive.write_bytes(content)
+
+
+@downloads
+@pytest.mark.parametrize("damage", [cut, change])
+def test_a_bad_download_is_an_error_and_the_next_call_starts_anew(
+    cifar: Cifar, damage: Callable[[Cifar], None], root: Path
+) -> None:
+    good = cifar.archive.read_bytes()
+    damage(cifar)
+    with pytest.raises(DataError, match=r"wrong checksum .* Call again to restart"):
+        cifar10()
+    assert not cifar.unpacked(root).exists()
+    cifar.archive.write_bytes(good)
+    assert len(cifar10().train) == 50
+
+
+@downloads
+def test_a_partial_archive_of_a_killed_download_is_not_taken_for_whole(
+    cifar: Cifar, root: Path
+) -> None:
+    root.mkdir()
+    (root / cifar.kind.filename).write_bytes(cifar.archive.read_bytes()[:1000])
+    assert len(cifar10().train) == 50
+
+
+@downloads
+def test_damaged_unpacked_files_are_unpacked_again(cifar: Cifar, root: Path) -> None:
+    expected = cifar10()
+    cifar.requests.clear()
+    batch = cifar.unpacked(root) / "data_batch_3"
+    batch.write_bytes(batch.read_bytes()[:-1])
+    assert same(cifar10(), expected)
+    assert cifar.requests == []  # the archive is there
+    (cifar.unpacked(root) / cifar.kind.meta["filename"]).write_bytes(b"")
+    with pytest.raises(DataError, match=f"delete .* and {cifar.unpacked(root)} first"):
+        cifar10()
+
+
+def test_offline_is_said_and_no_other_dataset_takes_its_place(
+    cifar: Cifar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        port = server.server_port  # nobody listens there after this
+    monkeypatch.setattr(cifar.kind, "url", f"http://127.0.0.1:{port}/{cifar.kind.filename}")
+    with pytest.raises(
+        DataError, match=r"cannot be downloaded .* go online .* put it into"
+    ) as found:
+        cifar10()
+    assert isinstance(found.value.__cause__, urllib.error.URLError)
+
+
+def test_a_server_without_the_file_is_said(cifar: Cifar) -> None:
+    cifar.archive.unlink()
+    with pytest.raises(DataError, match=r"cannot be downloaded .HTTP Error 404"):
+        cifar10()
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "the disk of .* is full .* make 400 MB free"),
+        (errno.EACCES, "must be a folder that you may write in .* set LOOKBEHIND_DATA"),
+        (errno.EROFS, "must be a folder that you may write in"),
+        (errno.ECONNRESET, "cannot be downloaded"),
+    ],
+)
+def test_what_the_system_refuses_is_said_with_what_to_do(
+    cifar: Cifar, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", refuse)
+    with pytest.raises(DataError, match=words):
+        cifar10()
+
+
+def test_a_file_in_the_place_of_the_root_is_said(cifar: Cifar, root: Path) -> None:
+    root.write_text("no folder")
+    with pytest.raises(DataError, match="root must be a folder, not a file"):
+        cifar10()
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="this user may write everywhere")
+def test_a_folder_without_write_permission_is_said(cifar: Cifar, root: Path) -> None:
+    root.mkdir(mode=0o500)
+    with pytest.raises(DataError, match="must be a folder that you may write in"):
+        cifar10()

@@ -1,0 +1,39 @@
+"""What the tests of training share: a small problem, the family around SGD, fresh models."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lookbehind import ASAM, SAM, Ball, Lookahead, Lookbehind, MultistepSAM
+
+generator = torch.Generator().manual_seed(0)
+X = torch.randn(60, 4, generator=generator, dtype=torch.float64)
+Y = (X[:, 0] > 0).long() + (X[:, 1] > 0).long()
+MINIBATCHES = list(zip(X.split(10), Y.split(10), strict=True))
+SPLITS = {"train": [(X, Y)]}
+
+Make = Callable[[torch.optim.Optimizer], Any]
+FAMILY: dict[str, tuple[Make, int]] = {
+    "SGD": (lambda base: base, 1),
+    "SAM": (lambda base: SAM(base, 0.05), 2),
+    "ASAM": (lambda base: ASAM(base, 0.5), 2),
+    "Multistep": (lambda base: MultistepSAM(base, Ball(0.05), k=3), 4),
+    "Lookbehind": (lambda base: Lookbehind(base, Ball(0.05), k=3), 4),
+    "Lookahead": (lambda base: Lookahead(SAM(base, 0.05), k=3), 6),
+}
+family = pytest.mark.parametrize("name", FAMILY)
+
+
+def model_and(name: str, lr: float = 0.1, **options: Any) -> tuple[nn.Module, Any]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    base = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, **options)
+    return model, FAMILY[name][0](base)
+
+
+def weights(model: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])

@@ -24,23 +24,11 @@ from lookbehind.train import (
 from lookbehind.train.data import Dataset
 
 RADII = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.7, 1.0)
-
-
 LEARNING_RATES = (0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
-
-
 EPOCHS = (1, 2, 5, 10, 20, 30, 50, 100, 200, 500)
-
-
 OPENING = Recipe(epochs=100, gradients=None, label_noise=0.4)
-
-
 INVITATION = "Move the sliders, then press Start."
-
-
 NO_CHECKPOINT = "no checkpoint yet"
-
-
 RED = "#E0463A"  # readable on white and on JupyterLab's dark background
 
 

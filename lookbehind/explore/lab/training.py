@@ -20,23 +20,11 @@ from lookbehind.train import CheckpointError, Hardware, Outcome, Recipe, Run, us
 from lookbehind.train.data import Dataset
 
 SECONDS_BETWEEN_UPDATES = 0.25
-
-
 UPDATE_SHARE = 0.02  # of the time at most goes into drawing
-
-
 SHARPNESS_RADIUS = 0.05
-
-
 SHARPNESS_IMAGES = 500  # of the training split, at most
-
-
 SHARPNESS_BATCH = 100
-
-
 WINDOW = 10.0  # seconds over which the speed is measured
-
-
 NICENESS = 5
 
 

@@ -15,16 +15,9 @@ from lookbehind.explore.shared.palette import METHOD_COLORS, PLOTLY_CONFIG
 from lookbehind.train import Recipe, uses
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
-
-
 GREY = "#808080"  # readable on white and on JupyterLab's dark background
-
-
 CLEAR = "rgba(0, 0, 0, 0)"
-
-
 GRID = "rgba(128, 128, 128, 0.25)"
-
 
 PLOTS = (
     "accuracy (thick: test, thin: training)",
@@ -33,28 +26,16 @@ PLOTS = (
     "α of the latest step, first to last layer",
 )
 
-
 SHARPNESS_HOVER = (
     f"%{{y:.4f}} nats, epoch %{{x}}<br>first {SHARPNESS_IMAGES} training images (all, where they "
     f"are fewer),<br>a ball of radius {SHARPNESS_RADIUS:g}<extra></extra>"
 )
 
-
 Y_TITLES = ("share of images", "nats", "nats", "α")
-
-
 HEIGHT = 580
-
-
 LINE_HEIGHT = 29  # of the legend
-
-
 WIDTHS = (2.5, 1.2, 2.5, 1.2, 2.5)  # test and training accuracy, the same of the loss, sharpness
-
-
 AXIS_NAMES = ("k", "rho", "alpha")
-
-
 CELL = "padding: 2px 6px; text-align: left; line-height: 1.5"
 
 

@@ -30,19 +30,13 @@ from lookbehind.train.data import Dataset
 from lookbehind.weights import Weights, weights_of
 
 RADII = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
-
-
 RANGES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 5.0, 10.0, 20.0)
-
-
 POINTS = (11, 21, 31, 41, 61)
-
 
 ADVICE = (
     "Hover for loss and accuracy; drag the surface. "
     "Paths lie off the plane: the colour under a point is not its loss."
 )
-
 
 RED = "#E0463A"  # readable on white and on JupyterLab's dark background
 

@@ -35,47 +35,19 @@ from lookbehind.train.data import Dataset, Split
 from lookbehind.weights import Weights, moved, weights_of
 
 FILTERS = "filter-normalized random"
-
-
 GAUSSIAN = "Gaussian random"
-
-
 GRADIENT = "gradient"
-
-
 TOP, SECOND = "top Hessian eigenvector", "second Hessian eigenvector"
-
-
 NEXT, AFTER = "towards the next network", "towards the network after"
-
-
 PATH_1, PATH_2 = "training path, PC 1", "training path, PC 2"
-
-
 DIRECTIONS = (FILTERS, GAUSSIAN, GRADIENT, TOP, SECOND, NEXT, AFTER, PATH_1, PATH_2)
-
-
 STEPS = 10  # of a climb: the largest k
-
-
 LINE_POINTS, COARSE_POINTS = 41, 5
-
-
 PATH_POINTS = 60  # of a training path that are scored and drawn, evenly chosen
-
-
 BATCH = 500
-
-
 CLIMB_IMAGES = 128
-
-
 PARALLEL = 1e-6  # sin² of the angle of two directions, at most
-
-
 SECONDS_BETWEEN_UPDATES = 0.1
-
-
 Network = nn.Module | Outcome | str | Path
 
 

@@ -21,23 +21,11 @@ from lookbehind.scores import Score
 from lookbehind.weights import Weights
 
 HERE = Path(__file__).parent
-
-
 VIEWS = ("1D profile", "2D contours", "3D surface")
-
-
 QUANTITIES = ("loss", "accuracy")
-
-
 OUTLINE = 120  # points of a ball's outline
-
-
 LOG_FROM = 20.0  # the scale of the loss is logarithmic where it spans more than this factor
-
-
 FLOOR = 1e-4  # of the highest loss: the lowest on a logarithmic scale
-
-
 Row = tuple[float, float, float, float, float, float]
 
 

@@ -15,7 +15,6 @@ METHOD_COLORS: dict[str, str] = {
     "Lookbehind-ASAM": "#D38200",
 }
 
-
 # The arrows of one outer step, as light as the paths' colours allow on both backgrounds.
 ROLE_COLORS: dict[str, str] = {
     "ascent": "#D38200",
@@ -23,7 +22,6 @@ ROLE_COLORS: dict[str, str] = {
     "gradient": "#0BA55C",
     "interpolation": "#B23319",
 }
-
 
 # For a FigureWidget's `_config`: no upload of the reader's figure, and the wheel scrolls the page.
 PLOTLY_CONFIG = {

@@ -14,8 +14,6 @@ from lookbehind.explore.shared.palette import METHOD_COLORS, ROLE_COLORS
 from lookbehind.toy import ToyLoss, Trajectory, hessian_eigenvalues
 
 GRID = 200
-
-
 LEVELS = np.linspace(0, 1, 15) ** 3  # of the loss across the window: closer together near a minimum
 
 

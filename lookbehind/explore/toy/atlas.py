@@ -18,17 +18,9 @@ from lookbehind.optim import AXES, cosine_alpha, make_method
 from lookbehind.toy import Loss, Trajectory, descend, hessian_eigenvalues
 
 K = list(range(1, 11))
-
-
 RHO = [round(0.02 * i, 2) for i in range(21)]
-
-
 ALPHA = [0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
-
-
 STEPS = 40
-
-
 FAR = 1e6  # a point further out than this is drawn as "diverged"
 
 

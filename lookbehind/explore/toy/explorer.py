@@ -32,19 +32,10 @@ from lookbehind.optim import AXES
 from lookbehind.toy import LOSSES, Loss, ToyLoss
 
 HERE = Path(__file__).parent
-
-
 GRID = 241  # values of the loss along each side of the ground that the page holds
-
-
 PANELS = ("map", "lens", "curves")
-
-
 LR = [round(0.005 * i, 3) for i in range(1, 61)]
-
-
 MOMENTUM = [round(0.05 * i, 2) for i in range(20)]
-
 
 SLIDERS: dict[str, Any] = {
     "k": K,
@@ -54,18 +45,10 @@ SLIDERS: dict[str, Any] = {
     "t": range(STEPS),
 }
 
-
 POSITION = ("k", "rho", "alpha", "adaptive", "steps", "t", "lens", "methods")
-
-
 SETTING = ("loss", "start", "lr", "momentum")
-
-
 PAGE = ("losses", "panels", "scene", "error")
-
-
 OWN = "your loss"
-
 
 FIXED = {
     "shape": [GRID, GRID],

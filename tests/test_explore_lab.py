@@ -20,15 +20,17 @@ from lookbehind import Ball, Lookahead, train
 from lookbehind.explore.lab import TrainingLab
 from lookbehind.explore.lab import training as lab_training
 from lookbehind.explore.lab import view as lab_view
-from lookbehind.explore.lab.training import Training, recipes_in, tune
+from lookbehind.explore.lab.training import Training, tune
 from lookbehind.explore.shared import METHOD_COLORS
+from lookbehind.explore.shared.methods import axes_of
+from lookbehind.explore.shared.runs import recipes_in
 from lookbehind.measure import worst_rise
-from lookbehind.optim import AXES
-from lookbehind.train import Hardware, Recipe, checkpoint, choose_hardware, uses
+from lookbehind.optim import METHODS
+from lookbehind.train import Hardware, Recipe, checkpoint, choose_hardware
 
 SHORT = Recipe(epochs=3, gradients=None, train=100, validation=0, label_noise=0.4)
 LONG = replace(SHORT, epochs=100_000)
-methods = pytest.mark.parametrize("method", AXES)
+methods = pytest.mark.parametrize("method", METHODS)
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +75,7 @@ def finish(lab: TrainingLab) -> TrainingLab:
 def begin(lab: TrainingLab, steps: int = 3) -> Training:
     """Start and wait for the first steps."""
     press(lab, "start")
-    training = lab._training
+    training = lab._work
     assert training is not None
     until(lambda: training.steps >= steps)
     return training
@@ -102,9 +104,9 @@ def test_every_method_trains_and_draws_its_curves(make: Any, method: str) -> Non
         assert line.name == f"{lab.recipe} · mlp, digits"
     assert len(lines(lab)[4].y) == 3
     alpha = lab.figure.data[3]
-    assert len(alpha.y) == (6 if "alpha" in uses(method) else 0)
+    assert len(alpha.y) == (6 if "alpha" in axes_of(method) else 0)
     missing = lab.figure.layout.annotations[-1].text
-    assert missing == ("" if "alpha" in uses(method) else f"{method} has no α")
+    assert missing == ("" if "alpha" in axes_of(method) else f"{method} has no α")
 
 
 def test_a_run_without_a_move_is_what_one_call_computes(make: Any) -> None:
@@ -194,7 +196,8 @@ def test_tune_sets_what_the_method_uses(method: str) -> None:
         "alpha": getattr(optimizer, "alpha", None),
     }
     wanted = {"k": 7, "rho": 0.9, "alpha": 0.1}
-    assert {n: found[n] for n in uses(method)} == {n: wanted[n] for n in uses(method)}
+    used = {*axes_of(method)} - {"adaptive"}
+    assert {n: found[n] for n in used} == {n: wanted[n] for n in used}
     assert {group["initial_lr"] for group in optimizer.param_groups} == {0.5}
 
 
@@ -203,8 +206,8 @@ def test_a_slider_that_the_method_does_not_use_is_disabled(make: Any, method: st
     lab = make()
     lab.method.value = method
     enabled = {name for name in ("k", "rho", "alpha") if not getattr(lab, name).disabled}
-    assert enabled == set(uses(method))
-    assert lab.adaptive.disabled == ("adaptive" not in AXES[method])
+    assert enabled == {*axes_of(method)} - {"adaptive"}
+    assert lab.adaptive.disabled == ("adaptive" not in axes_of(method))
 
 
 def test_adaptive_disables_the_alpha_slider(make: Any) -> None:
@@ -290,13 +293,13 @@ def test_resume_goes_on_in_another_kernel_with_the_sliders_where_they_were(
     until(lambda: "Paused at epoch" in before.message)
     before.k.value, before.alpha.value, before.lr.value = 3, 0.25, 0.01
     press(before, "pause")
-    moved = before._training
+    moved = before._work
     until(lambda: moved.now == moved.wanted)
     press(before, "stop")
     before.wait()
     after = make(LONG)
     press(after, "resume")
-    used = {n: getattr(before.recipe, n) for n in uses(method)}
+    used = {n: getattr(before.recipe, n) for n in {*axes_of(method)} - {"adaptive"}}
     assert after.recipe == replace(recipe, lr=0.01, **used)
     after.wait()
     assert "Done after" in after.message
@@ -341,7 +344,7 @@ def test_resume_of_a_foreign_file_says_so(make: Any, tmp_path: Path, content: An
 
 def test_every_checkpoint_tells_its_recipe(make: Any) -> None:
     lab = finish(make(replace(SHORT, alpha="adaptive")))
-    path = lab._training.path
+    path = lab._work.path
     began, now = recipes_in(path, checkpoint.read_checkpoint(path))
     assert began == now == replace(SHORT, alpha="adaptive")
 
@@ -355,7 +358,7 @@ def test_buttons_without_a_run_say_so(make: Any) -> None:
     assert lab.pause_button.disabled and lab.stop_button.disabled
     finish(lab)
     press(lab, "save")
-    assert f"The last run is saved as {lab._training.path.name}" in lab.message
+    assert f"The last run is saved as {lab._work.path.name}" in lab.message
 
 
 def test_reset_keeps_the_table_and_the_files(make: Any, tmp_path: Path) -> None:
@@ -495,7 +498,7 @@ def test_a_run_goes_on_where_the_widgets_were_closed(make: Any) -> None:
 def test_the_thread_does_not_keep_a_kernel_alive(make: Any) -> None:
     lab = make()
     press(lab, "start")
-    assert lab._training.thread.daemon
+    assert lab._work.thread.daemon
 
 
 def test_the_table_is_one_row_a_run_and_saved_as_csv(make: Any) -> None:

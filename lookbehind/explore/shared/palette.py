@@ -29,3 +29,9 @@ PLOTLY_CONFIG = {
     "modeBarButtonsToRemove": ["sendChartToCloud"],
     "scrollZoom": False,
 }
+
+
+def color_of(name: str, other: str = "black") -> str:
+    """A run may be called "SAM, ρ = 0.1": its method's colour, or `other` where it has none."""
+    known = [method for method in METHOD_COLORS if name.startswith(method)]
+    return METHOD_COLORS[max(known, key=len)] if known else other

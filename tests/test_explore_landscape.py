@@ -45,11 +45,6 @@ from lookbehind.weights import weights_of
 
 data, done = landscapes.data, landscapes.done
 networks, quick = landscapes.networks, landscapes.quick
-    landscapes.data,
-    landscapes.done,
-    landscapes.networks,
-    landscapes.quick,
-)
 
 
 def test_lines_and_planes_are_those_of_the_library(

@@ -33,11 +33,6 @@ from lookbehind.weights import weights_of
 
 data, done = landscapes.data, landscapes.done
 networks, quick = landscapes.networks, landscapes.quick
-    landscapes.data,
-    landscapes.done,
-    landscapes.networks,
-    landscapes.quick,
-)
 
 
 def test_every_radius_of_the_slider_has_a_climb_in_the_page(done: LandscapeExplorer) -> None:

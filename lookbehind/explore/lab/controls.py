@@ -9,7 +9,7 @@ import ipywidgets as widgets
 from lookbehind.explore.shared.methods import axes_of
 from lookbehind.explore.shared.panel import Panel, row
 from lookbehind.optim import METHODS
-from lookbehind.train import Recipe
+from lookbehind.train import MODELS, Recipe
 
 RADII = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.7, 1.0)
 LEARNING_RATES = (0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
@@ -19,12 +19,10 @@ EPOCHS = (1, 2, 5, 10, 20, 30, 50, 100, 200, 500)
 class Controls(Panel):
     """The controls of a run; `recipe` is what they say, `put` sets them."""
 
-    def __init__(
-        self, recipe: Recipe, datasets: Sequence[str], models: Sequence[str], *buttons: str
-    ) -> None:
+    def __init__(self, recipe: Recipe, datasets: Sequence[str], *buttons: str) -> None:
         super().__init__(*buttons)
         self.method = widgets.Dropdown(options=list(METHODS), description="method")
-        self.model = widgets.Dropdown(options=list(models), description="model")
+        self.model = widgets.Dropdown(options=list(MODELS), description="model")
         self.dataset = widgets.Dropdown(options=list(datasets), description="dataset")
         self.epochs = widgets.Dropdown(options=EPOCHS, description="epochs")
         self.k = widgets.IntSlider(min=1, max=10, description="k")

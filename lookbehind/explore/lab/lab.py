@@ -13,7 +13,7 @@ from lookbehind.explore.lab.controls import Controls
 from lookbehind.explore.lab.training import Training
 from lookbehind.explore.shared.panel import RED, numbered, row
 from lookbehind.explore.shared.runs import recipes_in
-from lookbehind.train import MODELS, Hardware, Outcome, Recipe, choose_hardware, read_checkpoint
+from lookbehind.train import Hardware, Outcome, Recipe, choose_hardware, read_checkpoint
 from lookbehind.train.data import Dataset
 
 OPENING = Recipe(epochs=100, gradients=None, label_noise=0.4)
@@ -27,10 +27,9 @@ class TrainingLab(Controls):
     """Sliders, buttons, live curves of every run, and a table of the finished ones.
 
     The lab opens with `recipe`, whose budget is in epochs; `recipe` is afterwards what the controls
-    say now. `datasets` (names, or paths of folders of images) and `models` are what the dropdowns
-    offer. A dataset other than the first recipe's is taken whole: the numbers of images, and
-    `augment` for digits, are not carried over. `root` is where datasets are kept
-    (`lookbehind.train.data.data_root`), `hardware` where it trains (default: `choose_hardware()`).
+    say now. `datasets` (names, or paths of folders of images) are what the dropdown offers. A
+    dataset other than the first recipe's is taken whole: the numbers of images, and `augment` for
+    digits, are not carried over. `hardware` is where it trains (default: `choose_hardware()`).
 
     A run trains in a thread, as `Recipe.run` does: without a move of a slider it gives the same
     weights to the last bit. A move of k, ρ, α or lr changes the run under way at its next step.
@@ -51,8 +50,6 @@ class TrainingLab(Controls):
         recipe: Recipe = OPENING,
         *,
         datasets: Sequence[str] = DATASETS,
-        models: Sequence[str] = tuple(MODELS),
-        root: str | Path | None = None,
         hardware: Hardware | None = None,
         folder: str | Path = "lab-runs",
     ) -> None:
@@ -61,11 +58,9 @@ class TrainingLab(Controls):
                 "recipe must have its budget in epochs: Recipe(…, epochs=100, gradients=None), "
                 f"got gradients={recipe.gradients}"
             )
-        super().__init__(
-            recipe, datasets, models, "start", "pause", "stop", "reset", "save", "resume"
-        )
+        super().__init__(recipe, datasets, "start", "pause", "stop", "reset", "save", "resume")
         self._opening = recipe
-        self._root, self._hardware, self._folder = root, hardware, Path(folder)
+        self._hardware, self._folder = hardware, Path(folder)
         self._loaded: tuple[Recipe, Dataset] | None = None
         self._rows: dict[Path, dict[str, Any]] = {}
         self._sharpness: dict[Path, list[tuple[float, float]]] = {}  # no checkpoint holds it
@@ -175,7 +170,7 @@ class TrainingLab(Controls):
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = None  # two would need the memory of both
             assert self._hardware is not None
-            self._loaded = (key, recipe.load(self._root, self._hardware.device))
+            self._loaded = (key, recipe.load(device=self._hardware.device))
         return self._loaded[1]
 
     def _new(self, stem: str) -> Path:

@@ -65,7 +65,6 @@ class Curves:
     def __init__(self) -> None:
         self.figure = _empty_figure()
         self._lines: dict[Any, tuple[Any, ...]] = {}
-        self._used: list[tuple[str, str]] = []
         self._drawn: Any = None
 
     def add(self, key: Any, training: Training) -> None:
@@ -89,18 +88,13 @@ class Curves:
         lines[4].hovertemplate = SHARPNESS_HOVER
         self.figure.add_traces(lines, **places)
         self._lines[key] = self.figure.data[-5:]
-        epochs = max(training.recipe.epochs or 1, self.figure.layout.xaxis.range[1])
+        layout, most = self.figure.layout, training.recipe.epochs or 1
+        if len(self._lines) > 1:
+            most = max(most, layout.xaxis.range[1])
         with self.figure.batch_update():
-            self._show_epochs(epochs if len(self._lines) > 1 else training.recipe.epochs or 1)
-            self.figure.layout.height = HEIGHT + LINE_HEIGHT * len(self._lines)
-
-    def _show_epochs(self, most: float) -> None:
-        for axis in (
-            self.figure.layout.xaxis,
-            self.figure.layout.xaxis2,
-            self.figure.layout.xaxis3,
-        ):
-            axis.range = [0, most]
+            for axis in (layout.xaxis, layout.xaxis2, layout.xaxis3):
+                axis.range = [0, most]
+            layout.height = HEIGHT + LINE_HEIGHT * len(self._lines)
 
     def draw(self, key: Any, training: Training) -> None:
         """Bring a run's lines and α up to date, in one message to the page."""

@@ -64,15 +64,9 @@ class Sheet:
     def message(self) -> tuple[dict[str, Any], bytes]:
         """What a page needs of it: a header of shapes, and the arrays one after the other."""
         arrays = (self.points, self.alpha, self.ascent, self.fast, self.gradients)
-        counts = [a.shape[3] for a in arrays[2:]]
-        header = {
-            "method": self.method,
-            "k": self.k,
-            "cost": self.cost,
-            "shape": self.alpha.shape,
-            "counts": counts,
-        }
-        return header, b"".join(a.tobytes() for a in arrays)
+        header = {"method": self.method, "k": self.k, "cost": self.cost}
+        shapes = {"shape": self.alpha.shape, "counts": [a.shape[3] for a in arrays[2:]]}
+        return header | shapes, b"".join(a.tobytes() for a in arrays)
 
 
 def sheet_ks(method: str, first: int) -> list[int]:

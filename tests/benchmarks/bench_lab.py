@@ -18,13 +18,13 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import lab
 
-LAB = """from lookbehind.explore.lab.lab import TrainingLab
-from lookbehind.recipe import Recipe
+LAB = """from lookbehind.explore.lab import TrainingLab
+from lookbehind.train import Recipe
 recipe = Recipe({settings}, epochs=10_000, gradients=None)
 lab = TrainingLab(recipe)
 lab.start()
 lab"""
-SHARE = "print('drawing', lab._training.seconds_drawing / lab._training.seconds)"
+SHARE = "print('drawing', lab._work.seconds_drawing / lab._work.seconds)"
 ANSWER = """async ([handle, key, name]) => {
     const line = () => [...document.querySelectorAll('.widget-html-content')]
         .map(one => one.textContent).join(' ');

@@ -19,8 +19,8 @@ import lab
 
 CELL = """from dataclasses import replace
 import torch
-from lookbehind.explore.landscape_explorer import LandscapeExplorer
-from lookbehind.recipe import Recipe
+from lookbehind.explore.landscape import LandscapeExplorer
+from lookbehind.train import Recipe
 torch.set_num_threads(1)
 recipe = Recipe(train=300, validation=0, gradients=100)
 data = recipe.load()

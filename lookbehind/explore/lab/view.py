@@ -1,30 +1,20 @@
 """What the training lab shows: the curves of every run, the time left, and the finished runs."""
 
-import csv
-import io
-from html import escape
 from typing import Any
-from urllib.parse import quote
 
 import anywidget
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lookbehind.explore.lab.training import SHARPNESS_IMAGES, SHARPNESS_RADIUS, Training
+from lookbehind.explore.shared.methods import axes_of
 from lookbehind.explore.shared.palette import METHOD_COLORS, PLOTLY_CONFIG
-from lookbehind.train import Recipe, uses
+from lookbehind.train import Recipe
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
-
-
 GREY = "#808080"  # readable on white and on JupyterLab's dark background
-
-
 CLEAR = "rgba(0, 0, 0, 0)"
-
-
 GRID = "rgba(128, 128, 128, 0.25)"
-
 
 PLOTS = (
     "accuracy (thick: test, thin: training)",
@@ -33,29 +23,15 @@ PLOTS = (
     "α of the latest step, first to last layer",
 )
 
-
 SHARPNESS_HOVER = (
     f"%{{y:.4f}} nats, epoch %{{x}}<br>first {SHARPNESS_IMAGES} training images (all, where they "
     f"are fewer),<br>a ball of radius {SHARPNESS_RADIUS:g}<extra></extra>"
 )
 
-
 Y_TITLES = ("share of images", "nats", "nats", "α")
-
-
 HEIGHT = 580
-
-
 LINE_HEIGHT = 29  # of the legend
-
-
 WIDTHS = (2.5, 1.2, 2.5, 1.2, 2.5)  # test and training accuracy, the same of the loss, sharpness
-
-
-AXIS_NAMES = ("k", "rho", "alpha")
-
-
-CELL = "padding: 2px 6px; text-align: left; line-height: 1.5"
 
 
 class Fit(anywidget.AnyWidget):
@@ -89,7 +65,6 @@ class Curves:
     def __init__(self) -> None:
         self.figure = _empty_figure()
         self._lines: dict[Any, tuple[Any, ...]] = {}
-        self._used: list[tuple[str, str]] = []
         self._drawn: Any = None
 
     def add(self, key: Any, training: Training) -> None:
@@ -113,18 +88,13 @@ class Curves:
         lines[4].hovertemplate = SHARPNESS_HOVER
         self.figure.add_traces(lines, **places)
         self._lines[key] = self.figure.data[-5:]
-        epochs = max(training.recipe.epochs or 1, self.figure.layout.xaxis.range[1])
+        layout, most = self.figure.layout, training.recipe.epochs or 1
+        if len(self._lines) > 1:
+            most = max(most, layout.xaxis.range[1])
         with self.figure.batch_update():
-            self._show_epochs(epochs if len(self._lines) > 1 else training.recipe.epochs or 1)
-            self.figure.layout.height = HEIGHT + LINE_HEIGHT * len(self._lines)
-
-    def _show_epochs(self, most: float) -> None:
-        for axis in (
-            self.figure.layout.xaxis,
-            self.figure.layout.xaxis2,
-            self.figure.layout.xaxis3,
-        ):
-            axis.range = [0, most]
+            for axis in (layout.xaxis, layout.xaxis2, layout.xaxis3):
+                axis.range = [0, most]
+            layout.height = HEIGHT + LINE_HEIGHT * len(self._lines)
 
     def draw(self, key: Any, training: Training) -> None:
         """Bring a run's lines and α up to date, in one message to the page."""
@@ -165,7 +135,7 @@ class Curves:
         )  # fmt: skip
         if alpha:
             self.figure.layout.xaxis4.range = [0.5, len(alpha) + 0.5]
-        missing = "" if "alpha" in uses(method) else f"{method} has no α"
+        missing = "" if "alpha" in axes_of(method) else f"{method} has no α"
         self.figure.layout.annotations[-1].text = missing
 
 
@@ -196,60 +166,6 @@ def duration(seconds: float) -> str:
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02} min"
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
-
-
-def row(training: Training) -> dict[str, Any]:
-    """A run in the table; None for what its method doesn't have or what wasn't measured."""
-    recipe = training.now
-    settings = {n: getattr(recipe, n) if n in uses(recipe.method) else None for n in AXIS_NAMES}
-    last = {record.split: record.accuracy for record in training.records}
-    return {
-        "method": recipe.method,
-        **settings,
-        "lr": recipe.lr,
-        "model": recipe.model,
-        "dataset": recipe.dataset,
-        "epochs": round(training.epoch, 2),
-        "seed": recipe.seed,
-        "test accuracy": last.get("test"),
-        "training accuracy": last.get("train"),
-        "sharpness": training.sharpness[-1][1] if training.sharpness else None,
-        "seconds": round(training.seconds, 1),
-        "status": training.status + (", moved" if training.moved else ""),
-    }
-
-
-def as_csv(rows: list[dict[str, Any]]) -> str:
-    """The table as CSV, with a header."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def table_html(rows: list[dict[str, Any]]) -> str:
-    """The finished runs, and a link that saves them; nothing where there are none."""
-    if not rows:
-        return ""
-    link = "data:text/csv;charset=utf-8," + quote(as_csv(rows))
-    heads = "".join(f"<th style='{CELL}'>{escape(name)}</th>" for name in rows[0])
-    lines = (
-        "".join(f"<td style='{CELL}'>{_cell(value)}</td>" for value in r.values()) for r in rows
-    )
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return (
-        f"<div style='overflow-x: auto'><table style='border-collapse: collapse; font-size: 12px'>"
-        f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
-        f"<a class='jupyter-button widget-button' style='width: auto; display: inline-block' "
-        f"href='{escape(link)}' download='lookbehind-runs.csv'>Download CSV</a>"
-    )
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return escape(f"{value:.4g}" if isinstance(value, float) else str(value))
 
 
 def _empty_figure() -> Any:

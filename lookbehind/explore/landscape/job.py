@@ -1,17 +1,17 @@
 """What the landscape explorer computes, in a thread: planes, climbs, and training paths."""
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from torch import nn
 
-from lookbehind.explore.lab.training import recipes_in
 from lookbehind.explore.landscape.view import Row, Sight
+from lookbehind.explore.shared.runs import recipes_in
+from lookbehind.explore.shared.work import Stopped, Work
 from lookbehind.measure import (
     Line,
     Objective,
@@ -35,47 +35,19 @@ from lookbehind.train.data import Dataset, Split
 from lookbehind.weights import Weights, moved, weights_of
 
 FILTERS = "filter-normalized random"
-
-
 GAUSSIAN = "Gaussian random"
-
-
 GRADIENT = "gradient"
-
-
 TOP, SECOND = "top Hessian eigenvector", "second Hessian eigenvector"
-
-
 NEXT, AFTER = "towards the next network", "towards the network after"
-
-
 PATH_1, PATH_2 = "training path, PC 1", "training path, PC 2"
-
-
 DIRECTIONS = (FILTERS, GAUSSIAN, GRADIENT, TOP, SECOND, NEXT, AFTER, PATH_1, PATH_2)
-
-
 STEPS = 10  # of a climb: the largest k
-
-
 LINE_POINTS, COARSE_POINTS = 41, 5
-
-
 PATH_POINTS = 60  # of a training path that are scored and drawn, evenly chosen
-
-
 BATCH = 500
-
-
 CLIMB_IMAGES = 128
-
-
 PARALLEL = 1e-6  # sin² of the angle of two directions, at most
-
-
 SECONDS_BETWEEN_UPDATES = 0.1
-
-
 Network = nn.Module | Outcome | str | Path
 
 
@@ -88,30 +60,16 @@ class Settings:
     half: float
     points: int
     statistics: str
-    seed: int = 0
 
 
-class Audience(Protocol):
-    """Who waits for a job; called from its thread."""
-
-    def show(self, job: "Job") -> None: ...
-
-    def show_climbs(self, job: "Job") -> None: ...
-
-    def show_progress(self, share: float) -> None: ...
-
-    def ended(self, job: "Job") -> None: ...
-
-
-class _Stopped(Exception):
-    pass
-
-
-class Job:
+class Job(Work):
     """Coarse planes of few images, then lines, fine planes, and the climbs of every radius.
 
     `radius` is the one that the slider shows; its climbs are made between any two points of a
-    plane. `sights` are what is there so far, `error` says why it ended early.
+    plane. `sights` are what is there so far.
+
+    The audience hears `show(job)` and `show_climbs(job)` where there are more planes or climbs, and
+    `show_progress(share)`.
     """
 
     def __init__(
@@ -121,36 +79,18 @@ class Job:
         images: Split,
         settings: Settings,
         radii: Sequence[float],
-        audience: Audience,
+        audience: Any,
         radius: Callable[[], float],
     ) -> None:
+        super().__init__(audience)
         self.models, self.paths, self.settings = models, paths, settings
         self.sights: list[Sight] = []
-        self.error = ""
-        self._images, self._radii, self._radius, self._audience = images, radii, radius, audience
-        self._stop = threading.Event()
+        self._images, self._radii, self._radius = images, radii, radius
         self._eigen: dict[str, Any] = {}
         self._batches: dict[str, list[list[Minibatch]]] = {}  # of the plane, and of the climb
         self._objectives: dict[str, list[Objective]] = {}
         grid = LINE_POINTS + COARSE_POINTS**2 + settings.points**2
         self._total, self._done, self._due = len(models) * (grid + len(radii) * STEPS), 0, 0.0
-        self.thread = threading.Thread(target=self._work, daemon=True)
-
-    @property
-    def stopped(self) -> bool:
-        return self._stop.is_set()
-
-    def stop(self) -> None:
-        self._stop.set()
-
-    def _work(self) -> None:
-        try:
-            self._compute()
-        except _Stopped:
-            pass
-        except Exception as error:  # whatever a network of the user's own may do
-            self.error = f"{type(error).__name__}: {error}"
-        self._audience.ended(self)
 
     def _compute(self) -> None:
         sights = self.sights
@@ -223,7 +163,7 @@ class Job:
         try:
             for each in pictures if len(pictures) == len(self.models) else ():
                 self._climb(each, self._radius())
-        except _Stopped:
+        except Stopped:
             return True
         self._count()
         return self.stopped
@@ -247,7 +187,7 @@ class Job:
 
     def _go_on(self) -> None:
         if self.stopped:
-            raise _Stopped
+            raise Stopped
 
     def _count(self) -> None:
         self._done += 1
@@ -258,7 +198,7 @@ class Job:
     def _direction(self, name: str, what: str, place: int) -> Weights:
         model = self.models[name]
         if what in (FILTERS, GAUSSIAN):
-            drawn = gaussian_direction(model, seed=2 * self.settings.seed + place)
+            drawn = gaussian_direction(model, seed=place)
             return filter_normalized(model, drawn) if what == FILTERS else unit(drawn)
         if what == GRADIENT:
             return unit(self._objectives[name][1].gradient()[1])
@@ -306,10 +246,6 @@ def as_model(network: Network, dataset: Dataset) -> nn.Module:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{network} doesn't fit the dataset given: {reason}") from error
     return model.eval()
-
-
-def first_images(split: Split, count: int) -> Split:
-    return replace(split, images=split.images[:count], labels=split.labels[:count])
 
 
 def _row(sight: Sight, start: Weights, point: Weights, scores: Objective) -> Row:

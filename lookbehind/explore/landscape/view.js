@@ -17,16 +17,12 @@ function scaleOf([low, high, log]) {
   return Object.assign((v) => (v === null ? null : (f(v) - f(low)) / (f(high) - f(low) || 1)), { low, high, log });
 }
 
-function ticks({ low, high, log }) {
-  if (log) {
-    const all = [];
-    for (let e = Math.floor(Math.log10(low)); e <= Math.log10(high); e++) for (const m of [1, 2, 5]) all.push(m * 10 ** e);
-    const inside = all.filter((v) => v >= low && v <= high), whole = inside.filter((v) => /^1/.test(v.toExponential()));
-    return inside.length <= 6 || whole.length < 2 ? inside : whole;
-  }
-  const step = [1, 2, 5, 10].map((m) => m * 10 ** Math.floor(Math.log10((high - low) / 3))).find((s) => (high - low) / s < 5);
-  const first = Math.ceil(low / step - 1e-9);
-  return Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 }, (_, i) => (first + i) * step);
+function marks({ low, high, log }) {
+  if (!log) return ticks(low, high);
+  const all = [];
+  for (let e = Math.floor(Math.log10(low)); e <= Math.log10(high); e++) for (const m of [1, 2, 5]) all.push(m * 10 ** e);
+  const inside = all.filter((v) => v >= low && v <= high), whole = inside.filter((v) => /^1/.test(v.toExponential()));
+  return inside.length <= 6 || whole.length < 2 ? inside : whole;
 }
 
 function color(t) {
@@ -45,22 +41,7 @@ function between({ a, b }, rows, [x, y]) {
   return four.includes(null) ? null : (1 - q) * ((1 - p) * four[0] + p * four[1]) + q * ((1 - p) * four[2] + p * four[3]);
 }
 
-const nearest = (values, x) => values.reduce((best, v, i) => (Math.abs(v - x) < Math.abs(values[best] - x) ? i : best), 0);
-
 // ---- strokes -----------------------------------------------------------------------------------
-
-function line(c, points, style, width = 2, dash = []) {
-  c.beginPath();
-  let pen = false;
-  for (const p of points) {
-    if (p) pen ? c.lineTo(...p) : c.moveTo(...p);
-    pen = Boolean(p);
-  }
-  Object.assign(c, { strokeStyle: style, lineWidth: width });
-  c.setLineDash(dash);
-  c.stroke();
-  c.setLineDash([]);
-}
 
 // Readable on every colour of the scale.
 function haloed(c, points, style, halo, width, dash = []) {
@@ -68,22 +49,11 @@ function haloed(c, points, style, halo, width, dash = []) {
   line(c, points, style, width, dash);
 }
 
-function dot(c, [x, y], radius, fill, ring) {
-  c.beginPath();
-  c.arc(x, y, radius, 0, 7);
-  Object.assign(c, { fillStyle: fill, strokeStyle: ring, lineWidth: 1.2 });
-  c.fill();
-  c.stroke();
-}
-
 // The end of an arrow; a dot where the arrow is too short for one.
 function head(c, [x, y], [u, v], fill, ring, size) {
   const angle = Math.atan2(v - y, u - x);
   if (Math.hypot(u - x, v - y) < size) return dot(c, [u, v], 3.2, fill, ring);
-  c.beginPath();
-  c.moveTo(u, v);
-  for (const turn of [-0.5, 0.5]) c.lineTo(u - size * Math.cos(angle + turn), v - size * Math.sin(angle + turn));
-  c.closePath();
+  wedge(c, [u, v], angle, size);
   Object.assign(c, { fillStyle: fill, strokeStyle: ring, lineWidth: 1.2 });
   c.stroke();
   c.fill();
@@ -98,13 +68,6 @@ function text(c, words, x, y, ink, { align = "left", size = 11, bold = false, tu
   c.restore();
 }
 
-function sheet(width, height) {
-  const made = document.createElement("canvas"), ratio = window.devicePixelRatio || 1;
-  Object.assign(made, { width: Math.round(width * ratio), height: Math.round(height * ratio) });
-  made.getContext("2d").scale(ratio, ratio);
-  return made;
-}
-
 // ---- one plane ---------------------------------------------------------------------------------
 
 function contours(c, net, rows, { x, y, size }) {
@@ -115,14 +78,10 @@ function contours(c, net, rows, { x, y, size }) {
     color(t).forEach((v, k) => (image.data[4 * (j * n + i) + k] = v));
   }
   for (let m = 0; m < n * n; m++) {
-    const edge = (m + 1) % n && m + n < n * n && (band[m] !== band[m + 1] || band[m] !== band[m + n]);
-    for (let k = 0; k < 3 && edge; k++) image.data[4 * m + k] *= 0.72;
+    for (let k = 0; k < 3 && onEdge(band, m, n); k++) image.data[4 * m + k] *= 0.72;
     image.data[4 * m + 3] = 255;
   }
-  const made = document.createElement("canvas");
-  Object.assign(made, { width: n, height: n });
-  made.getContext("2d").putImageData(image, 0, 0);
-  c.drawImage(made, x, y, size, size);
+  c.drawImage(picture(image), x, y, size, size);
 }
 
 function surface(c, net, rows, at) {
@@ -244,7 +203,7 @@ class View {
     const room = this.width - BAR, columns = Math.max(1, Math.min(count, Math.floor(room / SMALLEST)));
     const size = profile ? PROFILE - TOP - BOTTOM : Math.max(120, Math.min(LARGEST, room / columns) - LEFT - GAP);
     const step = size + LEFT + GAP, tall = size + TOP + BOTTOM, height = profile ? PROFILE : Math.ceil(count / columns) * tall;
-    this.base = sheet(this.width, height);
+    this.base = blank(this.width, height);
     if (this.canvas.width !== this.base.width || this.canvas.height !== this.base.height) {
       Object.assign(this.canvas, { width: this.base.width, height: this.base.height });
       Object.assign(this.canvas.style, { width: `${this.width}px`, height: `${height}px` });
@@ -314,7 +273,7 @@ class View {
       c.fillStyle = css(color(1 - i / size));
       c.fillRect(x, y + i, 12, 1.5);
     }
-    for (const v of ticks(this.scale)) text(c, show(v), x + 16, y + size * (1 - this.scale(v)) + 4, this.ink, { size: 10 });
+    for (const v of marks(this.scale)) text(c, show(v), x + 16, y + size * (1 - this.scale(v)) + 4, this.ink, { size: 10 });
     text(c, this.title(), x, y - 7, this.ink);
   }
 
@@ -327,7 +286,7 @@ class View {
     const { log, low: least } = this.scale, low = Math.max(Math.min(...values, this.scale.high), log ? least : -Infinity);
     const scale = scaleOf([low, Math.max(...values, low + 1e-9), log]);
     const at = (a, v) => (v === null ? null : [box.x + ((a / half + 1) / 2) * box.wide, box.y + box.tall * (0.97 - 0.94 * scale(v))]);
-    for (const v of ticks(scale)) {
+    for (const v of marks(scale)) {
       const [, y] = at(0, v);
       line(c, [[box.x, y], [box.x + box.wide, y]], "rgba(128,128,128,0.25)", 1);
       text(c, show(v), box.x - 5, y + 3, this.ink, { align: "right", size: 10 });

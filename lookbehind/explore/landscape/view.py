@@ -15,29 +15,17 @@ import traitlets
 from numpy.typing import NDArray
 from torch import nn
 
-from lookbehind.explore.shared.palette import METHOD_COLORS, ROLE_COLORS
+from lookbehind.explore.shared.page import script
+from lookbehind.explore.shared.palette import METHOD_COLORS, ROLE_COLORS, color_of
 from lookbehind.measure import Line, Plane
 from lookbehind.scores import Score
 from lookbehind.weights import Weights
 
-HERE = Path(__file__).parent
-
-
 VIEWS = ("1D profile", "2D contours", "3D surface")
-
-
 QUANTITIES = ("loss", "accuracy")
-
-
 OUTLINE = 120  # points of a ball's outline
-
-
 LOG_FROM = 20.0  # the scale of the loss is logarithmic where it spans more than this factor
-
-
 FLOOR = 1e-4  # of the highest loss: the lowest on a logarithmic scale
-
-
 Row = tuple[float, float, float, float, float, float]
 
 
@@ -66,7 +54,7 @@ class Sight:
 class LandscapeView(anywidget.AnyWidget):
     """The canvas. `scene` and `climbs` are made by `scene` and `climbs` below."""
 
-    _esm = HERE / "view.js"
+    _esm = script(Path(__file__).with_name("view.js"))
 
     scene = traitlets.Dict().tag(sync=True)
     climbs = traitlets.Dict().tag(sync=True)
@@ -115,16 +103,10 @@ def plain(values: Any) -> Any:
     return float(f"{array:.6g}") if np.isfinite(array) else None
 
 
-def color_of(name: str, place: int) -> str:
-    """A network called "SAM, seed 1" has its method's colour, another one the next of the list."""
-    known = [method for method in METHOD_COLORS if name.startswith(method)]
-    return METHOD_COLORS[max(known, key=len)] if known else [*METHOD_COLORS.values()][place % 7]
-
-
 def _network(sight: Sight, place: int) -> dict[str, Any]:
     return {
         "name": sight.name,
-        "color": color_of(sight.name, place),
+        "color": color_of(sight.name, [*METHOD_COLORS.values()][place % len(METHOD_COLORS)]),
         "labels": sight.labels,
         "norm": float(np.sqrt(sight.gram[0, 0])),
         "outline": plain(outline(sight.gram)),

@@ -15,7 +15,6 @@ METHOD_COLORS: dict[str, str] = {
     "Lookbehind-ASAM": "#D38200",
 }
 
-
 # The arrows of one outer step, as light as the paths' colours allow on both backgrounds.
 ROLE_COLORS: dict[str, str] = {
     "ascent": "#D38200",
@@ -24,10 +23,15 @@ ROLE_COLORS: dict[str, str] = {
     "interpolation": "#B23319",
 }
 
-
 # For a FigureWidget's `_config`: no upload of the reader's figure, and the wheel scrolls the page.
 PLOTLY_CONFIG = {
     "displaylogo": False,
     "modeBarButtonsToRemove": ["sendChartToCloud"],
     "scrollZoom": False,
 }
+
+
+def color_of(name: str, other: str = "black") -> str:
+    """A run may be called "SAM, ρ = 0.1": its method's colour, or `other` where it has none."""
+    known = [method for method in METHOD_COLORS if name.startswith(method)]
+    return METHOD_COLORS[max(known, key=len)] if known else other

@@ -10,12 +10,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from lookbehind.explore.shared.palette import METHOD_COLORS, ROLE_COLORS
+from lookbehind.explore.shared.palette import METHOD_COLORS as METHOD_COLORS
+from lookbehind.explore.shared.palette import ROLE_COLORS, color_of
 from lookbehind.toy import ToyLoss, Trajectory, hessian_eigenvalues
 
 GRID = 200
-
-
 LEVELS = np.linspace(0, 1, 15) ** 3  # of the loss across the window: closer together near a minimum
 
 
@@ -39,8 +38,8 @@ def paths(loss: ToyLoss, runs: Mapping[str, Trajectory], ax: Axes | None = None)
     """The slow weights of each run over the contour lines, one colour a method."""
     ax = contour(loss, ax)
     for name, run in runs.items():
-        ax.plot(*run.slow.T, ".-", color=_color(name), markersize=3, linewidth=1.2, label=name)
-        ax.plot(*run.slow[-1], "o", color=_color(name), markeredgecolor="white")
+        ax.plot(*run.slow.T, ".-", color=color_of(name), markersize=3, linewidth=1.2, label=name)
+        ax.plot(*run.slow[-1], "o", color=color_of(name), markeredgecolor="white")
     ax.plot(*next(iter(runs.values())).slow[0], "o", color="none", markeredgecolor="black")
     ax.legend(fontsize="small")
     return ax
@@ -53,8 +52,8 @@ def curves(
     if axes is None:
         axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")[1]
     for name, run in runs.items():
-        axes[0].semilogy(np.maximum(run.losses, 1e-12), color=_color(name), label=name)
-        axes[1].plot(hessian_eigenvalues(loss, run.slow)[..., 1], color=_color(name), label=name)
+        axes[0].semilogy(np.maximum(run.losses, 1e-12), color=color_of(name), label=name)
+        axes[1].plot(hessian_eigenvalues(loss, run.slow)[..., 1], color=color_of(name), label=name)
     axes[0].set(xlabel="outer step", ylabel="loss L(φ)")
     axes[1].set(xlabel="outer step", ylabel="sharpness λ$_{max}$(φ)", ylim=(0, None))
     axes[0].legend(fontsize="small")
@@ -97,8 +96,8 @@ def dots(values: Mapping[str, Sequence[float]], ax: Axes | None = None) -> Axes:
     ax = ax or plt.subplots(figsize=(6, 0.8 + 0.3 * len(values)), layout="constrained")[1]
     for row, (name, some) in enumerate(values.items()):
         spread = np.std(some, ddof=1) if len(some) > 1 else 0.0
-        ax.plot(some, [row] * len(some), "o", color=_color(name), alpha=0.5)
-        ax.errorbar(np.mean(some), row, xerr=spread, fmt="|", color=_color(name), capsize=4)
+        ax.plot(some, [row] * len(some), "o", color=color_of(name), alpha=0.5)
+        ax.errorbar(np.mean(some), row, xerr=spread, fmt="|", color=color_of(name), capsize=4)
     ax.set_yticks(range(len(values)), labels=list(values))
     ax.set_ylim(len(values) - 0.5, -0.5)  # reading order, also where two axes share it
     ax.grid(axis="x", alpha=0.3)
@@ -132,12 +131,6 @@ def _grid(loss: ToyLoss, window: Sequence[float]) -> Any:
     x0, x1, y0, y1 = window
     x, y = np.meshgrid(np.linspace(x0, x1, GRID), np.linspace(y0, y1, GRID))
     return x, y, loss(torch.from_numpy(np.stack([x, y], -1))).numpy()
-
-
-def _color(name: str) -> str:
-    """A run may be called "SAM, ρ = 0.1": its method's colour."""
-    known = [m for m in METHOD_COLORS if name.startswith(m)]
-    return METHOD_COLORS[max(known, key=len)] if known else "black"
 
 
 def _arrow(ax: Axes, start: Any, end: Any, role: str, **style: Any) -> None:

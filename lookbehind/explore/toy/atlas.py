@@ -14,21 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import SGD
 
-from lookbehind.optim import AXES, cosine_alpha, make_method
+from lookbehind.explore.shared.methods import axes_of
+from lookbehind.optim import cosine_alpha, make_method
 from lookbehind.toy import Loss, Trajectory, descend, hessian_eigenvalues
 
 K = list(range(1, 11))
-
-
 RHO = [round(0.02 * i, 2) for i in range(21)]
-
-
 ALPHA = [0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
-
-
 STEPS = 40
-
-
 FAR = 1e6  # a point further out than this is drawn as "diverged"
 
 
@@ -71,25 +64,19 @@ class Sheet:
     def message(self) -> tuple[dict[str, Any], bytes]:
         """What a page needs of it: a header of shapes, and the arrays one after the other."""
         arrays = (self.points, self.alpha, self.ascent, self.fast, self.gradients)
-        counts = [a.shape[3] for a in arrays[2:]]
-        header = {
-            "method": self.method,
-            "k": self.k,
-            "cost": self.cost,
-            "shape": self.alpha.shape,
-            "counts": counts,
-        }
-        return header, b"".join(a.tobytes() for a in arrays)
+        header = {"method": self.method, "k": self.k, "cost": self.cost}
+        shapes = {"shape": self.alpha.shape, "counts": [a.shape[3] for a in arrays[2:]]}
+        return header | shapes, b"".join(a.tobytes() for a in arrays)
 
 
 def sheet_ks(method: str, first: int) -> list[int]:
     """The k of every sheet of `method`, those nearest to `first` first."""
-    return sorted(K, key=lambda k: abs(k - first)) if "k" in AXES[method] else [0]
+    return sorted(K, key=lambda k: abs(k - first)) if "k" in axes_of(method) else [0]
 
 
 def compute_sheet(setting: Setting, method: str, k: int) -> Sheet:
     """All positions of ρ and α for one method and one k, in one batched run."""
-    axes = AXES[method]
+    axes = axes_of(method)
     radii = RHO if "rho" in axes else [0.0]
     alphas = [*ALPHA, np.nan] if "adaptive" in axes else ALPHA if "alpha" in axes else [1.0]
     rho, alpha = (torch.tensor(v, dtype=torch.float64) for v in (radii, alphas))

@@ -75,12 +75,9 @@ function arrowsOf(found, t, lr) {
 // ---- drawing -----------------------------------------------------------------------------------
 
 function canvas(width, height, name) {
-  const element = document.createElement("canvas"), ratio = window.devicePixelRatio || 1;
-  Object.assign(element, { className: name, width: width * ratio, height: height * ratio });
+  const element = Object.assign(blank(width, height), { className: name });
   Object.assign(element.style, { width: `${width}px`, height: `${height}px` });
-  const c = element.getContext("2d");
-  c.scale(ratio, ratio);
-  return { element, c, width, height };
+  return { element, c: element.getContext("2d"), width, height };
 }
 
 const project = ({ x0, x1, y0, y1, width, height }, [x, y]) =>
@@ -110,42 +107,21 @@ function terrain(field, view, width, height, paper, ink) {
     }
   }
   for (let n = 0; n < band.length; n++) {
-    const edge = (n + 1) % width && n + width < band.length && (band[n] !== band[n + 1] || band[n] !== band[n + width]);
-    const share = band[n] < 0 ? 0 : 0.02 + 0.2 * Math.min(band[n] / LEVELS, 1.5) + (edge ? 0.16 : 0);
+    const edge = onEdge(band, n, width) ? 0.16 : 0;
+    const share = band[n] < 0 ? 0 : 0.02 + 0.2 * Math.min(band[n] / LEVELS, 1.5) + edge;
     for (let c = 0; c < 3; c++) image.data[4 * n + c] = paper[c] + share * (ink[c] - paper[c]);
     image.data[4 * n + 3] = 255;
   }
-  const sheet = document.createElement("canvas");
-  Object.assign(sheet, { width, height });
-  sheet.getContext("2d").putImageData(image, 0, 0);
-  return sheet;
-}
-
-function line(c, points, color, width = 2, dash = []) {
-  c.beginPath();
-  points.forEach(([x, y], i) => (i ? c.lineTo(x, y) : c.moveTo(x, y)));
-  Object.assign(c, { strokeStyle: color, lineWidth: width });
-  c.setLineDash(dash);
-  c.stroke();
-  c.setLineDash([]);
+  return picture(image);
 }
 
 function arrow(c, [x, y], [u, v], color, width = 2, dash = []) {
   const length = Math.hypot(u - x, v - y), size = Math.min(9, 3 + length / 4), angle = Math.atan2(v - y, u - x);
   if (length < 0.5) return;
   line(c, [[x, y], [u - size * 0.6 * Math.cos(angle), v - size * 0.6 * Math.sin(angle)]], color, width, dash);
-  c.beginPath();
-  c.moveTo(u, v);
-  for (const turn of [-0.45, 0.45]) c.lineTo(u - size * Math.cos(angle + turn), v - size * Math.sin(angle + turn));
+  wedge(c, [u, v], angle, size);
   c.fillStyle = color;
   c.fill();
-}
-
-function dot(c, [x, y], radius, color, ring) {
-  c.beginPath();
-  c.arc(x, y, radius, 0, 7);
-  if (color) Object.assign(c, { fillStyle: color }) && c.fill();
-  if (ring) Object.assign(c, { strokeStyle: ring, lineWidth: 1.5 }) && c.stroke();
 }
 
 function star(c, [x, y], color, paper) {
@@ -155,13 +131,6 @@ function star(c, [x, y], color, paper) {
   Object.assign(c, { fillStyle: color, strokeStyle: paper, lineWidth: 1 });
   c.fill();
   c.stroke();
-}
-
-// Round numbers that divide [low, high] into two to five parts.
-function ticks(low, high) {
-  const step = [1, 2, 5, 10].map((m) => m * 10 ** Math.floor(Math.log10((high - low) / 3))).find((s) => (high - low) / s < 5);
-  const first = Math.ceil(low / step);
-  return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, i) => (first + i) * step);
 }
 
 const label = (v) => (v === 0 ? "0" : Math.abs(v) < 0.01 || Math.abs(v) >= 1e4 ? v.toExponential(0) : String(+v.toPrecision(3)));
@@ -203,8 +172,6 @@ function slider(parent, name, count, { show, get, set, disabled }) {
     output.textContent = show();
   } };
 }
-
-const nearest = (values, value) => values.reduce((best, v, i) => (Math.abs(v - value) < Math.abs(values[best] - value) ? i : best), 0);
 
 // ---- one explorer ------------------------------------------------------------------------------
 

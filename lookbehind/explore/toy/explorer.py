@@ -16,6 +16,8 @@ import numpy as np
 import traitlets
 from numpy.typing import NDArray
 
+from lookbehind.explore.shared.methods import axes_of
+from lookbehind.explore.shared.page import script
 from lookbehind.explore.shared.palette import METHOD_COLORS, ROLE_COLORS
 from lookbehind.explore.toy.atlas import (
     ALPHA,
@@ -28,23 +30,15 @@ from lookbehind.explore.toy.atlas import (
     sheet_ks,
 )
 from lookbehind.explore.toy.scene import ground_around, heights
-from lookbehind.optim import AXES
+from lookbehind.files import written_whole
 from lookbehind.toy import LOSSES, Loss, ToyLoss
 
 HERE = Path(__file__).parent
-
-
+SCRIPT = script(HERE / "explorer.js")
 GRID = 241  # values of the loss along each side of the ground that the page holds
-
-
 PANELS = ("map", "lens", "curves")
-
-
 LR = [round(0.005 * i, 3) for i in range(1, 61)]
-
-
 MOMENTUM = [round(0.05 * i, 2) for i in range(20)]
-
 
 SLIDERS: dict[str, Any] = {
     "k": K,
@@ -54,24 +48,16 @@ SLIDERS: dict[str, Any] = {
     "t": range(STEPS),
 }
 
-
 POSITION = ("k", "rho", "alpha", "adaptive", "steps", "t", "lens", "methods")
-
-
 SETTING = ("loss", "start", "lr", "momentum")
-
-
 PAGE = ("losses", "panels", "scene", "error")
-
-
 OWN = "your loss"
-
 
 FIXED = {
     "shape": [GRID, GRID],
     "colors": METHOD_COLORS,
     "roles": ROLE_COLORS,
-    "axes": AXES,
+    "axes": {method: axes_of(method) for method in METHOD_COLORS},
     "LR": LR,
     "MOMENTUM": MOMENTUM,
     "K": K,
@@ -92,7 +78,7 @@ class ToyExplorer(anywidget.AnyWidget):
     Raises ValueError for a loss that isn't one, TraitError for a position that no slider has.
     """
 
-    _esm = HERE / "explorer.js"
+    _esm = SCRIPT
     _css = HERE / "explorer.css"
 
     live = traitlets.Bool(True).tag(sync=True)
@@ -165,7 +151,7 @@ class ToyExplorer(anywidget.AnyWidget):
 
         Shorter where the method diverges. None while it is being computed for a page.
         """
-        axes, page = AXES[method], (method, sheet_ks(method, self.k)[0])
+        axes, page = axes_of(method), (method, sheet_ks(method, self.k)[0])
         with self._lock:
             sheet, setting = self._sheets.get(page), self._setting
         if sheet is None and self._watched:
@@ -274,10 +260,10 @@ class ToyExplorer(anywidget.AnyWidget):
         sheets = [compute_sheet(self._setting, method, k) for method, k in pages]
         state = {name: getattr(self, name) for name in (*POSITION, *SETTING, *PAGE)}
         packed = [[header, _base64(data)] for header, data in (s.message() for s in sheets)]
-        page = (HERE / "page.html").read_text()
+        page = (HERE / "page.html").read_text(encoding="utf-8")
         fill = {
-            "STYLE": (HERE / "explorer.css").read_text(),
-            "SCRIPT": _base64((HERE / "explorer.js").read_bytes()),
+            "STYLE": (HERE / "explorer.css").read_text(encoding="utf-8"),
+            "SCRIPT": _base64(SCRIPT.encode()),
             "STATE": json.dumps(state | {"live": False}),
             "SURFACE": _base64(self.surface),
             "SETTING": json.dumps(self._setting.key()),
@@ -285,7 +271,8 @@ class ToyExplorer(anywidget.AnyWidget):
         }
         for name, text in fill.items():
             page = page.replace(f"{{{{{name}}}}}", text)
-        Path(path).write_text(page)
+        with written_whole(path) as file:
+            file.write(page.encode())
 
 
 def _own(loss: Any, start: Any, window: Any) -> ToyLoss:

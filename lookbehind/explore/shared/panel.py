@@ -1,0 +1,49 @@
+"""What explorers made of widgets share: rows, buttons, a line of status, names not yet taken."""
+
+from collections.abc import Iterator
+from html import escape
+from itertools import count
+from typing import Any
+
+import ipywidgets as widgets
+
+RED = "#E0463A"  # readable on white and on JupyterLab's dark background
+
+
+class Panel(widgets.VBox):
+    """Widgets below each other, a line of status, and a button for each of some methods."""
+
+    def __init__(self, *buttons: str) -> None:
+        super().__init__()
+        self._work: Any = None  # the `Work` under way, or the last one
+        self._status = widgets.HTML()
+        self.progress = widgets.FloatProgress(max=1, layout={"width": "200px"})
+        for name in buttons:
+            button = widgets.Button(description=name.capitalize(), layout={"width": "90px"})
+            button.on_click(lambda _, name=name: getattr(self, name)())
+            setattr(self, f"{name}_button", button)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}, interactive once its cell runs in JupyterLab or on Binder"
+
+    @property
+    def message(self) -> str:
+        return self._status.value
+
+    def wait(self) -> None:
+        """Return when nothing is under way."""
+        if self._work is not None:
+            self._work.thread.join()
+
+    def _say(self, text: str, color: str = "inherit") -> None:
+        self._status.value = f'<span style="color: {color}">{escape(text)}</span>'
+
+
+def row(*parts: Any) -> Any:
+    """Beside each other, and below where there is no room."""
+    return widgets.HBox(parts, layout={"flex_flow": "row wrap"})
+
+
+def numbered(name: str, between: str = "-") -> Iterator[str]:
+    """`name`, `name`-2, `name`-3, …: the first that isn't taken yet is chosen."""
+    return (name if n == 1 else f"{name}{between}{n}" for n in count(1))

@@ -1,0 +1,82 @@
+"""Training labs for the tests: short runs, and buttons that are pressed."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("ipywidgets")
+from lookbehind.explore.lab import TrainingLab
+from lookbehind.explore.lab.training import Training
+from lookbehind.optim import METHODS
+from lookbehind.train import Recipe
+
+SHORT = Recipe(epochs=3, gradients=None, train=100, validation=0, label_noise=0.4)
+
+
+LONG = replace(SHORT, epochs=100_000)
+
+
+methods = pytest.mark.parametrize("method", METHODS)
+
+
+@pytest.fixture(autouse=True)
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., TrainingLab]]:
+    """Makes labs whose runs are ended after the test."""
+    made: list[TrainingLab] = []
+
+    def one(recipe: Recipe = SHORT, **options: Any) -> TrainingLab:
+        made.append(TrainingLab(recipe, folder=options.pop("folder", tmp_path), **options))
+        return made[-1]
+
+    yield one
+    for lab in made:
+        lab.stop()
+        lab.wait()
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "waited 60 s"
+        time.sleep(0.005)
+
+
+def press(lab: TrainingLab, name: str) -> None:
+    button = getattr(lab, f"{name}_button")
+    assert not button.disabled, f"{name} can't be pressed"
+    button.click()
+
+
+def finish(lab: TrainingLab) -> TrainingLab:
+    press(lab, "start")
+    lab.wait()
+    return lab
+
+
+def begin(lab: TrainingLab, steps: int = 3) -> Training:
+    """Start and wait for the first steps."""
+    press(lab, "start")
+    training = lab._work
+    assert training is not None
+    until(lambda: training.steps >= steps)
+    return training
+
+
+def lines(lab: TrainingLab) -> tuple[Any, ...]:
+    """Test and training accuracy, the same of the loss, and sharpness, of each run."""
+    return lab.figure.data[4:]
+
+
+def same_weights(a: Any, b: Any) -> bool:
+    pairs = zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)

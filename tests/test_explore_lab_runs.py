@@ -1,0 +1,244 @@
+"""`TrainingLab`: runs that are held, stopped, saved and resumed, and runs that fail."""
+
+import csv
+import io
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+import torch
+
+pytest.importorskip("ipywidgets")
+import labs
+from labs import LONG, SHORT, begin, finish, lines, press, same_weights, until
+
+from lookbehind import train
+from lookbehind.explore.shared.methods import axes_of
+from lookbehind.explore.shared.runs import recipes_in
+from lookbehind.train import checkpoint
+
+make, one_core = labs.make, labs.one_core
+
+
+def test_pause_holds_the_run_and_continue_goes_on(make: Any) -> None:
+    lab = make(LONG)
+    training = begin(lab)
+    press(lab, "pause")
+    until(lambda: "Paused at epoch" in lab.message)
+    held = training.steps
+    assert lab.pause_button.description == "Continue"
+    images = checkpoint.read_checkpoint(training.path)["position"][3]
+    assert images == held * LONG.batch_size
+    lab.k.value = 5
+    assert "from the next step on: Lookbehind-SAM: k 5" in lab.message
+    time.sleep(0.1)
+    assert training.steps == held
+    press(lab, "pause")
+    until(lambda: training.steps > held)
+    assert lab.pause_button.description == "Pause"
+    assert training.now.k == 5
+
+
+def test_save_and_stop_work_while_paused(make: Any) -> None:
+    lab = make(LONG)
+    training = begin(lab)
+    press(lab, "pause")
+    until(lambda: "Paused at epoch" in lab.message)
+    for _ in range(2):
+        press(lab, "save")
+        until(lambda: "Saved as" in lab.message)
+    press(lab, "stop")
+    lab.wait()
+    assert "Stopped after" in lab.message
+    stem = training.path.stem
+    names = {f"{stem}.pt", f"{stem}-saved.pt", f"{stem}-saved-2.pt"}
+    assert {path.name for path in training.path.parent.iterdir()} == names
+    assert {f"{stem}.pt" for stem in lab.checkpoint.options} == names
+
+
+def test_stop_keeps_the_curves_and_frees_the_controls(make: Any) -> None:
+    lab = make(LONG)
+    begin(lab)
+    assert lab.start_button.disabled and lab.method.disabled and lab.resume_button.disabled
+    press(lab, "stop")
+    lab.wait()
+    assert lab.outcome.history.stopped
+    assert len(lines(lab)[0].y) >= 1
+    assert lab.stop_button.disabled and lab.pause_button.disabled
+    assert not lab.start_button.disabled and not lab.method.disabled
+
+
+@pytest.mark.parametrize("method", ["SGD", "ASAM", "Lookahead-SAM", "Lookbehind-ASAM"])
+def test_resume_goes_on_in_another_kernel_with_the_sliders_where_they_were(
+    make: Any, method: str
+) -> None:
+    recipe = replace(SHORT, method=method, epochs=6, rho=0.05)
+    before = make(recipe)
+    begin(before)
+    press(before, "pause")
+    until(lambda: "Paused at epoch" in before.message)
+    before.k.value, before.alpha.value, before.lr.value = 3, 0.25, 0.01
+    press(before, "pause")
+    moved = before._work
+    until(lambda: moved.now == moved.wanted)
+    press(before, "stop")
+    before.wait()
+    after = make(LONG)
+    press(after, "resume")
+    used = {n: getattr(before.recipe, n) for n in {*axes_of(method)} - {"adaptive"}}
+    assert after.recipe == replace(recipe, lr=0.01, **used)
+    after.wait()
+    assert "Done after" in after.message
+    press(before, "resume")  # the same run, which has ended now
+    before.wait()
+    assert before.outcome.history == after.outcome.history
+    assert same_weights(before.outcome, after.outcome)
+
+
+def test_a_resumed_run_equals_one_that_was_never_stopped(make: Any) -> None:
+    recipe = replace(SHORT, epochs=6)
+    lab = make(recipe)
+    begin(lab, 5)
+    press(lab, "stop")
+    lab.wait()
+    press(lab, "resume")
+    lab.wait()
+    call = recipe.run()
+    assert lab.outcome.history == call.history
+    assert same_weights(lab.outcome, call)
+    assert len(lab.table) == 1 and lab.table[0]["status"] == "done"
+    assert len(lines(lab)) == 5  # it goes on with its own lines
+    assert list(lines(lab)[4].x) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"a text", "another program's", {"plan": {"config": {"colour": "red"}}}]
+)
+def test_resume_of_a_foreign_file_says_so(make: Any, tmp_path: Path, content: Any) -> None:
+    path = tmp_path / "foreign.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, str):
+        torch.save({"note": content}, path)
+    else:
+        checkpoint.save_checkpoint(path, content)
+    lab = make()
+    press(lab, "resume")
+    assert "Not resumed: " in lab.message and "foreign.pt" in lab.message
+    assert not lab.running and not lab.start_button.disabled
+
+
+def test_every_checkpoint_tells_its_recipe(make: Any) -> None:
+    lab = finish(make(replace(SHORT, alpha="adaptive")))
+    path = lab._work.path
+    began, now = recipes_in(path, checkpoint.read_checkpoint(path))
+    assert began == now == replace(SHORT, alpha="adaptive")
+
+
+def test_buttons_without_a_run_say_so(make: Any) -> None:
+    lab = make()
+    press(lab, "save")
+    assert "Nothing to save yet" in lab.message
+    press(lab, "resume")
+    assert "No checkpoint in the folder" in lab.message
+    assert lab.pause_button.disabled and lab.stop_button.disabled
+    finish(lab)
+    press(lab, "save")
+    assert f"The last run is saved as {lab._work.path.name}" in lab.message
+
+
+def test_reset_keeps_the_table_and_the_files(make: Any, tmp_path: Path) -> None:
+    lab = make(LONG)
+    training = begin(lab)
+    lab.method.value = "SAM"  # as a page that is slow may still send
+    lab.k.value = 9
+    press(lab, "reset")
+    assert lines(lab) == () and lab.recipe == LONG and not lab.running
+    assert "press Start" in lab.message
+    training.thread.join()
+    assert "press Start" in lab.message
+    assert training.path.exists()
+    assert [row["status"] for row in lab.table] == ["stopped"]
+    lab.epochs.value = 1
+    finish(lab)
+    assert len(list(tmp_path.glob("*.pt"))) == len(lab.table) == 2
+
+
+def test_a_second_start_starts_no_second_run(make: Any) -> None:
+    lab = make(LONG)
+    press(lab, "start")
+    lab.start()
+    lab.resume()
+    assert len(lines(lab)) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"lr": 1e30, "method": "SGD"}, "FloatingPointError: the loss"),
+        ({"dataset": "no/such/folder", "train": None, "validation": None}, "no/such/folder"),
+        ({"train": 5000}, "train must be an int in"),
+    ],
+)
+def test_an_error_appears_in_words_and_the_lab_goes_on(
+    make: Any, change: dict[str, Any], words: str
+) -> None:
+    lab = finish(make(replace(SHORT, **change)))
+    assert "The run ended with an error." in lab.message
+    assert words in lab.message
+    assert lab.table[0]["status"] == "failed"
+    lab.put(SHORT)
+    assert "Done" in finish(lab).message
+
+
+def test_a_full_disk_ends_no_run_that_was_asked_to_save(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = make(LONG)
+    training = begin(lab)
+
+    def full(*_: Any) -> None:
+        raise OSError("No space left on device")
+
+    press(lab, "pause")
+    until(lambda: "Paused at epoch" in lab.message)
+    with monkeypatch.context() as broken:
+        broken.setattr(train.Run, "save", full)
+        press(lab, "save")
+        until(lambda: "Not saved: No space left on device" in lab.message)
+    held = training.steps
+    press(lab, "pause")
+    until(lambda: training.steps > held)
+
+
+def test_a_run_leaves_the_notebooks_random_numbers_alone(make: Any) -> None:
+    lab = make()
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    finish(lab)
+    assert torch.equal(torch.rand(1), expected[:1])
+    begin_again = make(LONG)
+    press(begin_again, "resume")
+    begin_again.wait()
+    assert torch.equal(torch.rand(1), expected[1:2])
+
+
+def test_the_table_is_one_row_a_run_and_saved_as_csv(make: Any) -> None:
+    lab = make()
+    finish(lab)
+    lab.method.value = "SGD"
+    finish(lab)
+    assert [row["method"] for row in lab.table] == ["Lookbehind-SAM", "SGD"]
+    assert lab.table[1]["k"] is lab.table[1]["alpha"] is None
+    last = lab.outcome.history.last("test")
+    assert lab.table[1]["test accuracy"] == last.accuracy
+    address = lab._table.value.split("href='")[1].split("'")[0]
+    head, text = unquote(address).split(",", 1)
+    assert head == "data:text/csv;charset=utf-8"
+    rows = list(csv.DictReader(io.StringIO(text)))
+    wanted = [{n: "" if v is None else str(v) for n, v in row.items()} for row in lab.table]
+    assert rows == wanted

@@ -30,11 +30,6 @@ def check_bounded(
         raise ValueError(f"{allowed}; got {value!r}")
 
 
-def members_of(value: object) -> int | None:
-    """E where `value` is a tensor of shape (E,), else None."""
-    return value.shape[0] if isinstance(value, Tensor) and value.ndim == 1 else None
-
-
 def whole(name: str, value: object, least: int, most: float = math.inf) -> int:
     """`value`; TypeError or ValueError unless it is an int in [least, most]."""
     bounds = f"≥ {least}" if most == math.inf else f"in [{least}, {most}]"
@@ -43,6 +38,7 @@ def whole(name: str, value: object, least: int, most: float = math.inf) -> int:
         raise TypeError(allowed)
     if not least <= value <= most:
         raise ValueError(allowed)
+    return value
 
 
 def check_members(name: str, value: object, params: Iterable[Tensor]) -> None:

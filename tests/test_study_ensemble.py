@@ -181,13 +181,11 @@ def test_a_member_that_diverges_leaves_the_others_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["mlp", "tiny-cnn"])
-def test_scores_are_those_of_each_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "lookbehind.study.ensemble.EVALUATION_IMAGES", 60
-    )  # several parts a minibatch
+@pytest.mark.parametrize("size", [300, 20])
+def test_scores_are_those_of_each_network(name: str, size: int) -> None:
     nets = [fresh(name, seed) for seed in SEEDS]
     ensemble, test = Ensemble(nets), dataset(0).test
-    found = evaluate_members(ensemble, test.batches(300))
+    found = evaluate_members(ensemble, test.batches(size))
     expected = [evaluate(net, test.batches(300)) for net in nets]
     assert ensemble.training
     torch.testing.assert_close(found.loss, torch.tensor([score.loss for score in expected]))

@@ -16,7 +16,6 @@ from torch.optim import SGD
 from lookbehind.optim import make_method, param_groups
 from lookbehind.study.axes import essence
 from lookbehind.study.ensemble import (
-    EVALUATION_IMAGES,
     Ensemble,
     MemberBatches,
     evaluate_members,
@@ -41,6 +40,9 @@ Measure = Callable[[nn.Module, Dataset], Any]
 
 # Bytes that the networks of one ensemble may take on a CPU; of a GPU, half of what is free.
 MEMORY = 2**30
+
+# Images of all members together that are evaluated at once.
+EVALUATION_IMAGES = 2**14
 
 
 @dataclass(frozen=True)

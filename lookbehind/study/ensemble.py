@@ -22,9 +22,6 @@ from lookbehind.scores import Minibatch
 from lookbehind.train import Minibatches, set_epoch
 from lookbehind.weights import per_member
 
-# Images of all members together that `evaluate_members` takes at once.
-EVALUATION_IMAGES = 2**14
-
 
 class Ensemble(nn.Module):
     """E `models` of one architecture as one module; it starts as a copy of them.
@@ -251,12 +248,12 @@ def evaluate_members(ensemble: Ensemble, batches: Iterable[Minibatch]) -> Member
     `batches`: images (B, …) that all members see, or (E, B, …), and labels (B,) or (E, B).
     Raises ValueError where `batches` holds no image.
     """
-    training = ensemble.training
+    device, training = next(ensemble.parameters()).device, ensemble.training
     losses, hits, count = [], [], 0
+    ensemble.eval()
     try:
-        ensemble.eval()
-        for images, labels in _parts(ensemble, batches):
-            logits = ensemble(images)
+        for images, given in batches:
+            logits, labels = ensemble(images.to(device)), given.to(device)
             count += labels.shape[-1]
             losses.append(member_cross_entropy(logits, labels) * labels.shape[-1])
             hits.append((logits.argmax(2) == labels).sum(1))
@@ -265,14 +262,3 @@ def evaluate_members(ensemble: Ensemble, batches: Iterable[Minibatch]) -> Member
     if not count:
         raise ValueError("batches must hold at least one image, got none")
     return MemberScores(torch.stack(losses).sum(0) / count, torch.stack(hits).sum(0) / count)
-
-
-def _parts(ensemble: Ensemble, batches: Iterable[Minibatch]) -> Iterator[Minibatch]:
-    """The batches on the ensemble's device, cut so that their activations stay small."""
-    device = next(ensemble.parameters()).device
-    size = max(1, EVALUATION_IMAGES // ensemble.members)
-    for images, labels in batches:
-        parts = zip(images.split(size, -4), labels.split(size, -1), strict=True)
-        for some, theirs in parts:
-            if theirs.numel():
-                yield some.to(device), theirs.to(device)

@@ -6,7 +6,6 @@ accuracy matrix R, R[i, j] being the accuracy on task j after task i was learned
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, combinations
@@ -49,15 +48,14 @@ def split_classes(dataset: Dataset, tasks: int, *, seed: int | None = None) -> l
 
 
 def _of_classes(dataset: Dataset, classes: tuple[int, ...]) -> Task:
-    parts = (dataset.train, dataset.validation, dataset.test)
-    masks = [torch.isin(s.labels, s.labels.new_tensor(classes)) for s in parts]
-    train, validation, test = (_rows(s, mask) for s, mask in zip(parts, masks, strict=True))
-    part = Dataset(train, validation, test, dataset.noisy[masks[0]], dataset.classes)
-    for name in dataset.splits:
-        if name not in part.splits:
+    parts, rows = {}, {}
+    for name, split in dataset.splits.items():
+        rows[name] = torch.isin(split.labels, split.labels.new_tensor(classes))
+        parts[name] = _rows(split, rows[name])
+        if not len(parts[name]):
             names = ", ".join(dataset.classes[c] for c in classes)
             raise ValueError(f"a task must have images, the {name} split has none of {names}")
-    return Task(part, classes)
+    return Task(replace(dataset, noisy=dataset.noisy[rows["train"]], **parts), classes)
 
 
 def permuted(dataset: Dataset, tasks: int, *, seed: int = 0) -> list[Task]:
@@ -69,12 +67,11 @@ def permuted(dataset: Dataset, tasks: int, *, seed: int = 0) -> list[Task]:
     count, generator = math.prod(dataset.size), _generator(seed)
     others = range(whole("tasks", tasks, 1) - 1)
     drawn = [torch.randperm(count, generator=generator) for _ in others]
-    orders = [torch.arange(count), *drawn]
-    return [_changed(dataset, partial(_reordered, order=order)) for order in orders]
 
+    def reordered(order: Tensor, images: Tensor) -> Tensor:
+        return images.flatten(2)[..., order.to(images.device)].view_as(images)
 
-def _reordered(images: Tensor, order: Tensor) -> Tensor:
-    return images.flatten(2)[..., order.to(images.device)].view_as(images)
+    return [_changed(dataset, partial(reordered, o)) for o in (torch.arange(count), *drawn)]
 
 
 def rotated(dataset: Dataset, angles: Sequence[float]) -> list[Task]:
@@ -100,12 +97,9 @@ def _turned(images: Tensor, angle: float) -> Tensor:
 
 def _changed(dataset: Dataset, change: Callable[[Tensor], Tensor]) -> Task:
     """All of the dataset, its images changed."""
-    train, validation, test = (
-        replace(split, images=change(split.images)) if len(split) else split
-        for split in (dataset.train, dataset.validation, dataset.test)
-    )
-    changed = Dataset(train, validation, test, dataset.noisy, dataset.classes)
-    return Task(changed, tuple(range(len(dataset.classes))))
+    splits = dataset.splits.items()
+    parts = {name: replace(split, images=change(split.images)) for name, split in splits}
+    return Task(replace(dataset, **parts), tuple(range(len(dataset.classes))))
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -240,15 +234,19 @@ def learn(
     """
     _check_tasks(tasks, incremental)
     reservoir = Reservoir(memory, seed) if whole("memory", memory, 0) else None
-    mates = _mates(tasks) if incremental == "task" else None
+    mates = _mates(tasks, incremental == "task")
     judge = partial(_scores, model, tasks, mates, score)
+    within = partial(_loss_within, mates, loss)
     lessons = [task.data.train for task in tasks]
     lessons = [_joined(lessons)] if joint else lessons
-    within = loss if mates is None else partial(_loss_within, mates, loss)
     rows, stopped = [judge()], False
     for lesson in lessons:
-        batches, made = _minibatches(lesson, reservoir, batch_size, seed), make_optimizer(model)
-        stopped = fit(model, made, batches, splits={}, loss=within, **options).stopped
+        batches: Batches | Replay = lesson.batches(batch_size, seed)
+        if reservoir is not None and (old := reservoir.split) is not None:
+            some = old.batches(min(batch_size, len(old)), seed, drop_last=True)
+            batches = Replay(batches, some)
+        optimizer = make_optimizer(model)
+        stopped = fit(model, optimizer, batches, splits={}, loss=within, **options).stopped
         if stopped:
             break
         rows.append(judge())
@@ -260,20 +258,10 @@ def learn(
     return Learned(accuracy, rows[0], stopped)
 
 
-def _minibatches(
-    split: Split, reservoir: Reservoir | None, size: int, seed: int
-) -> Batches | Replay:
-    batches = split.batches(size, seed)
-    if reservoir is None or reservoir.split is None:
-        return batches
-    count = min(size, len(reservoir.split))
-    return Replay(batches, reservoir.split.batches(count, seed, drop_last=True))
-
-
-def _mates(tasks: Sequence[Task]) -> Tensor:
-    """(classes, classes): whether some task has both."""
+def _mates(tasks: Sequence[Task], told: bool) -> Tensor:
+    """(classes, classes): whether some task has both; all are where it isn't told which it is."""
     count = len(tasks[0].data.classes)
-    mates = torch.zeros(count, count, dtype=torch.bool)
+    mates = torch.full((count, count), not told)
     for task in tasks:
         some = torch.tensor(task.classes)
         mates[some[:, None], some] = True
@@ -286,27 +274,19 @@ def _loss_within(mates: Tensor, loss: Loss, logits: Tensor, labels: Tensor) -> T
     return loss(logits.masked_fill(others, -math.inf), labels)
 
 
-def _within(classes: Tensor, model: nn.Module, images: Any, logits: Tensor) -> Tensor:
-    """A forward hook of a network that knows that its images are of certain classes."""
-    return logits.masked_fill(~classes.to(logits.device), -math.inf)
-
-
 def _scores(
-    model: nn.Module, tasks: Sequence[Task], mates: Tensor | None, score: Callable[..., Any]
+    model: nn.Module, tasks: Sequence[Task], mates: Tensor, score: Callable[..., Any]
 ) -> dict[str, Tensor]:
     """The accuracies (T,) or (E, T) on the tasks, for all splits but that of training."""
     found: dict[str, list[Tensor]] = {}
     for number, task in enumerate(tasks):
-        known = (
-            nullcontext()
-            if mates is None
-            else model.register_forward_hook(partial(_within, mates[task.classes[0]]))
-        )
-        with known:
-            names = sorted(task.data.splits.keys() - {"train"})
-            parts = {name: task.data.splits[name].batches(EVALUATION_BATCH) for name in names}
-            scores = {name: score(model, batches) for name, batches in parts.items()}
-        for name, one in scores.items():
+
+        def within(*args: Any, others: Tensor = ~mates[task.classes[0]]) -> Tensor:
+            return args[-1].masked_fill(others.to(args[-1].device), -math.inf)
+
+        for name in sorted(task.data.splits.keys() - {"train"}):
+            with model.register_forward_hook(within):
+                one = score(model, task.data.splits[name].batches(EVALUATION_BATCH))
             finite = torch.as_tensor(one.loss).isfinite().cpu()
             if finite.ndim == 0 and not finite:
                 raise FloatingPointError(f"the loss on {name} of task {number} is not finite")

@@ -17,7 +17,7 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from lookbehind.checks import whole
 from lookbehind.scores import Minibatch
-from lookbehind.train import EVALUATION_BATCH, evaluate, fit
+from lookbehind.train import EVALUATION_BATCH, Minibatches, evaluate, fit
 from lookbehind.train.data import Batches, Dataset, Split
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -48,7 +48,7 @@ def split_classes(dataset: Dataset, tasks: int, *, seed: int | None = None) -> l
 
 
 def _of_classes(dataset: Dataset, classes: tuple[int, ...]) -> Task:
-    parts, rows = {}, {}
+    rows, parts = dict[str, Tensor](), dict[str, Any]()
     for name, split in dataset.splits.items():
         rows[name] = torch.isin(split.labels, split.labels.new_tensor(classes))
         parts[name] = _rows(split, rows[name])
@@ -64,14 +64,13 @@ def permuted(dataset: Dataset, tasks: int, *, seed: int = 0) -> list[Task]:
     The orders are drawn by `seed`; the channels of a pixel stay together. Each task is a copy of
     the dataset and has all classes. Goodfellow et al. 2013, arXiv 1312.6211 (permuted MNIST).
     """
-    count, generator = math.prod(dataset.size), _generator(seed)
-    others = range(whole("tasks", tasks, 1) - 1)
-    drawn = [torch.randperm(count, generator=generator) for _ in others]
+    n, by = math.prod(dataset.size), _generator(seed)
+    drawn = [torch.randperm(n, generator=by) for _ in range(whole("tasks", tasks, 1) - 1)]
 
     def reordered(order: Tensor, images: Tensor) -> Tensor:
         return images.flatten(2)[..., order.to(images.device)].view_as(images)
 
-    return [_changed(dataset, partial(reordered, o)) for o in (torch.arange(count), *drawn)]
+    return [_changed(dataset, partial(reordered, o)) for o in (torch.arange(n), *drawn)]
 
 
 def rotated(dataset: Dataset, angles: Sequence[float]) -> list[Task]:
@@ -98,7 +97,7 @@ def _turned(images: Tensor, angle: float) -> Tensor:
 def _changed(dataset: Dataset, change: Callable[[Tensor], Tensor]) -> Task:
     """All of the dataset, its images changed."""
     splits = dataset.splits.items()
-    parts = {name: replace(split, images=change(split.images)) for name, split in splits}
+    parts: dict[str, Any] = {n: replace(s, images=change(s.images)) for n, s in splits}
     return Task(replace(dataset, **parts), tuple(range(len(dataset.classes))))
 
 
@@ -143,8 +142,7 @@ class Reservoir:
         """For the n-th image of all, n = seen + 1, …, seen + count: one of 0, …, n − 1."""
         n = torch.arange(self.seen + 1, self.seen + count + 1)
         uniform = torch.rand(count, generator=self._generator, dtype=torch.float64)
-        places: list[int] = (uniform * n).long().tolist()
-        return places
+        return (uniform * n).long().tolist()
 
 
 class Replay:
@@ -239,23 +237,22 @@ def learn(
     within = partial(_loss_within, mates, loss)
     lessons = [task.data.train for task in tasks]
     lessons = [_joined(lessons)] if joint else lessons
-    rows, stopped = [judge()], False
+    rows = [judge()]
     for lesson in lessons:
-        batches: Batches | Replay = lesson.batches(batch_size, seed)
-        if reservoir is not None and (old := reservoir.split) is not None:
-            some = old.batches(min(batch_size, len(old)), seed, drop_last=True)
-            batches = Replay(batches, some)
-        optimizer = make_optimizer(model)
-        stopped = fit(model, optimizer, batches, splits={}, loss=within, **options).stopped
-        if stopped:
+        new, old = lesson.batches(batch_size, seed), reservoir.split if reservoir else None
+        batches: Minibatches = new
+        if old is not None:
+            batches = Replay(new, old.batches(min(batch_size, len(old)), seed, drop_last=True))
+        history = fit(model, make_optimizer(model), batches, splits={}, loss=within, **options)
+        if history.stopped:
             break
         rows.append(judge())
-        if reservoir is not None:
+        if reservoir:
             reservoir.add(lesson)
     missing = {name: torch.full_like(row, math.nan) for name, row in rows[0].items()}
     rows += [missing] * (len(lessons) + 1 - len(rows))
     accuracy = {name: torch.stack([row[name] for row in rows[1:]], -2) for name in rows[0]}
-    return Learned(accuracy, rows[0], stopped)
+    return Learned(accuracy, rows[0], history.stopped)
 
 
 def _mates(tasks: Sequence[Task], told: bool) -> Tensor:
@@ -270,8 +267,7 @@ def _mates(tasks: Sequence[Task], told: bool) -> Tensor:
 
 def _loss_within(mates: Tensor, loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
     """The loss over the classes of each image's own task: its label tells which that is."""
-    others = ~mates.to(labels.device)[labels]
-    return loss(logits.masked_fill(others, -math.inf), labels)
+    return loss(logits.masked_fill(~mates.to(labels.device)[labels], -math.inf), labels)
 
 
 def _scores(
@@ -337,10 +333,8 @@ def _check_square(R: Tensor) -> None:
 def _check_tasks(tasks: Sequence[Task], incremental: str) -> None:
     if incremental not in ("task", "class"):
         raise ValueError(f'incremental must be "task" or "class", got {incremental!r}')
-    if not tasks:
-        raise ValueError("tasks must hold at least one task, got none")
-    if len({task.data.classes for task in tasks}) > 1:
-        raise ValueError("tasks must be of one problem: they have other names of classes")
+    if len({task.data.classes for task in tasks}) != 1:
+        raise ValueError("tasks must hold at least one task, all of one problem: the same classes")
     for one, other in combinations(tasks, 2):
         a, b = set(one.classes), set(other.classes)
         if incremental == "task" and a != b and a & b:

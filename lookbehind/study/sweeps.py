@@ -64,7 +64,7 @@ def sweep(
 
     `executor` is any of `concurrent.futures`, or Dask's `client.get_executor()`; by default all
     is trained in this process. A worker needs this package, the datasets (`root` as in
-    `lookbehind.data`) and the measures: for a `ProcessPoolExecutor` functions of a module. It
+    `lookbehind.train.data`) and the measures: for a `ProcessPoolExecutor` functions of a module. It
     trains one ensemble at a time, on one CPU thread, or on `hardware` (default: its best device).
 
     Rows are appended to `path`, a file of JSON lines, as they come. Runs that are there already

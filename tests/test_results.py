@@ -70,6 +70,7 @@ def test_the_cifar_study_runs_and_goes_on_where_it_was(
         patch.setattr("stored.write", interrupt)
         with pytest.raises(KeyboardInterrupt):
             cifar10.study(str(folder), path, 1, **TINY)
+    monkeypatch.setattr("stored.workers", ThreadPoolExecutor)
     kept = path.with_suffix(".jsonl")
     rows = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
     kept.write_text("".join(json.dumps({**row, "seconds": 99.0}) + "\n" for row in rows[:-1]))

@@ -45,7 +45,8 @@ def together(recipe, members):
     models = [replace(recipe, seed=seed).make_model(datasets[0]) for seed in range(members)]
     ensemble = Ensemble(models)
     rho, alpha = torch.linspace(0.05, 0.25, members), torch.linspace(0.2, 0.8, members)
-    base = torch.optim.SGD(param_groups(ensemble), lr=recipe.lr, momentum=recipe.momentum)
+    options = {name: getattr(recipe, name) for name in ("lr", "momentum", "weight_decay")}
+    base = torch.optim.SGD(param_groups(ensemble), **options)
     optimizer = make_method(recipe.method, base, rho=rho, k=recipe.k, alpha=alpha)
     streams = [replace(recipe, seed=s).batches(dataset) for s, dataset in enumerate(datasets)]
     batches = MemberBatches(streams, of=[e % SEEDS for e in range(members)])
@@ -83,7 +84,7 @@ def main():
     options = parser.parse_args()
     goals = []
     for method, k in (("SAM", 1), ("Lookbehind-SAM", 2)):
-        recipe = Recipe(method=method, k=k, gradients=STEPS * (k + 1), weight_decay=0)
+        recipe = Recipe(method=method, k=k, gradients=STEPS * (k + 1))
         gain = compare(recipe, (options.members,) if options.members else MEMBERS, options.rounds)
         goals.append((f"{method} runs a second, together / alone", gain, ">=", GOAL))
     print()

@@ -66,11 +66,11 @@ def test_the_cifar_study_runs_and_goes_on_where_it_was(
     path = tmp_path / "study.json"
     few = ("SGD", "Lookbehind-SAM k 2")
     monkeypatch.setattr(cifar10, "METHODS", {name: cifar10.METHODS[name] for name in few})
+    monkeypatch.setattr("stored.workers", ThreadPoolExecutor)
     with monkeypatch.context() as patch:
         patch.setattr("stored.write", interrupt)
         with pytest.raises(KeyboardInterrupt):
             cifar10.study(str(folder), path, 1, **TINY)
-    monkeypatch.setattr("stored.workers", ThreadPoolExecutor)
     kept = path.with_suffix(".jsonl")
     rows = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
     kept.write_text("".join(json.dumps({**row, "seconds": 99.0}) + "\n" for row in rows[:-1]))

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from lookbehind.optim import AXES, METHODS
+from lookbehind.optim import METHODS
 from lookbehind.scores import History
 from lookbehind.train import (
     ALONE,
@@ -72,7 +72,7 @@ def number_or_adaptive(value: str) -> float | str:
 
 def fill_in(values: dict[str, Any]) -> Recipe:
     """The recipe of the command line; what was left open (None) depends on the rest."""
-    method, adaptive = values["method"], "adaptive" in AXES[values["method"]]
+    method, adaptive = values["method"], METHODS[values["method"]].adaptive
     defaults: dict[str, Any] = {
         "rho": 0.5 if "ASAM" in method else OFFICIAL.rho,
         "alpha": OFFICIAL.alpha if adaptive else 0.5,
@@ -81,12 +81,6 @@ def fill_in(values: dict[str, Any]) -> Recipe:
     }
     given = {name: value for name, value in values.items() if value is not None}
     return Recipe(**{**values, **defaults, **given})
-
-
-def gradients_a_minibatch(recipe: Recipe) -> int:
-    """SGD 1, SAM and Lookahead over it 2, the methods that climb k times k + 1."""
-    climbs = "k" in AXES[recipe.method] and recipe.method != "Lookahead-SAM"
-    return recipe.k + 1 if climbs else 1 if recipe.method == "SGD" else 2
 
 
 def description(recipe: Recipe, dataset: Dataset, facts: dict[str, Any]) -> str:
@@ -104,7 +98,7 @@ def description(recipe: Recipe, dataset: Dataset, facts: dict[str, Any]) -> str:
         f"{recipe.dataset}: {sizes} images of {shape}, {len(dataset.classes)} classes"
         f"{noise * bool(recipe.label_noise)}{', augmented' * recipe.augment}",
         f"{recipe.model}: {facts['parameters']:,} parameters, on {where}",
-        f"{budget}, {minibatches}, {gradients_a_minibatch(recipe)} gradients a minibatch",
+        f"{budget}, {minibatches}, {METHODS[recipe.method].cost(recipe.k)} gradients a minibatch",
     )
     return "\n".join(lines)
 

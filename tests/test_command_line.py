@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner, Result
 from test_train_recipe import pictures
 
-from lookbehind.__main__ import OPTIONS, cli, fill_in, gradients_a_minibatch
+from lookbehind.__main__ import OPTIONS, cli, fill_in
 from lookbehind.optim import METHODS
 from lookbehind.train import Recipe, read_checkpoint
 from lookbehind.train.journal import CHECKPOINT, HISTORY
@@ -279,7 +279,7 @@ def test_data_that_cannot_be_had_is_an_error_in_words() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_gradients_a_minibatch_are_those_that_are_taken(method: str) -> None:
     recipe = replace(RECIPE, method=method, alpha=0.5, k=3, epochs=1)
-    assert recipe.run().history.last("test").gradients == 3 * gradients_a_minibatch(recipe)
+    assert recipe.run().history.last("test").gradients == 3 * METHODS[method].cost(recipe.k)
 
 
 def test_without_click_the_command_line_says_what_to_install(

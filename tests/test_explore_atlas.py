@@ -5,7 +5,7 @@ import pytest
 from torch.optim import SGD
 
 from lookbehind.explore.toy.atlas import ALPHA, RHO, STEPS, Setting, compute_sheet, sheet_ks
-from lookbehind.optim import AXES, METHODS, make_method
+from lookbehind.optim import METHODS, make_method
 from lookbehind.toy import LOSSES, descend, hessian_eigenvalues
 
 POSITIONS = [(2, 4, 3), (5, 10, 6), (3, 0, 11), (4, 7, 12)]  # k, index of ρ, index of α
@@ -33,7 +33,7 @@ def decoded(sheet):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["valley", "noisy quadratic"])
 def test_a_cell_equals_its_own_run(method, name):
-    axes, loss = AXES[method], LOSSES[name]
+    axes, loss = METHODS[method].sliders, LOSSES[name]
     setting = Setting(loss, loss.start, lr=0.02, momentum=0.3)
     for k, r, a in POSITIONS:
         if a == len(ALPHA) and "adaptive" not in axes:

@@ -16,8 +16,8 @@ from lookbehind.explore.lab import TrainingLab
 from lookbehind.explore.lab import training as lab_training
 from lookbehind.explore.lab.training import tune
 from lookbehind.explore.shared import METHOD_COLORS
-from lookbehind.explore.shared.methods import axes_of
 from lookbehind.measure import worst_rise
+from lookbehind.optim import METHODS
 from lookbehind.train import Hardware, Recipe, choose_hardware
 
 make, one_core = labs.make, labs.one_core
@@ -36,9 +36,9 @@ def test_every_method_trains_and_draws_its_curves(make: Any, method: str) -> Non
         assert line.name == f"{lab.recipe} · mlp, digits"
     assert len(lines(lab)[4].y) == 3
     alpha = lab.figure.data[3]
-    assert len(alpha.y) == (6 if "alpha" in axes_of(method) else 0)
+    assert len(alpha.y) == (6 if "alpha" in METHODS[method].sliders else 0)
     missing = lab.figure.layout.annotations[-1].text
-    assert missing == ("" if "alpha" in axes_of(method) else f"{method} has no α")
+    assert missing == ("" if "alpha" in METHODS[method].sliders else f"{method} has no α")
 
 
 def test_a_run_without_a_move_is_what_one_call_computes(make: Any) -> None:
@@ -128,7 +128,7 @@ def test_tune_sets_what_the_method_uses(method: str) -> None:
         "alpha": getattr(optimizer, "alpha", None),
     }
     wanted = {"k": 7, "rho": 0.9, "alpha": 0.1}
-    used = {*axes_of(method)} - {"adaptive"}
+    used = {*METHODS[method].sliders} - {"adaptive"}
     assert {n: found[n] for n in used} == {n: wanted[n] for n in used}
     assert {group["initial_lr"] for group in optimizer.param_groups} == {0.5}
 
@@ -138,8 +138,8 @@ def test_a_slider_that_the_method_does_not_use_is_disabled(make: Any, method: st
     lab = make()
     lab.method.value = method
     enabled = {name for name in ("k", "rho", "alpha") if not getattr(lab, name).disabled}
-    assert enabled == {*axes_of(method)} - {"adaptive"}
-    assert lab.adaptive.disabled == ("adaptive" not in axes_of(method))
+    assert enabled == {*METHODS[method].sliders} - {"adaptive"}
+    assert lab.adaptive.disabled == ("adaptive" not in METHODS[method].sliders)
 
 
 def test_adaptive_disables_the_alpha_slider(make: Any) -> None:

@@ -16,8 +16,8 @@ import labs
 from labs import LONG, SHORT, begin, finish, lines, press, same_weights, until
 
 from lookbehind import train
-from lookbehind.explore.shared.methods import axes_of
 from lookbehind.explore.shared.runs import recipes_in
+from lookbehind.optim import METHODS
 from lookbehind.train import checkpoint
 
 make, one_core = labs.make, labs.one_core
@@ -88,7 +88,7 @@ def test_resume_goes_on_in_another_kernel_with_the_sliders_where_they_were(
     before.wait()
     after = make(LONG)
     press(after, "resume")
-    used = {n: getattr(before.recipe, n) for n in {*axes_of(method)} - {"adaptive"}}
+    used = {n: getattr(before.recipe, n) for n in {*METHODS[method].sliders} - {"adaptive"}}
     assert after.recipe == replace(recipe, lr=0.01, **used)
     after.wait()
     assert "Done after" in after.message

@@ -1,9 +1,12 @@
 """The stored results: the script beside each still makes them, and the files hold what they say."""
 
+import itertools
 import json
 import math
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,9 @@ import pytest
 from PIL import Image
 
 from lookbehind.explore.shared import chosen_runs
+from lookbehind.study import lifelong
+from lookbehind.study.lifelong import learn, permuted
+from lookbehind.train import Recipe
 
 RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
 TINY = {"model": "mlp", "train": 8, "validation": 4, "test": 4, "batch_size": 4, "gradients": 2}
@@ -27,7 +33,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The folder of the scripts can be imported from."""
     monkeypatch.syspath_prepend(str(RESULTS))
     yield
-    for name in ("cifar10", "flatness", "stored"):
+    for name in ("cifar10", "digits", "flatness", "lifelong", "noise", "stored"):
         sys.modules.pop(name, None)
 
 
@@ -60,20 +66,30 @@ def test_the_cifar_study_runs_and_goes_on_where_it_was(
     path = tmp_path / "study.json"
     few = ("SGD", "Lookbehind-SAM k 2")
     monkeypatch.setattr(cifar10, "METHODS", {name: cifar10.METHODS[name] for name in few})
+    monkeypatch.setattr("stored.workers", ThreadPoolExecutor)
+    with monkeypatch.context() as patch:
+        patch.setattr("stored.write", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            cifar10.study(str(folder), path, 1, **TINY)
+    kept = path.with_suffix(".jsonl")
+    rows = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
+    kept.write_text("".join(json.dumps({**row, "seconds": 99.0}) + "\n" for row in rows[:-1]))
     cifar10.study(str(folder), path, 1, **TINY)
     whole = json.loads(path.read_text(encoding="utf-8"))
     seeds = {name: [r["seed"] for r in whole["runs"] if r["name"] == name] for name in few}
     assert sorted(seeds["SGD"]) == [0, 1, 2]
     assert sorted(seeds["Lookbehind-SAM k 2"]) == [0, 0, 1, 2]
-    part = {**whole, "runs": whole["runs"][:-1]}
-    path.write_text(json.dumps(part), encoding="utf-8")
-    cifar10.study(str(folder), path, 1, **TINY)
-    again = json.loads(path.read_text(encoding="utf-8"))
-    for run in (*whole["runs"], *again["runs"]):
-        run.pop("seconds")
-    assert again == whole
-    with pytest.raises(SystemExit, match="holds a study of other settings"):
-        cifar10.study(str(folder), path, 1, **{**TINY, "gradients": 3})
+    assert [run["seconds"] for run in whole["runs"]].count(99.0) == len(rows) - 1 == 6
+    assert whole["runs"][0].keys() == stored("cifar10")["runs"][0].keys()
+    names = ["sharpness", "records"]
+    assert {json.dumps([run[n] for n in names]) for run in whole["runs"]} == {
+        json.dumps([row[n] for n in names]) for row in rows
+    }
+    assert not kept.exists()
+
+
+def interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def test_the_stored_cifar_study_is_whole(cifar10: Any) -> None:
@@ -87,19 +103,22 @@ def test_the_stored_cifar_study_is_whole(cifar10: Any) -> None:
 def test_the_flatness_study_measures_every_network_once(
     flatness: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, networks = tmp_path / "study.json", tmp_path / "networks"
+    path = tmp_path / "study.json"
     few = ("SGD", "Lookbehind-SAM k 2")
     monkeypatch.setattr(flatness, "METHODS", {name: flatness.METHODS[name] for name in few})
-    flatness.study(str(folder), path, networks, **TINY)
+    with monkeypatch.context() as patch:
+        patch.setattr("stored.write", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            flatness.study(str(folder), path, 1, **TINY)
+    monkeypatch.setattr("stored.workers", ThreadPoolExecutor)
+    monkeypatch.setattr("lookbehind.study.sweeps.train_block", lambda *_: pytest.fail("again"))
+    flatness.study(str(folder), path, 1, **TINY)
     whole = json.loads(path.read_text(encoding="utf-8"))
     assert [(run["name"], run["seed"]) for run in whole["runs"]] == [
         (name, seed) for name in few for seed in (0, 1, 2)
     ]
     check_lengths(flatness, whole)
-    path.write_text(json.dumps({**whole, "runs": whole["runs"][1:]}), encoding="utf-8")
-    monkeypatch.setattr("lookbehind.train.Run._step", lambda _: pytest.fail("trained again"))
-    flatness.study(str(folder), path, networks, **TINY)
-    assert json.loads(path.read_text(encoding="utf-8")) == whole
+    assert whole["runs"][0].keys() == stored("flatness")["runs"][0].keys()
 
 
 def check_lengths(flatness: Any, study: dict[str, Any]) -> None:
@@ -138,3 +157,69 @@ def test_a_stored_study_says_what_it_was_made_with_and_no_path(name: str) -> Non
     assert all(study[key] for key in ("commit", "torch", "hardware", "seeds", "common"))
     assert "/" not in text.replace("images/s", "")
     assert len(text) < 100_000
+
+
+@pytest.mark.parametrize("name", ["digits", "noise"])
+def test_a_sweep_on_digits_has_a_row_a_setting_as_the_stored_one(
+    name: str, scripts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, path, whole = import_module(name), tmp_path / "study.json", stored(name)
+    monkeypatch.setattr("stored.workers", ThreadPoolExecutor)
+    points = [{"name": point[0], "settings": point[-1]} for point in script.settings()]
+    assert [{n: run[n] for n in ("name", "settings")} for run in whole["runs"]] == points
+    some = [next(p for p in script.settings() if p[0] == n) for n in ("SGD", "Lookbehind-SAM k 5")]
+    monkeypatch.setattr(script, "settings", lambda: some)
+    monkeypatch.setattr(script, "SEEDS", (0, 3))
+    script.study(path, 1)
+    made = json.loads(path.read_text(encoding="utf-8"))
+    assert made.keys() == whole.keys()
+    for run in made["runs"]:
+        names = run.keys() & {"name", "budget", "settings"}
+        old = next(r for r in whole["runs"] if all(r[n] == run[n] for n in names))
+        assert run.keys() == old.keys()
+        for kind in run.keys() - names:
+            assert run[kind] == [old[kind][0], old[kind][3]]
+
+
+@pytest.fixture
+def study(scripts: None) -> Any:
+    return import_module("lifelong")
+
+
+def test_the_stored_lifelong_study_is_whole(study: Any) -> None:
+    text = (RESULTS / "lifelong.json").read_text(encoding="utf-8")
+    assert len(text) < 100_000
+    kept = json.loads(text)
+    assert all(kept[key] for key in ("commit", "torch", "hardware"))
+    assert Recipe(**kept["common"]) == study.COMMON
+    assert (kept["methods"], kept["sequences"]) == (study.METHODS, study.SEQUENCES)
+    points = [
+        tuple(row[n] for n in ("name", "budget", "sequence", "memory")) for row in kept["runs"]
+    ]
+    assert points == list(
+        itertools.product(study.METHODS, study.BUDGETS, study.SEQUENCES, study.MEMORIES)
+    )
+    for row in kept["runs"]:
+        pairs = study.pairs(row["name"])
+        assert list(zip(row["lr"], row["rho"], strict=True)) == pairs
+        assert [len(values) for values in row["validation"]] == [len(study.SEEDS)] * len(pairs)
+        assert len(row["forgetting"]) == len(pairs)
+
+
+def test_a_member_of_the_study_is_the_run_that_the_notebook_makes(
+    study: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, sequence = "Lookbehind-SAM k 2", "permuted"
+    monkeypatch.setattr(study, "pairs", lambda _: [(0.03, 0.05), (0.1, 0.0)])
+    monkeypatch.setitem(study.SEQUENCES, sequence, {**study.SEQUENCES[sequence], "gradients": 9})
+    accuracies, forgettings = study.measured(name, "equal gradients", sequence, 50, 1)
+    for e, (lr, rho) in enumerate(study.pairs(name)):
+        recipe = replace(study.COMMON, lr=lr, rho=rho, seed=1, **study.METHODS[name])
+        data = recipe.load()
+        alone = learn(
+            recipe.make_model(data), recipe.make_optimizer, permuted(data, 3), batch_size=20,
+            gradients=9, memory=50, seed=1,
+        )  # fmt: skip
+        R = alone.accuracy["validation"]
+        assert accuracies[e] == pytest.approx(float(lifelong.average_accuracy(R)))
+        assert forgettings[e] == pytest.approx(float(lifelong.average_forgetting(R)))

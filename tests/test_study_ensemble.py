@@ -19,7 +19,6 @@ from lookbehind.study import (
     member_cross_entropy,
     scale_lr,
 )
-from lookbehind.study.ensemble import _layers
 from lookbehind.train import cosine, evaluate, fit, make_model
 from lookbehind.train.data import Dataset, digits
 
@@ -98,38 +97,31 @@ def test_adaptive_alpha_is_a_members_own(name: str) -> None:
     assert_members_are_as_alone(name, "Lookbehind-ASAM", "momentum", "adaptive")
 
 
-# What follows a convolution, and whether it is computed on stacks, not by `vmap`.
-LAYERS: dict[str, tuple[Callable[[], list[nn.Module]], bool]] = {
-    "linear": (lambda: [nn.Flatten(), nn.Linear(192, 5)], True),
-    "no bias": (lambda: [nn.Flatten(), nn.Linear(192, 5, bias=False)], True),
-    "convolution": (lambda: [nn.Conv2d(3, 4, 3, padding=1)], True),
-    "stride": (lambda: [nn.Conv2d(3, 4, (3, 2), stride=(2, 3), padding=(1, 0))], True),
-    "1 x 1": (lambda: [nn.Conv2d(3, 4, 1, stride=2, bias=False)], True),
-    "normalization": (lambda: [nn.BatchNorm2d(3)], True),
-    "not affine": (lambda: [nn.BatchNorm2d(3, affine=False)], True),
-    "no statistics": (lambda: [nn.BatchNorm2d(3, track_running_stats=False)], True),
-    "pooling": (lambda: [nn.AdaptiveAvgPool2d(1), nn.ReLU()], True),
-    "same": (lambda: [nn.Conv2d(3, 4, 3, padding="same")], False),
-    "dilated": (lambda: [nn.Conv2d(3, 4, 3, dilation=2)], False),
-    "groups": (lambda: [nn.Conv2d(3, 6, 3, groups=3)], False),
-    "circular": (lambda: [nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular")], False),
-    "group normalization": (lambda: [nn.GroupNorm(3, 3)], False),
-    "pooling to 2 x 2": (lambda: [nn.AdaptiveAvgPool2d(2)], False),
-    "nested": (lambda: [nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))], False),
+# Networks for images (3, 8, 8); the first three are computed on stacks, the others by `vmap`.
+NETWORKS: dict[str, Callable[[], list[nn.Module]]] = {
+    "linear": lambda: [nn.Flatten(), nn.Linear(192, 5)],
+    "MLP": lambda: [nn.Flatten(), nn.Linear(192, 6), nn.ReLU(), nn.Linear(6, 5)],
+    "no bias": lambda: [nn.Flatten(), nn.Linear(192, 5, bias=False)],
+    "other flattening": lambda: [nn.Flatten(2), nn.Linear(64, 5), nn.ReLU()],
+    "other layers": lambda: [nn.Flatten(), nn.Linear(192, 5), nn.Tanh()],
+    "convolution": lambda: [nn.Conv2d(3, 4, (3, 2), stride=(2, 3), padding=(1, 0))],
+    "groups": lambda: [nn.Conv2d(3, 6, 3, groups=3)],
+    "normalization": lambda: [nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)],
+    "no statistics": lambda: [nn.BatchNorm2d(3, track_running_stats=False)],
+    "group normalization": lambda: [nn.GroupNorm(3, 3)],
+    "nested": lambda: [nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))],
 }
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("kind", LAYERS)
-def test_every_layer_gives_the_values_and_gradients_of_the_plain_one(
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_every_network_gives_the_values_and_gradients_of_the_plain_one(
     kind: str, training: bool
 ) -> None:
     """Twice, so that the running statistics of the first pass are in the second."""
     torch.manual_seed(0)
-    make, on_stacks = LAYERS[kind]
-    nets = [nn.Sequential(nn.Conv2d(3, 3, 1), *make()).train(training) for _ in range(3)]
+    nets = [nn.Sequential(*NETWORKS[kind]()).train(training) for _ in range(3)]
     ensemble, images = Ensemble(nets), torch.randn(3, 7, 3, 8, 8)
-    assert on_stacks == (_layers(nets[0]) is not None)
     for _ in range(2):
         together = ensemble(images)
         together.square().sum().backward()
@@ -189,13 +181,11 @@ def test_a_member_that_diverges_leaves_the_others_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["mlp", "tiny-cnn"])
-def test_scores_are_those_of_each_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "lookbehind.study.ensemble.EVALUATION_IMAGES", 60
-    )  # several parts a minibatch
+@pytest.mark.parametrize("size", [300, 20])
+def test_scores_are_those_of_each_network(name: str, size: int) -> None:
     nets = [fresh(name, seed) for seed in SEEDS]
     ensemble, test = Ensemble(nets), dataset(0).test
-    found = evaluate_members(ensemble, test.batches(300))
+    found = evaluate_members(ensemble, test.batches(size))
     expected = [evaluate(net, test.batches(300)) for net in nets]
     assert ensemble.training
     torch.testing.assert_close(found.loss, torch.tensor([score.loss for score in expected]))
@@ -263,10 +253,11 @@ def test_what_is_wrong_is_said(wrong: Callable[[], object], words: str) -> None:
 @pytest.mark.parametrize(
     ("factors", "words"),
     [
-        (torch.ones(3), "must have leading dimension 3"),
-        (torch.tensor([1.0, -1.0]), "finite numbers ≥ 0"),
+        (torch.ones(3), "must have leading dimension E; got tensor"),
+        (torch.tensor([1.0, -1.0]), "finite number ≥ 0"),
         (torch.ones(2, 1), "shape"),
-        ([1.0, 1.0], "must be a tensor"),
+        ([1.0, 1.0], "must be a finite number ≥ 0, one per member"),
+        (1.0, "must be a tensor of shape .E,."),
     ],
 )
 def test_wrong_factors_are_named(factors: Tensor, words: str) -> None:

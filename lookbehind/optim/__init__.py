@@ -9,13 +9,12 @@ from lookbehind.optim.family import (
     MultistepSAM,
     cosine_alpha,
 )
-from lookbehind.optim.methods import AXES, METHODS, make_method
+from lookbehind.optim.methods import METHODS, Method, make_method
 from lookbehind.optim.neighborhood import AdaptiveBall, Ball, param_groups
 from lookbehind.optim.outer import Event, Observer
 
 __all__ = [
     "ASAM",
-    "AXES",
     "METHODS",
     "SAM",
     "AdaptiveBall",
@@ -24,6 +23,7 @@ __all__ = [
     "Event",
     "Lookahead",
     "Lookbehind",
+    "Method",
     "MultistepSAM",
     "Observer",
     "cosine_alpha",

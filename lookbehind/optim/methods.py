@@ -22,6 +22,12 @@ class Method:
     cost: Callable[[int], int]
     adaptive: bool = False
 
+    @property
+    def sliders(self) -> tuple[str, ...]:
+        """Which of "k", "rho", "alpha" it has, and "adaptive" where that is one more value of α."""
+        found = tuple(axis for axis in self.axes if axis in ("k", "rho", "alpha"))
+        return (*found, "adaptive") if self.adaptive else found
+
 
 METHODS: dict[str, Method] = {
     "SGD": Method((), lambda base: base, lambda k: 1),
@@ -49,11 +55,6 @@ METHODS: dict[str, Method] = {
         lambda k: k + 1,
         adaptive=True,
     ),
-}
-
-AXES = {  # until the rooms above read METHODS
-    name: tuple(a for a in m.axes if a in ("k", "rho", "alpha")) + ("adaptive",) * m.adaptive
-    for name, m in METHODS.items()
 }
 
 

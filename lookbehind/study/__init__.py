@@ -1,5 +1,6 @@
-"""Many runs at once, and tasks in sequence."""
+"""Many runs at once (`grid`, `sweep`, `Ensemble`), and tasks in sequence (`lifelong`)."""
 
+from lookbehind.study import lifelong
 from lookbehind.study.axes import essence, grid
 from lookbehind.study.ensemble import (
     Ensemble,
@@ -8,16 +9,19 @@ from lookbehind.study.ensemble import (
     member_cross_entropy,
     scale_lr,
 )
-from lookbehind.study.rows import SweepError
+from lookbehind.study.rows import Row, Rows, SweepError
 from lookbehind.study.sweeps import networks, on_train, sweep
 
 __all__ = [
     "Ensemble",
     "MemberBatches",
+    "Row",
+    "Rows",
     "SweepError",
     "essence",
     "evaluate_members",
     "grid",
+    "lifelong",
     "member_cross_entropy",
     "networks",
     "on_train",

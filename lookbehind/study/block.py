@@ -1,19 +1,21 @@
-"""Runs that train as one ensemble."""
+"""Blocks of runs: which train as one ensemble, how many fit in memory, and their rows."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import SGD
 
+from lookbehind.optim import make_method, param_groups
 from lookbehind.study.axes import essence
 from lookbehind.study.ensemble import (
-    EVALUATION_IMAGES,
     Ensemble,
     MemberBatches,
     evaluate_members,
@@ -33,20 +35,20 @@ from lookbehind.train import (
     fit,
     keep_freed_memory,
 )
-from lookbehind.train.data import Batches, Dataset
+from lookbehind.train.data import Dataset
 
-Measure = Callable[[nn.Module, Dataset], float]
-
+# What JSON can hold, mostly a number.
+Measure = Callable[[nn.Module, Dataset], Any]
 
 # Bytes that the networks of one ensemble may take on a CPU; of a GPU, half of what is free.
 MEMORY = 2**30
 
-
-# Blocks of runs, and who trains them
+# Images of all members together that are evaluated at once.
+EVALUATION_IMAGES = 2**14
 
 
 @dataclass(frozen=True)
-class _Task:
+class Job:
     """What a worker needs besides the recipes."""
 
     measures: Mapping[str, Measure]
@@ -55,12 +57,12 @@ class _Task:
     dtype: torch.dtype
 
 
-def _blocks(recipes: list[Recipe], most: int) -> list[list[Recipe]]:
+def blocks(recipes: list[Recipe], most: int) -> list[list[Recipe]]:
     """Runs that train as one, in blocks of nearly one size, at most `most`."""
     groups: dict[Recipe, list[Recipe]] = {}
     for recipe in recipes:
         groups.setdefault(_shared(recipe), []).append(recipe)
-    return [block for group in groups.values() for block in _cut(group, most)]
+    return [block for group in groups.values() for block in cut(group, most)]
 
 
 def _shared(recipe: Recipe) -> Recipe:
@@ -69,33 +71,32 @@ def _shared(recipe: Recipe) -> Recipe:
     return essence(replace(recipe, seed=0, rho=0.0, lr=0.0, alpha=alpha))
 
 
-def _cut(recipes: list[Recipe], most: int) -> list[list[Recipe]]:
+def cut(recipes: list[Recipe], most: int) -> list[list[Recipe]]:
+    """The recipes in parts of nearly one size, at most `most`."""
     count = math.ceil(len(recipes) / most)
-    return [recipes[i * len(recipes) // count : (i + 1) * len(recipes) // count]
-            for i in range(count)]  # fmt: skip
+    ends = [(i + 1) * len(recipes) // count for i in range(count)]
+    return [recipes[i:j] for i, j in pairwise([0, *ends])]
 
 
-def _failed(recipe: Recipe, error: Exception) -> Row:
+def failed(recipe: Recipe, error: BaseException) -> Row:
+    """The row of a run that failed."""
     return {"recipe": asdict(recipe), "error": f"{type(error).__name__}: {error}"}
 
 
-# One block
-
-
-def _train(recipes: list[Recipe], task: _Task) -> list[Row]:
+def train_block(recipes: list[Recipe], job: Job) -> list[Row]:
     """A row for each of the recipes, which may train as one."""
-    hardware = task.hardware or choose_hardware()
+    hardware = job.hardware or choose_hardware()
     datasets, rows = dict[int, Dataset](), dict[Recipe, Row]()
     for recipe in recipes:
         if recipe.seed not in datasets and recipe not in rows:
             try:
-                datasets[recipe.seed] = recipe.load(task.root, hardware.device)
+                datasets[recipe.seed] = recipe.load(job.root, hardware.device)
             except Exception as error:
-                rows |= {r: _failed(r, error) for r in recipes if r.seed == recipe.seed}
+                rows |= {r: failed(r, error) for r in recipes if r.seed == recipe.seed}
     good = [recipe for recipe in recipes if recipe not in rows]
     most = _room(good[0], datasets[good[0].seed], hardware.device) if good else 1
-    for some in _cut(good, most):
-        rows |= _train_ensemble(some, datasets, task, hardware)
+    for some in cut(good, most):
+        rows |= _train_ensemble(some, datasets, job.measures, hardware)
     return [rows[recipe] for recipe in recipes]
 
 
@@ -119,30 +120,28 @@ def _room(recipe: Recipe, dataset: Dataset, device: torch.device) -> int:
 
 
 def _train_ensemble(
-    recipes: list[Recipe], datasets: Mapping[int, Dataset], task: _Task, hardware: Hardware
+    recipes: list[Recipe],
+    datasets: Mapping[int, Dataset],
+    measures: Mapping[str, Measure],
+    hardware: Hardware,
 ) -> dict[Recipe, Row]:
-    seeds = list(dict.fromkeys(recipe.seed for recipe in recipes))
-    gather = partial(MemberBatches, of=[seeds.index(recipe.seed) for recipe in recipes])
-    firsts = [replace(recipes[0], seed=seed) for seed in seeds]
-    models = {first.seed: first.make_model(datasets[first.seed]) for first in firsts}
+    firsts = {recipe.seed: recipe for recipe in reversed(recipes)}
+    gather = partial(MemberBatches, of=[[*firsts].index(recipe.seed) for recipe in recipes])
+    models = {seed: first.make_model(datasets[seed]) for seed, first in firsts.items()}
     ensemble = Ensemble([models[recipe.seed] for recipe in recipes]).to(hardware.device)
-    batches = gather([first.batches(datasets[first.seed]) for first in firsts])
+    batches = gather([first.batches(datasets[seed]) for seed, first in firsts.items()])
     gradients, failures = _fit(ensemble, recipes, batches, hardware)
-    splits = [_small(evaluation_batches(datasets[seed]), len(recipes)) for seed in seeds]
-    scores = {
-        name: _scores(ensemble, gather([of[name] for of in splits]), hardware, len(part.split))
-        for name, part in splits[0].items()
-    }
+    scores = _scores(ensemble, [datasets[seed] for seed in firsts], gather, hardware)
     rows = {}
     for e, recipe in enumerate(recipes):
         row = {"gradients": gradients, **{name: some[e] for name, some in scores.items()}}
         try:
-            _check_finite(failures[e], row, splits[0])
+            _check_finite(failures[e], row, scores)
             network = ensemble.member(e).eval()
-            found = {n: m(network, datasets[recipe.seed]) for n, m in task.measures.items()}
+            found = {name: m(network, datasets[recipe.seed]) for name, m in measures.items()}
             rows[recipe] = {"recipe": asdict(recipe), **row, **found}
         except Exception as error:
-            rows[recipe] = _failed(recipe, error)
+            rows[recipe] = failed(recipe, error)
     return rows
 
 
@@ -156,9 +155,9 @@ def _fit(
     def watch(run: Run) -> None:
         nonlocal taken
         taken = run.gradients
-        failed = getattr(run.optimizer, "rolled_back", None)
-        if failed is not None:
-            failures.masked_fill_(failed & (failures == 0), taken)
+        undone = getattr(run.optimizer, "rolled_back", None)
+        if undone is not None:
+            failures.masked_fill_(undone & (failures == 0), taken)
 
     if hardware.device.type == "cpu":
         keep_freed_memory()
@@ -181,38 +180,40 @@ def _fit(
 
 
 def _optimizer(ensemble: Ensemble, recipes: list[Recipe], device: torch.device) -> Any:
-    """The optimizer of the recipe whose ρ and α are tensors, one value a member; lr, too."""
+    """The method of the recipes; ρ, lr and a number α of each member are its own."""
 
     def each(name: str) -> Tensor:
         values = [getattr(recipe, name) for recipe in recipes]
         return torch.tensor(values, dtype=torch.get_default_dtype(), device=device)
 
-    essences, most = [essence(recipe) for recipe in recipes], max(r.lr for r in recipes)
-    settings: dict[str, Any] = {"rho": each("rho"), "lr": most}
-    if essences[0].alpha != "adaptive":
-        recipes = essences
-        settings["alpha"] = each("alpha")
-    optimizer = replace(recipes[0], **settings).make_optimizer(ensemble)
-    if any(recipe.lr != most for recipe in recipes):
-        scale_lr(getattr(optimizer, "base", optimizer), each("lr") / most)
-    return optimizer
-
-
-def _small(splits: Mapping[str, Batches], members: int) -> dict[str, Batches]:
-    """In minibatches that stay small where each of the members gets its own."""
-    size = max(1, EVALUATION_IMAGES // members)
-    return {name: part.split.batches(min(size, part.size)) for name, part in splits.items()}
+    one, lr = essence(recipes[0]), max(recipe.lr for recipe in recipes)
+    base = SGD(param_groups(ensemble), lr=lr, momentum=one.momentum, weight_decay=one.weight_decay)
+    if any(recipe.lr != lr for recipe in recipes):
+        scale_lr(base, each("lr") / lr)
+    recipes = [essence(recipe) for recipe in recipes]
+    return make_method(
+        one.method, base, rho=each("rho"), k=one.k, eta=one.eta, gradient=one.gradient,
+        alpha=one.alpha if one.alpha == "adaptive" else each("alpha"),
+    )  # fmt: skip
 
 
 def _scores(
-    ensemble: Ensemble, batches: MemberBatches, hardware: Hardware, count: int
-) -> list[dict[str, float]]:
-    """The loss and accuracy of each member on so many images."""
-    kind = hardware.device.type
-    with torch.autocast(kind, hardware.autocast) if hardware.autocast else nullcontext():
-        scores = evaluate_members(ensemble, batches)
-    pairs = zip(scores.loss.tolist(), scores.accuracy.tolist(), strict=True)
-    return [{"loss": loss, "accuracy": round(share * count) / count} for loss, share in pairs]
+    ensemble: Ensemble,
+    datasets: list[Dataset],
+    gather: Callable[..., MemberBatches],
+    hardware: Hardware,
+) -> dict[str, list[dict[str, float]]]:
+    """The loss and accuracy of each member on every split, in minibatches that stay small."""
+    splits, found = [evaluation_batches(dataset) for dataset in datasets], {}
+    size, kind = max(1, EVALUATION_IMAGES // ensemble.members), hardware.device.type
+    for name, first in splits[0].items():
+        batches = gather([of[name].split.batches(min(size, of[name].size)) for of in splits])
+        with torch.autocast(kind, hardware.autocast) if hardware.autocast else nullcontext():
+            scores = evaluate_members(ensemble, batches)
+        count = len(first.split)
+        pairs = zip(scores.loss.tolist(), scores.accuracy.tolist(), strict=True)
+        found[name] = [{"loss": x, "accuracy": round(share * count) / count} for x, share in pairs]
+    return found
 
 
 def _check_finite(failure: int, row: Row, splits: Iterable[str]) -> None:

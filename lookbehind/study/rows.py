@@ -1,4 +1,4 @@
-"""The rows of a sweep, and the file that keeps them."""
+"""The rows of a study, and the file of JSON lines that keeps them, one a line."""
 
 import json
 import os
@@ -10,25 +10,25 @@ from typing import Any
 from lookbehind.study.axes import essence
 from lookbehind.train import Recipe
 
-Row = dict[str, Any]
+Row = dict[str, Any]  # {"recipe": {all settings}, what was measured}
 
-
-START = b'{"recipe": {'  # of every line of the file
+_START = b'{"recipe": {'  # of every line of the file
 
 
 class SweepError(RuntimeError):
     """A sweep that cannot start, or go on. The message says what to do."""
 
 
-# The file
+class Rows:
+    """The rows by run, and the file that they are appended to, if any.
 
-
-class _Results:
-    """The rows by run, and the file that they are appended to, if any."""
+    Several processes may share the file. A last line that was cut short is taken off; of several
+    lines of one run the last counts. Raises SweepError where the file holds anything else.
+    """
 
     def __init__(self, path: str | Path | None) -> None:
         self.path = None if path is None else Path(path)
-        self.rows: dict[Recipe, Row] = {}
+        self.rows: dict[Recipe, Row] = {}  # by the essence of its recipe
         self._end = 0  # of what was read and written
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,6 +36,7 @@ class _Results:
                 self._read(self.path)
 
     def of(self, recipe: Recipe) -> Row | None:
+        """The row of this run, or None."""
         return self.rows.get(essence(recipe))
 
     def append(self, rows: Iterable[Row]) -> None:
@@ -55,7 +56,7 @@ class _Results:
 
     def _merged(self, row: Row) -> Row:
         """With the measures of an earlier line."""
-        old = self.rows.get(essence(Recipe(**row["recipe"])), row)
+        old = self.of(Recipe(**row["recipe"])) or row
         return row if "error" in row or "error" in old else {**old, **row}
 
     def _take(self, row: Row) -> bool:
@@ -82,7 +83,7 @@ class _Results:
             file.seek(self._end)
             lines = file.readlines()
         for line in lines:
-            if not line.endswith(b"\n") and START.startswith(line[: len(START)]):
+            if not line.endswith(b"\n") and _START.startswith(line[: len(_START)]):
                 os.truncate(path, self._end)
                 return
             try:

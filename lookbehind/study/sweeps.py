@@ -17,7 +17,6 @@ from concurrent.futures import (
     ProcessPoolExecutor,
     wait,
 )
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,18 +24,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from lookbehind.study.axes import _distinct, essence
-from lookbehind.study.block import Measure, _blocks, _cut, _failed, _Task, _train
-from lookbehind.study.rows import Row, SweepError, _Results
+from lookbehind.checks import whole
+from lookbehind.study.axes import distinct, essence
+from lookbehind.study.block import Job, Measure, blocks, cut, failed, train_block
+from lookbehind.study.rows import Row, Rows, SweepError
 from lookbehind.train import EVALUATION_BATCH, Hardware, Recipe
 from lookbehind.train.data import Dataset
 
 # Networks of an ensemble: from here on an MLP on digits gains little.
 MEMBERS = 128
-
-
 RESERVED = ("recipe", "error", "gradients", "train", "validation", "test")
-
 
 _ALONE = threading.Lock()
 
@@ -67,7 +64,7 @@ def sweep(
 
     `executor` is any of `concurrent.futures`, or Dask's `client.get_executor()`; by default all
     is trained in this process. A worker needs this package, the datasets (`root` as in
-    `lookbehind.data`) and the measures: for a `ProcessPoolExecutor` functions of a module. It
+    `lookbehind.train.data`) and the measures: for a `ProcessPoolExecutor` functions of a module. It
     trains one ensemble at a time, on one CPU thread, or on `hardware` (default: its best device).
 
     Rows are appended to `path`, a file of JSON lines, as they come. Runs that are there already
@@ -79,21 +76,23 @@ def sweep(
     Raises SweepError where `path` holds anything else, before anything is written, TypeError or
     ValueError for wrong arguments.
     """
+    from tqdm.auto import tqdm
+
     recipes, measures = list(recipes), dict(measures or {})
     _check(recipes, measures, members, executor)
-    results = _Results(path)
-    wanted = _distinct(recipes)
-    todo = [r for r in wanted if not _is_done(results.of(r), measures, retry_failed)]
-    task = _Task(measures, root, hardware, torch.get_default_dtype())
-    blocks = _blocks(todo, min(members, math.ceil(len(todo) / _workers(executor)) or 1))
-    with _bar(len(wanted), len(wanted) - len(todo), progress) as update:
+    kept, wanted = Rows(path), distinct(recipes)
+    todo = [r for r in wanted if not _is_done(kept.of(r), measures, retry_failed)]
+    job = Job(measures, root, hardware, torch.get_default_dtype())
+    parts = blocks(todo, min(members, math.ceil(len(todo) / _workers(executor)) or 1))
+    done = len(wanted) - len(todo)
+    with tqdm(total=len(wanted), initial=done, unit=" runs", disable=not progress) as bar:
         try:
-            for rows in _trained(blocks, task, executor):
-                results.append(rows)
-                update(len(rows))
+            for rows in _trained(parts, job, executor):
+                kept.append(rows)
+                bar.update(len(rows))
         except (BrokenExecutor, CancelledError) as error:
-            raise SweepError(_broken(results, wanted, measures)) from error
-    return [results.rows[essence(recipe)] for recipe in recipes]
+            raise SweepError(_broken(kept, wanted, measures)) from error
+    return [kept.rows[essence(recipe)] for recipe in recipes]
 
 
 def networks(recipes: Iterable[Recipe], **options: Any) -> list[tuple[nn.Module, Row]]:
@@ -115,18 +114,18 @@ def networks(recipes: Iterable[Recipe], **options: Any) -> list[tuple[nn.Module,
     return found
 
 
-def on_train(function: Callable[..., float], **options: Any) -> Measure:
+def on_train(function: Callable[..., Any], **options: Any) -> Measure:
     """The measure function(network, minibatches of all training images, **options).
 
-    For the functions of `lookbehind.sharpness` that return a number:
+    For functions of `lookbehind.measure` that return a number:
     measures={"worst rise": on_train(worst_rise, ball=Ball(0.05))}. Other processes can get it.
     """
     return partial(_measure_on_train, function, options)
 
 
 def _measure_on_train(
-    function: Callable[..., float], options: Mapping[str, Any], network: nn.Module, dataset: Dataset
-) -> float:
+    function: Callable[..., Any], options: Mapping[str, Any], network: nn.Module, dataset: Dataset
+) -> Any:
     return function(network, dataset.train.batches(EVALUATION_BATCH), **options)
 
 
@@ -142,8 +141,7 @@ def _check(
                 f"measures must be functions, under other names than {', '.join(RESERVED)}; "
                 f"got {name!r}: {measure!r}"
             )
-    if isinstance(members, bool) or not isinstance(members, int) or members < 1:
-        raise ValueError(f"members must be an int ≥ 1, got {members!r}")
+    whole("members", members, 1)
     if isinstance(executor, ProcessPoolExecutor):
         try:
             pickle.dumps(measures)
@@ -160,23 +158,12 @@ def _is_done(row: Row | None, measures: Iterable[str], retry_failed: bool = Fals
     return all(name in row for name in measures)
 
 
-def _broken(results: "_Results", wanted: list[Recipe], measures: Mapping[str, Measure]) -> str:
-    done = sum(_is_done(results.of(recipe), measures) for recipe in wanted)
+def _broken(kept: Rows, wanted: list[Recipe], measures: Mapping[str, Measure]) -> str:
+    done = sum(_is_done(kept.of(recipe), measures) for recipe in wanted)
     found = f"the executor ended or a worker of it was killed; {done} of {len(wanted)} runs"
-    if results.path is None:
+    if kept.path is None:
         return f"{found} were finished, and are lost: give a path to keep them"
-    return f"{found} are in {results.path}: the same call with a new executor goes on from there"
-
-
-@contextmanager
-def _bar(total: int, done: int, progress: bool) -> Iterator[Callable[[int], Any]]:
-    if not progress:
-        yield lambda count: None
-        return
-    from tqdm.auto import tqdm
-
-    with tqdm(total=total, initial=done, unit=" runs") as bar:
-        yield bar.update
+    return f"{found} are in {kept.path}: the same call with a new executor goes on from there"
 
 
 def _workers(executor: Executor | None) -> int:
@@ -187,30 +174,25 @@ def _workers(executor: Executor | None) -> int:
     return 1 if executor is None else getattr(executor, "_max_workers", None) or 1
 
 
-class _Here(Executor):
-    """What is submitted is done at once, by the caller."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
+def _here(block: list[Recipe], job: Job) -> Future[list[Row]]:
+    """What an executor's `submit` gives, trained at once by the caller."""
+    future: Future[list[Row]] = Future()
+    try:
+        future.set_result(train_block(block, job))
+    except Exception as error:
+        future.set_exception(error)
+    return future
 
 
-def _trained(
-    blocks: list[list[Recipe]], task: _Task, executor: Executor | None
-) -> Iterator[list[Row]]:
+def _trained(parts: list[list[Recipe]], job: Job, executor: Executor | None) -> Iterator[list[Row]]:
     """The rows of the blocks as they come. A block that fails is tried again in halves."""
-    waiting, running = deque(blocks), dict[Future[list[Row]], list[Recipe]]()
-    at_once = len(blocks) if executor else 1
-    submit, work = (executor.submit, _in_worker) if executor else (_Here().submit, _train)
+    waiting, running = deque(parts), dict[Future[list[Row]], list[Recipe]]()
     try:
         while waiting or running:
-            while waiting and len(running) < at_once:
+            while waiting and (executor or not running):
                 block = waiting.popleft()
-                running[submit(work, block, task)] = block
+                future = executor.submit(_in_worker, block, job) if executor else _here(block, job)
+                running[future] = block
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in sorted(done, key=_is_broken):  # first what is finished
                 yield from _settled(running.pop(future), future, waiting)
@@ -232,22 +214,22 @@ def _settled(
     elif isinstance(error, BrokenExecutor) or not isinstance(error, Exception):
         raise error
     elif len(block) == 1:
-        yield [_failed(block[0], error)]
+        yield [failed(block[0], error)]
     else:
-        waiting.extend(_cut(block, math.ceil(len(block) / 2)))
+        waiting.extend(cut(block, math.ceil(len(block) / 2)))
 
 
-def _in_worker(recipes: list[Recipe], task: _Task) -> list[Row]:
-    """As `_train`, with torch as in the caller, but on one thread; torch is put back.
+def _in_worker(recipes: list[Recipe], job: Job) -> list[Row]:
+    """As `train_block`, with torch as in the caller, but on one thread; torch is put back.
 
     One at a time in a process: its threads share torch's settings and random numbers.
     """
     with _ALONE:
         threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
         torch.set_num_threads(1)
-        torch.set_default_dtype(task.dtype)
+        torch.set_default_dtype(job.dtype)
         try:
-            return _train(recipes, task)
+            return train_block(recipes, job)
         finally:
             torch.set_num_threads(threads)
             torch.set_default_dtype(dtype)

@@ -6,7 +6,7 @@ from lookbehind.train.hardware import Hardware, choose_hardware, has_compiler, k
 from lookbehind.train.loop import fit
 from lookbehind.train.models import MODELS, make_model
 from lookbehind.train.ranks import ALONE, Alone, Ranks, started_as_one_of_several
-from lookbehind.train.recipe import EVALUATION_BATCH, Outcome, Recipe, evaluation_batches, uses
+from lookbehind.train.recipe import EVALUATION_BATCH, Outcome, Recipe, evaluation_batches
 from lookbehind.train.run import Minibatches, Run, Stepper, set_epoch
 from lookbehind.train.schedules import SCHEDULES, MultiStep, constant, cosine
 from lookbehind.train.scoring import evaluate
@@ -44,5 +44,4 @@ __all__ = [
     "save_checkpoint",
     "set_epoch",
     "started_as_one_of_several",
-    "uses",
 ]

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from lookbehind.files import written_whole
+from lookbehind.optim import METHODS
 from lookbehind.scores import History, Record
 from lookbehind.train.data.dataset import Dataset
 from lookbehind.train.hardware import Hardware
-from lookbehind.train.recipe import Recipe, uses
+from lookbehind.train.recipe import Recipe
 from lookbehind.train.run import Run
 
 HISTORY, CHECKPOINT = "history.json", "checkpoint.pt"
@@ -81,7 +82,8 @@ def facts_of(recipe: Recipe, hardware: Hardware, dataset: Dataset) -> dict[str, 
 
 def folder_name(recipe: Recipe) -> str:
     """As cifar10-resnet34-lookbehind-sam-k2-rho0.05-adaptive-lr0.1-seed0."""
-    named = {name: getattr(recipe, name) for name in (*uses(recipe.method), "lr", "seed")}
+    used = {*METHODS[recipe.method].sliders, "lr", "seed"}
+    named = {n: getattr(recipe, n) for n in ("k", "rho", "alpha", "lr", "seed") if n in used}
     settings = [v if isinstance(v, str) else f"{name}{v:g}" for name, v in named.items()]
     return "-".join([Path(recipe.dataset).name, recipe.model, recipe.method.lower(), *settings])
 

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
 from lookbehind.checks import check_bounded, whole
-from lookbehind.optim import AXES, METHODS, make_method, param_groups
+from lookbehind.optim import METHODS, make_method, param_groups
 from lookbehind.scores import History
 from lookbehind.train.data.dataset import Dataset
 from lookbehind.train.data.load import load
@@ -112,9 +112,9 @@ class Recipe:
     def _check_together(self) -> None:
         """Values that are wrong only beside another."""
         check_budget(self.epochs, self.gradients)
-        adaptive = "adaptive" in AXES[self.method]
-        if "alpha" in AXES[self.method] and not (adaptive and self.alpha == "adaptive"):
-            check_bounded("alpha", self.alpha, 1, ' or "adaptive"' if adaptive else "")
+        method = METHODS[self.method]
+        if "alpha" in method.axes and not (method.adaptive and self.alpha == "adaptive"):
+            check_bounded("alpha", self.alpha, 1, ' or "adaptive"' if method.adaptive else "")
         if self.dataset == "digits" and (self.augment or self.test is not None):
             name, value = ("test", None) if self.test is not None else ("augment", False)
             got = getattr(self, name)
@@ -123,7 +123,8 @@ class Recipe:
     def __str__(self) -> str:
         alpha = self.alpha if isinstance(self.alpha, str) else f"{self.alpha:g}"
         values = {"k": self.k, "rho": f"{self.rho:g}", "alpha": alpha}
-        used = [f"{SYMBOLS[name]} {values[name]}" for name in uses(self.method)]
+        axes = METHODS[self.method].axes
+        used = [f"{symbol} {values[name]}" for name, symbol in SYMBOLS.items() if name in axes]
         return f"{self.method}: " + ", ".join([*used, f"lr {self.lr:g}"])
 
     def load(self, root: str | Path | None = None, device: str | torch.device = "cpu") -> Dataset:
@@ -186,13 +187,6 @@ class Recipe:
         """The training minibatches: shuffled, and augmented where the recipe says so."""
         crop = max(1, min(dataset.size) // 8) if self.augment else 0
         return dataset.train.batches(self.batch_size, self.seed, crop=crop, flip=self.augment)
-
-
-def uses(method: str) -> tuple[str, ...]:
-    """Which of "k", "rho" and "alpha" a method has."""
-    if method not in AXES:
-        raise ValueError(f"method must be one of {', '.join(AXES)}, got {method!r}")
-    return tuple(axis for axis in AXES[method] if axis in SYMBOLS)
 
 
 def evaluation_batches(dataset: Dataset) -> dict[str, Any]:

@@ -3,19 +3,14 @@
 usage: python notebooks/results/cifar10.py [DATASET] [--out FILE] [--jobs N]
 
 DATASET is cifar10 (downloaded where it is missing) or a folder of its images: train/<class>/...
-and test/<class>/.... A small ResNet trains on 3,000 images, 40 % of them under a wrong label. Runs
-that FILE holds already are not made again, so an interrupted study goes on where it was. About
-twenty minutes on two CPU cores.
+and test/<class>/.... A small ResNet trains on 3,000 images, 40 % of them under a wrong label. An
+interrupted study goes on where it was. About twenty minutes on two CPU cores.
 """
 
-import argparse
-import json
 import os
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, replace
-from multiprocessing import get_context
-from pathlib import Path
 
 import stored
 import torch
@@ -24,6 +19,7 @@ from tqdm import tqdm
 from lookbehind import Ball
 from lookbehind.explore.shared import values
 from lookbehind.measure import worst_rise
+from lookbehind.study import Rows
 from lookbehind.train import Recipe, choose_hardware, evaluation_batches
 
 SEEDS = (0, 1, 2)
@@ -53,18 +49,17 @@ def first_runs(dataset, **changes):
             yield name, Recipe(**{**common, **settings, "rho": rho, **changes})
 
 
-def other_runs(plan, rows):
+def other_runs(plan, kept):
     """The same at the other seeds, with the radius that was best at the first."""
     for name in METHODS:
-        mine = [row for row in rows if row["name"] == name and row["seed"] == SEEDS[0]]
-        best = max(mine, key=lambda row: values(row, "validation")[-1])
-        recipe = next(recipe for n, recipe in plan if n == name and recipe.rho == best["rho"])
+        mine = [recipe for n, recipe in plan if n == name]
+        best = max(mine, key=lambda recipe: values(kept.of(recipe), "validation")[-1])
         for seed in SEEDS[1:]:
-            yield name, replace(recipe, seed=seed)
+            yield name, replace(best, seed=seed)
 
 
-def measure(name, recipe, threads):
-    """One run as a row of the file: settings, scores at every record, sharpness, seconds."""
+def measure(recipe, threads):
+    """A run as a row: scores at every record, which `sweep` doesn't give, sharpness, seconds."""
     torch.set_num_threads(threads)
     hardware = choose_hardware()
     dataset = recipe.load(device=hardware.device)
@@ -74,7 +69,7 @@ def measure(name, recipe, threads):
     batches = evaluation_batches(dataset)["train"]
     sharpness = worst_rise(outcome.model, batches, Ball(SHARPNESS_RADIUS))
     return {
-        "name": name, **key(recipe), "seconds": round(seconds, 1), "sharpness": sharpness,
+        "recipe": asdict(recipe), "seconds": round(seconds, 1), "sharpness": sharpness,
         "records": outcome.history.rows(),
     }  # fmt: skip
 
@@ -85,50 +80,32 @@ def key(recipe):
     return {name: getattr(recipe, name) for name in names}
 
 
-def read(path, common):
-    """The rows of an earlier, interrupted study; refuses a file of another one."""
-    if not path.exists():
-        return []
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if found["common"] != common:
-        raise SystemExit(f"{path} holds a study of other settings: choose another --out")
-    return found["runs"]
+def study(dataset, path, jobs, **changes):
+    """Make every run that is not kept yet, `jobs` at a time, and keep each as it comes."""
+    plan = list(first_runs(dataset, **changes))
+    kept = Rows(stored.rows_of(path))
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with stored.workers(jobs) as pool:
+        for runs in (lambda: plan, lambda: other_runs(plan, kept)):
+            left = [recipe for _, recipe in runs() if kept.of(recipe) is None]
+            made = [pool.submit(measure, recipe, threads) for recipe in left]
+            for run in tqdm(as_completed(made), total=len(made), unit=" runs"):
+                kept.append([run.result()])
+    write(path, [*plan, *other_runs(plan, kept)], kept)
 
 
-def write(path, common, rows):
-    order = [*METHODS]
-    rows = sorted(rows, key=lambda row: (order.index(row["name"]), row["rho"], row["seed"]))
+def write(path, runs, kept):
+    order, mine = [*METHODS], {*key(runs[0][1]), "dataset"}
+    runs = sorted(runs, key=lambda run: (order.index(run[0]), run[1].rho, run[1].seed))
+    common = {name: v for name, v in asdict(runs[0][1]).items() if name not in mine}
     head = {"common": common, "sharpness_radius": SHARPNESS_RADIUS, "seeds": SEEDS}
+    rows = [{"name": name, **key(recipe), **kept.of(recipe)} for name, recipe in runs]
+    rows = [{name: v for name, v in row.items() if name != "recipe"} for row in rows]
     stored.write(path, head, rows, choose_hardware())
 
 
-def study(dataset, path, jobs, **changes):
-    """Make every run that `path` doesn't hold yet, `jobs` at a time, and write each as it comes."""
-    plan = list(first_runs(dataset, **changes))
-    mine = {*key(plan[0][1]), "dataset"}
-    common = {name: value for name, value in asdict(plan[0][1]).items() if name not in mine}
-    rows = read(path, common)
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    # Spawned: a fork of a process that has used CUDA, or several threads, may hang.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for runs in (lambda: plan, lambda: other_runs(plan, rows)):
-            done = [{name: row[name] for name in key(plan[0][1])} for row in rows]
-            left = [(name, recipe) for name, recipe in runs() if key(recipe) not in done]
-            made = [pool.submit(measure, name, recipe, threads) for name, recipe in left]
-            for run in tqdm(as_completed(made), total=len(made), unit=" runs"):
-                rows.append(run.result())
-                write(path, common, rows)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("dataset", nargs="?", default="cifar10")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
-    jobs = 1 if torch.cuda.is_available() else os.cpu_count() or 1
-    parser.add_argument("--jobs", type=int, default=jobs, help="runs at a time")
-    options = parser.parse_args()
-    study(options.dataset, options.out, options.jobs)
-
-
 if __name__ == "__main__":
-    main()
+    parser = stored.options(__doc__, __file__)
+    parser.add_argument("dataset", nargs="?", default="cifar10")
+    given = parser.parse_args()
+    study(given.dataset, given.out, given.jobs)

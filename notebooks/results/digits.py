@@ -3,24 +3,17 @@
 usage: python notebooks/results/digits.py [--out FILE] [--jobs N]
 
 The file holds accuracies on the validation images only: the notebook chooses by them, and makes
-the chosen runs itself. About ten minutes on two CPU cores.
+the chosen runs itself. About two minutes on two CPU cores; interrupted, it goes on.
 """
 
-import argparse
-import os
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from itertools import product
-from multiprocessing import get_context
-from pathlib import Path
 
 import stored
 import torch
-from tqdm import tqdm
 
-from lookbehind.train import Hardware, Recipe
+from lookbehind.train import Recipe
 
-CPU = Hardware(torch.device("cpu"))
 SEEDS = (0, 1, 2, 3, 4)
 COMMON = Recipe(label_noise=0.4, lr=0.1)
 # 200 minibatches each, or 600 gradients each: the same for a method of three gradients a minibatch.
@@ -62,40 +55,29 @@ def radii(name):
     return RADII[:10] if name == "Lookbehind-SAM k 5" else RADII[4:]
 
 
-def accuracy(recipe):
-    """On the validation images, at the end of training."""
-    torch.set_default_dtype(torch.float64)
-    torch.set_num_threads(1)
-    try:
-        history = recipe.run(hardware=CPU, records=1).history
-    except FloatingPointError:  # it diverged
-        return 0.0
-    return round(history.last("validation").accuracy, 4)
-
-
-def sweep(jobs):
+def study(path, jobs):
     """One row a setting, the accuracies of all seeds in it."""
-    points = list(settings())
+    points = list(product(settings(), SEEDS))
     recipes = [
         replace(COMMON, seed=seed, **BUDGETS[budget], **changes)
-        for (_, budget, changes), seed in product(points, SEEDS)
+        for (_, budget, changes), seed in points
     ]
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        runs = pool.map(accuracy, recipes, chunksize=5)
-        found = list(tqdm(runs, total=len(recipes), unit=" runs"))
-    for number, (name, budget, changes) in enumerate(points):
-        some = found[number * len(SEEDS) : (number + 1) * len(SEEDS)]
-        yield {"name": name, "budget": budget, "settings": changes, "validation": some}
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
-    options = parser.parse_args()
+    torch.set_default_dtype(torch.float64)
+    rows = iter(stored.trained(recipes, path, jobs, hardware=stored.CPU))
+    runs = [
+        {"name": name, "budget": budget, "settings": changes,
+         "validation": [accuracy(next(rows)) for _ in SEEDS]}
+        for name, budget, changes in settings()
+    ]  # fmt: skip
     head = {"common": asdict(COMMON), "budgets": BUDGETS, "seeds": SEEDS}
-    stored.write(options.out, head, list(sweep(options.jobs)), CPU)
+    stored.write(path, head, runs, stored.CPU)
+
+
+def accuracy(row):
+    """On the validation images, at the end of training."""
+    return 0.0 if stored.diverged(row) else round(row["validation"]["accuracy"], 4)
 
 
 if __name__ == "__main__":
-    main()
+    given = stored.options(__doc__, __file__).parse_args()
+    study(given.out, given.jobs)

@@ -1,12 +1,11 @@
 """How flat the minima of the CIFAR-10 study are, for notebooks 07 and 08.
 
-usage: python notebooks/results/flatness.py [DATASET] [--out FILE] [--networks FOLDER]
+usage: python notebooks/results/flatness.py [DATASET] [--out FILE] [--jobs N]
 
 The runs of cifar10.json at the radii chosen there are made once more, three seeds a method, and
 their networks are measured: the loss around the weights on `images` of the training images with
-the labels that were given, accuracies on `test_images` of the test. DATASET as for cifar10.py.
-Networks are kept in FOLDER, and rows in FILE: neither is made twice, so an interrupted study goes
-on where it was. About half an hour on two CPU cores.
+the labels that were given, accuracies on `test_images` of the test. DATASET as for cifar10.py. An
+interrupted study goes on where it was. About half an hour on two CPU cores.
 
 A row of "runs" has "name", the settings and "seed" as in cifar10.json, and
 
@@ -23,15 +22,13 @@ A row of "runs" has "name", the settings and "seed" as in cifar10.json, and
 with the lists in quotes at the head of the file.
 """
 
-import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import stored
 import torch
-from cifar10 import METHODS, key, read
-from tqdm import tqdm
+from cifar10 import METHODS, key
 
 from lookbehind import AdaptiveBall, Ball
 from lookbehind.explore.shared import chosen_runs
@@ -62,19 +59,6 @@ def recipes(dataset, **changes):
             yield name, Recipe(dataset=dataset, **{**study["common"], **settings, **changes})
 
 
-def measure(name, recipe, networks):
-    """One run as a row of the file."""
-    hardware = choose_hardware()
-    dataset = recipe.load(device=hardware.device)
-    file = networks / f"{name}, seed {recipe.seed}.pt"
-    outcome = recipe.run(
-        hardware=hardware, dataset=dataset, records=1, checkpoint=file, resume=True
-    )
-    seen = some_of(dataset.train, MEASURED["images"])
-    unseen = some_of(dataset.test, MEASURED["test_images"])
-    return {"name": name, **key(recipe), **flatness(outcome.model, seen, unseen)}
-
-
 def some_of(split, count):
     """Minibatches of `count` images spread evenly: the wrong labels come first, as classes may."""
     picked = torch.linspace(0, len(split) - 1, min(count, len(split))).long()
@@ -82,8 +66,10 @@ def some_of(split, count):
     return part.batches(EVALUATION_BATCH)
 
 
-def flatness(model, seen, unseen):
+def flatness(model, dataset):
     """The measures of one network on training images and on test images."""
+    seen = some_of(dataset.train, MEASURED["images"])
+    unseen = some_of(dataset.test, MEASURED["test_images"])
     balls = [Ball(rho) for rho in MEASURED["radii"]]
     adaptive = [AdaptiveBall(rho) for rho in MEASURED["adaptive_radii"]]
     trace = hessian_trace(model, seen, draws=MEASURED["trace_draws"])
@@ -116,31 +102,23 @@ def rounded(values):
     return [float(f"{float(value):.5g}") for value in values]
 
 
-def study(dataset, path, networks, **changes):
-    """Make every run that `path` doesn't hold yet, and write each as it comes."""
+def study(dataset, path, jobs, **changes):
+    """Make every run that is not kept yet, `jobs` at a time, and keep each as it comes."""
     head = json.loads(CHOSEN.read_text(encoding="utf-8"))
-    common = {**head["common"], **changes}
-    networks.mkdir(parents=True, exist_ok=True)
-    rows = read(path, common)
-    done = [{name: row[name] for name in ("name", "seed")} for row in rows]
-    plan = sorted(recipes(dataset, **changes), key=lambda named: named[1].seed)
-    for name, recipe in tqdm(plan, unit=" runs"):
-        if {"name": name, "seed": recipe.seed} in done:
-            continue
-        rows.append(measure(name, recipe, networks))
-        rows.sort(key=lambda row: ([*METHODS].index(row["name"]), row["seed"]))
-        made = {"common": common, "seeds": head["seeds"], **MEASURED}
-        stored.write(path, made, rows, choose_hardware())
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("dataset", nargs="?", default="cifar10")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
-    parser.add_argument("--networks", type=Path, default=Path("runs/flatness"))
-    options = parser.parse_args()
-    study(options.dataset, options.out, options.networks)
+    plan = list(recipes(dataset, **changes))
+    runs, measures = [recipe for _, recipe in plan], {"flatness": flatness}
+    found = stored.trained(runs, path, jobs, measures=measures, members=1)
+    rows = []
+    for (name, recipe), row in zip(plan, found, strict=True):
+        if "error" in row:
+            raise SystemExit(f"{name}, {recipe} failed: {row['error']}")
+        rows.append({"name": name, **key(recipe), **row["flatness"]})
+    made = {"common": {**head["common"], **changes}, "seeds": head["seeds"], **MEASURED}
+    stored.write(path, made, rows, choose_hardware())
 
 
 if __name__ == "__main__":
-    main()
+    parser = stored.options(__doc__, __file__)
+    parser.add_argument("dataset", nargs="?", default="cifar10")
+    given = parser.parse_args()
+    study(given.dataset, given.out, given.jobs)

@@ -9,14 +9,9 @@ notebook chooses by the accuracy, and makes the chosen runs itself. All learning
 a method learn at once, as members of an ensemble: a few minutes on two CPU cores.
 """
 
-import argparse
-import os
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import product
-from multiprocessing import get_context
-from pathlib import Path
 
 import stored
 import torch
@@ -25,10 +20,9 @@ from tqdm import tqdm
 from lookbehind import param_groups
 from lookbehind.optim import make_method
 from lookbehind.study import Ensemble, evaluate_members, lifelong, member_cross_entropy, scale_lr
-from lookbehind.train import Hardware, Recipe
+from lookbehind.train import Recipe
 from lookbehind.train.data import digits
 
-CPU = Hardware(torch.device("cpu"))
 SEEDS = (0, 1, 2, 3, 4)
 COMMON = Recipe(train=500, validation=500, batch_size=20)
 MEMORIES = (0, 50)
@@ -101,7 +95,7 @@ def sweep(jobs):
     """One row a method, budget, sequence and memory, with a list a learning rate and radius."""
     points = list(product(METHODS, BUDGETS, SEQUENCES, MEMORIES))
     runs = [(*point, seed) for point in points for seed in SEEDS]
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with stored.workers(jobs) as pool:
         measures = pool.map(measured, *zip(*runs, strict=True))
         found = iter(list(tqdm(measures, total=len(runs), unit=" runs", mininterval=10)))
     for point in points:
@@ -116,15 +110,8 @@ def sweep(jobs):
         }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
-    options = parser.parse_args()
-    head = {"common": asdict(COMMON), "seeds": SEEDS, "sequences": SEQUENCES}
-    head |= {"methods": METHODS, "costs": COSTS}
-    stored.write(options.out, head, list(sweep(options.jobs)), CPU)
-
-
 if __name__ == "__main__":
-    main()
+    given = stored.options(__doc__, __file__).parse_args()
+    made = {"common": asdict(COMMON), "seeds": SEEDS, "sequences": SEQUENCES}
+    made |= {"methods": METHODS, "costs": COSTS}
+    stored.write(given.out, made, list(sweep(given.jobs)), stored.CPU)

@@ -4,21 +4,16 @@ usage: python notebooks/results/noise.py [--out FILE] [--jobs N]
 
 As digits.py at equal steps, and like it the file holds accuracies on the validation images only:
 without noise, and the mean under five draws of relative and of absolute noise of the weights.
-About three minutes on two CPU cores.
+About a minute on two CPU cores; interrupted, it goes on.
 """
 
-import argparse
-import os
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import product
-from multiprocessing import get_context
-from pathlib import Path
 
 import stored
 import torch
-from digits import BUDGETS, COMMON, CPU, METHODS, SEEDS
-from tqdm import tqdm
+from digits import BUDGETS, COMMON, METHODS, SEEDS
 
 from lookbehind.measure import weight_noise
 
@@ -40,43 +35,32 @@ def settings():
             yield name, {**method, "rho": rho, "weight_decay": decay}
 
 
-def accuracies(recipe):
-    """On the validation images, at the end of training, a value a kind of noise."""
-    torch.set_default_dtype(torch.float64)
-    torch.set_num_threads(1)
-    dataset = recipe.load()
-    try:
-        model = recipe.run(hardware=CPU, records=1, dataset=dataset).model
-    except FloatingPointError:  # it diverged
-        return [0.0 for _ in LEVELS]
+def noisy(network, dataset, kind):
+    """The mean accuracy on the validation images under five draws of one kind of noise."""
     batches = list(dataset.validation.batches(1000))
-    found = [
-        weight_noise(model, batches, [level], relative=kind != "absolute", draws=5).mean[0]
-        for kind, level in LEVELS.items()
-    ]
-    return [round(float(value), 4) for value in found]
+    options = {"relative": kind != "absolute", "draws": 5}
+    return float(weight_noise(network, batches, [LEVELS[kind]], **options).mean[0])
 
 
-def sweep(jobs):
+def study(path, jobs):
     """One row a setting: for each kind of noise, the accuracies of all seeds."""
-    points = list(settings())
-    recipes = [replace(EQUAL_STEPS, seed=s, **changes) for _, changes in points for s in SEEDS]
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        runs = pool.map(accuracies, recipes, chunksize=5)
-        found = list(tqdm(runs, total=len(recipes), unit=" runs"))
-    for number, (name, changes) in enumerate(points):
-        some = zip(*found[number * len(SEEDS) : (number + 1) * len(SEEDS)], strict=True)
-        yield {"name": name, "settings": changes, **dict(zip(LEVELS, some, strict=True))}
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
-    options = parser.parse_args()
+    recipes = [replace(EQUAL_STEPS, seed=s, **c) for (_, c), s in product(settings(), SEEDS)]
+    measures = {kind: partial(noisy, kind=kind) for kind in LEVELS}
+    torch.set_default_dtype(torch.float64)
+    rows = iter(stored.trained(recipes, path, jobs, measures=measures, hardware=stored.CPU))
+    runs = []
+    for name, changes in settings():
+        some = [next(rows) for _ in SEEDS]
+        found = {kind: [accuracy(row, kind) for row in some] for kind in LEVELS}
+        runs.append({"name": name, "settings": changes, **found})
     head = {"common": asdict(EQUAL_STEPS), "seeds": SEEDS, "levels": LEVELS}
-    stored.write(options.out, head, list(sweep(options.jobs)), CPU)
+    stored.write(path, head, runs, stored.CPU)
+
+
+def accuracy(row, kind):
+    return 0.0 if stored.diverged(row) else round(row[kind], 4)
 
 
 if __name__ == "__main__":
-    main()
+    given = stored.options(__doc__, __file__).parse_args()
+    study(given.out, given.jobs)

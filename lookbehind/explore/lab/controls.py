@@ -6,7 +6,6 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from lookbehind.explore.shared.methods import axes_of
 from lookbehind.explore.shared.panel import Panel, row
 from lookbehind.optim import METHODS
 from lookbehind.train import MODELS, Recipe
@@ -59,7 +58,7 @@ class Controls(Panel):
 
     def _show_what_counts(self) -> None:
         """Disable what the method doesn't have."""
-        axes = axes_of(self.method.value)
+        axes = METHODS[self.method.value].sliders
         for name in ("k", "rho", "alpha", "adaptive"):
             getattr(self, name).disabled = name not in axes
         self.alpha.disabled |= self.adaptive.value and not self.adaptive.disabled

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from lookbehind.explore.lab.training import Training
-from lookbehind.explore.shared.methods import axes_of
+from lookbehind.optim import METHODS
 
 CELL = "padding: 2px 6px; text-align: left; line-height: 1.5"
 
@@ -15,7 +15,7 @@ CELL = "padding: 2px 6px; text-align: left; line-height: 1.5"
 def row(training: Training) -> dict[str, Any]:
     """A run in the table; None for what its method doesn't have or what wasn't measured."""
     recipe = training.now
-    axes = axes_of(recipe.method)
+    axes = METHODS[recipe.method].sliders
     settings = {n: getattr(recipe, n) if n in axes else None for n in ("k", "rho", "alpha")}
     last = {record.split: record.accuracy for record in training.records}
     return {

@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lookbehind.explore.shared.methods import axes_of
 from lookbehind.explore.shared.runs import first_images
 from lookbehind.explore.shared.work import Work
 from lookbehind.measure import worst_rise
-from lookbehind.optim import Ball, Event, Lookahead
+from lookbehind.optim import METHODS, Ball, Event, Lookahead
 from lookbehind.scores import Record
 from lookbehind.train import Hardware, Outcome, Recipe, Run
 from lookbehind.train.data import Dataset
@@ -241,7 +240,7 @@ class Training(Work):
 
 def tune(optimizer: Any, recipe: Recipe) -> None:
     """Give an optimizer made by `Recipe.make_optimizer` the k, ρ, α and lr of another recipe."""
-    axes = axes_of(recipe.method)
+    axes = METHODS[recipe.method].sliders
     for group in optimizer.param_groups:
         group["initial_lr"] = recipe.lr
     if "k" in axes:

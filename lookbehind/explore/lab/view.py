@@ -7,8 +7,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lookbehind.explore.lab.training import SHARPNESS_IMAGES, SHARPNESS_RADIUS, Training
-from lookbehind.explore.shared.methods import axes_of
 from lookbehind.explore.shared.palette import METHOD_COLORS, PLOTLY_CONFIG
+from lookbehind.optim import METHODS
 from lookbehind.train import Recipe
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
@@ -135,7 +135,7 @@ class Curves:
         )  # fmt: skip
         if alpha:
             self.figure.layout.xaxis4.range = [0.5, len(alpha) + 0.5]
-        missing = "" if "alpha" in axes_of(method) else f"{method} has no α"
+        missing = "" if "alpha" in METHODS[method].sliders else f"{method} has no α"
         self.figure.layout.annotations[-1].text = missing
 
 

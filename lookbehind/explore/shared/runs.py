@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lookbehind.explore.shared.methods import axes_of
+from lookbehind.optim import METHODS
 from lookbehind.train import CheckpointError, Recipe
 from lookbehind.train.data import Split
 
@@ -29,7 +29,7 @@ def recipes_in(path: str | Path, state: dict[str, Any]) -> tuple[Recipe, Recipe]
         group = part["param_groups"][0]
         settings |= {"lr": group.get("initial_lr", group["lr"])}  # not set before the first step
         settings |= settings.pop("ball", {})
-        names = {"k", "rho", "alpha"} & {*axes_of(began.method)} | {"lr"}
+        names = {"k", "rho", "alpha"} & {*METHODS[began.method].sliders} | {"lr"}
         return began, replace(began, **{name: settings[name] for name in names})
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise CheckpointError(f"{path} was not written by a run of a recipe: {error}") from error

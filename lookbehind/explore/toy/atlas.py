@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import SGD
 
-from lookbehind.explore.shared.methods import axes_of
-from lookbehind.optim import cosine_alpha, make_method
+from lookbehind.optim import METHODS, cosine_alpha, make_method
 from lookbehind.toy import Loss, Trajectory, descend, hessian_eigenvalues
 
 K = list(range(1, 11))
@@ -71,12 +70,12 @@ class Sheet:
 
 def sheet_ks(method: str, first: int) -> list[int]:
     """The k of every sheet of `method`, those nearest to `first` first."""
-    return sorted(K, key=lambda k: abs(k - first)) if "k" in axes_of(method) else [0]
+    return sorted(K, key=lambda k: abs(k - first)) if "k" in METHODS[method].sliders else [0]
 
 
 def compute_sheet(setting: Setting, method: str, k: int) -> Sheet:
     """All positions of ρ and α for one method and one k, in one batched run."""
-    axes = axes_of(method)
+    axes = METHODS[method].sliders
     radii = RHO if "rho" in axes else [0.0]
     alphas = [*ALPHA, np.nan] if "adaptive" in axes else ALPHA if "alpha" in axes else [1.0]
     rho, alpha = (torch.tensor(v, dtype=torch.float64) for v in (radii, alphas))

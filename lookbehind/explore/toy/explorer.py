@@ -16,7 +16,6 @@ import numpy as np
 import traitlets
 from numpy.typing import NDArray
 
-from lookbehind.explore.shared.methods import axes_of
 from lookbehind.explore.shared.page import script
 from lookbehind.explore.shared.palette import METHOD_COLORS, ROLE_COLORS
 from lookbehind.explore.toy.atlas import (
@@ -31,6 +30,7 @@ from lookbehind.explore.toy.atlas import (
 )
 from lookbehind.explore.toy.scene import ground_around, heights
 from lookbehind.files import written_whole
+from lookbehind.optim import METHODS
 from lookbehind.toy import LOSSES, Loss, ToyLoss
 
 HERE = Path(__file__).parent
@@ -57,7 +57,7 @@ FIXED = {
     "shape": [GRID, GRID],
     "colors": METHOD_COLORS,
     "roles": ROLE_COLORS,
-    "axes": {method: axes_of(method) for method in METHOD_COLORS},
+    "axes": {method: METHODS[method].sliders for method in METHOD_COLORS},
     "LR": LR,
     "MOMENTUM": MOMENTUM,
     "K": K,
@@ -151,7 +151,7 @@ class ToyExplorer(anywidget.AnyWidget):
 
         Shorter where the method diverges. None while it is being computed for a page.
         """
-        axes, page = axes_of(method), (method, sheet_ks(method, self.k)[0])
+        axes, page = METHODS[method].sliders, (method, sheet_ks(method, self.k)[0])
         with self._lock:
             sheet, setting = self._sheets.get(page), self._setting
         if sheet is None and self._watched:

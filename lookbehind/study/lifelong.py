@@ -6,26 +6,107 @@ accuracy matrix R, R[i, j] being the accuracy on task j after task i was learned
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, combinations
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from lookbehind.checks import whole
-from lookbehind.study.lifelong.tasks import Task, _generator, _rows
-from lookbehind.train import evaluate, fit, grouped
-from lookbehind.train.data import Batches, Split
+from lookbehind.scores import Minibatch
+from lookbehind.train import EVALUATION_BATCH, Minibatches, evaluate, fit, grouped
+from lookbehind.train.data import Batches, Dataset, Split
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-EVALUATION_BATCH = 1000
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A part of a problem: `data`, labelled as in the whole problem, and which `classes` it has."""
+
+    data: Dataset
+    classes: tuple[int, ...]
+
+
+def split_classes(dataset: Dataset, tasks: int, *, seed: int | None = None) -> list[Task]:
+    """`tasks` tasks of equally many classes each: 0 and 1, then 2 and 3, … (split-digits).
+
+    The order of the classes is that of their labels, or drawn by `seed`. A wrong label counts as
+    the image's class. Raises TypeError or ValueError where `tasks` isn't an int that divides the
+    number of classes, or a split of the dataset has no image for one of the tasks.
+    """
+    count = len(dataset.classes)
+    if count % whole("tasks", tasks, 1):
+        raise ValueError(f"tasks must divide the number of classes, {count}; got {tasks}")
+    order = torch.arange(count)
+    if seed is not None:
+        order = torch.randperm(count, generator=_generator(seed))
+    return [_of_classes(dataset, tuple(sorted(some))) for some in order.view(tasks, -1).tolist()]
+
+
+def _of_classes(dataset: Dataset, classes: tuple[int, ...]) -> Task:
+    rows, parts = dict[str, Tensor](), dict[str, Any]()
+    for name, split in dataset.splits.items():
+        rows[name] = torch.isin(split.labels, split.labels.new_tensor(classes))
+        parts[name] = _rows(split, rows[name])
+        if not len(parts[name]):
+            names = ", ".join(dataset.classes[c] for c in classes)
+            raise ValueError(f"a task must have images, the {name} split has none of {names}")
+    return Task(replace(dataset, noisy=dataset.noisy[rows["train"]], **parts), classes)
+
+
+def permuted(dataset: Dataset, tasks: int, *, seed: int = 0) -> list[Task]:
+    """The dataset as it is, then with its pixels in other orders, one fixed order a task.
+
+    The orders are drawn by `seed`; the channels of a pixel stay together. Each task is a copy of
+    the dataset and has all classes. Goodfellow et al. 2013, arXiv 1312.6211 (permuted MNIST).
+    """
+    n, by = math.prod(dataset.size), _generator(seed)
+    drawn = [torch.randperm(n, generator=by) for _ in range(whole("tasks", tasks, 1) - 1)]
+
+    def reordered(order: Tensor, images: Tensor) -> Tensor:
+        return images.flatten(2)[..., order.to(images.device)].view_as(images)
+
+    return [_changed(dataset, partial(reordered, o)) for o in (torch.arange(n), *drawn)]
+
+
+def rotated(dataset: Dataset, angles: Sequence[float]) -> list[Task]:
+    """The dataset turned by each of `angles`, in degrees counter-clockwise, one a task.
+
+    Between the pixels bilinear, black outside. Each task is a copy of the dataset and has all
+    classes. Lopez-Paz & Ranzato 2017, arXiv 1706.08840 (rotated MNIST).
+    """
+    if not angles or not all(map(math.isfinite, angles)):
+        raise ValueError(f"angles must be finite numbers of degrees, at least one; got {angles!r}")
+    return [_changed(dataset, partial(_turned, angle=math.radians(angle))) for angle in angles]
+
+
+def _turned(images: Tensor, angle: float) -> Tensor:
+    height, width = images.shape[2:]
+    cos, sin = math.cos(angle), math.sin(angle)
+    # From a pixel of the result to where it comes from; x and y run from −1 to 1, y downwards.
+    matrix = [[cos, -sin * height / width, 0.0], [sin * width / height, cos, 0.0]]
+    turn = torch.tensor(matrix, dtype=torch.float64, device=images.device)
+    grid = affine_grid(turn.expand(len(images), 2, 3), list(images.shape), align_corners=False)
+    return grid_sample(images.double(), grid, align_corners=False).round().to(images.dtype)
+
+
+def _changed(dataset: Dataset, change: Callable[[Tensor], Tensor]) -> Task:
+    """All of the dataset, its images changed."""
+    splits = dataset.splits.items()
+    parts: dict[str, Any] = {n: replace(s, images=change(s.images)) for n, s in splits}
+    return Task(replace(dataset, **parts), tuple(range(len(dataset.classes))))
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(whole("seed", seed, 0))
+
+
+def _rows(split: Split, rows: Tensor) -> Split:
+    return replace(split, images=split.images[rows], labels=split.labels[rows])
 
 
 class Reservoir:
@@ -61,8 +142,7 @@ class Reservoir:
         """For the n-th image of all, n = seen + 1, …, seen + count: one of 0, …, n − 1."""
         n = torch.arange(self.seen + 1, self.seen + count + 1)
         uniform = torch.rand(count, generator=self._generator, dtype=torch.float64)
-        places: list[int] = (uniform * n).long().tolist()
-        return places
+        return (uniform * n).long().tolist()
 
 
 class Replay:
@@ -83,16 +163,13 @@ class Replay:
         """As for `Batches`."""
         self.batches.set_epoch(epoch)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Minibatch]:
         passes = math.ceil(len(self.batches) / len(self.remembered))
         self.remembered.set_epoch(self.batches.epoch * passes)
         old = chain.from_iterable(iter(self.remembered) for _ in range(passes))
-        return map(_joined_minibatches, zip(self.batches, old, strict=False))
-
-
-def _joined_minibatches(pair: tuple[tuple[Tensor, Tensor], ...]) -> tuple[Tensor, Tensor]:
-    images, labels = zip(*pair, strict=True)
-    return torch.cat(images), torch.cat(labels)
+        for new, remembered in zip(self.batches, old, strict=False):
+            images, labels = zip(new, remembered, strict=True)
+            yield torch.cat(images), torch.cat(labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,13 +196,9 @@ def learn(
     incremental: str = "class",
     memory: int = 0,
     joint: bool = False,
-    crop: int = 0,
-    flip: bool = False,
     seed: int = 0,
     loss: Loss = cross_entropy,
     score: Callable[..., Any] = evaluate,
-    checkpoint: str | Path | None = None,
-    resume: bool = False,
     **options: Any,
 ) -> Learned:
     """Train `model` on one task after the other, and after each measure it on all of them.
@@ -152,55 +225,42 @@ def learn(
     and `score=evaluate_members`. A member that diverges has accuracy NaN from then on.
 
     Ctrl-C, or `stop`, ends the sequence: the tasks learned so far have their rows, the one under
-    way has none. With `checkpoint`, a folder, `fit` writes a file a task there, and a second call
-    with a fresh model and `resume` goes on from them, bit for bit.
+    way has none.
 
     Raises FloatingPointError where a loss is no longer finite, TypeError or ValueError for a wrong
     argument, and what `fit` raises.
     """
     _check_tasks(tasks, incremental)
     reservoir = Reservoir(memory, seed) if whole("memory", memory, 0) else None
-    mates = _mates(tasks) if incremental == "task" else None
-    if "autocast" in options:
-        score = partial(score, autocast=options["autocast"])
+    mates = _mates(tasks, incremental == "task")
     judge = partial(_scores, model, tasks, mates, score)
+    within = partial(_loss_within, mates, loss)
     lessons = [task.data.train for task in tasks]
     lessons = [_joined(lessons)] if joint else lessons
-    how: dict[str, Any] = {"size": batch_size, "crop": crop, "flip": flip, "seed": seed}
-    made = {"incremental": incremental, "memory": memory, **how, **options.pop("config", {})}
-    rows, stopped = [judge()], False
-    for number, lesson in enumerate(lessons):
+    rows = [judge()]
+    for lesson in lessons:
+        new, old = lesson.batches(batch_size, seed), reservoir.split if reservoir else None
+        batches: Minibatches = new
+        if old is not None:
+            batches = Replay(new, old.batches(min(batch_size, len(old)), seed, drop_last=True))
         history = fit(
-            model, make_optimizer(model), _minibatches(lesson, reservoir, **how), splits={},
-            loss=loss if mates is None else partial(_loss_within, mates, loss),
-            **grouped(
-                checkpoint=None if checkpoint is None else Path(checkpoint) / f"task-{number}.pt",
-                resume=resume, config={"task": number, "of": len(lessons), **made}, **options,
-            ),
-        )  # fmt: skip
-        if stopped := history.stopped:
+            model, make_optimizer(model), batches, splits={}, loss=within, **grouped(**options)
+        )
+        if history.stopped:
             break
         rows.append(judge())
-        if reservoir is not None:
+        if reservoir:
             reservoir.add(lesson)
-    return _learned(rows, len(lessons), stopped)
+    missing = {name: torch.full_like(row, math.nan) for name, row in rows[0].items()}
+    rows += [missing] * (len(lessons) + 1 - len(rows))
+    accuracy = {name: torch.stack([row[name] for row in rows[1:]], -2) for name in rows[0]}
+    return Learned(accuracy, rows[0], history.stopped)
 
 
-def _minibatches(
-    split: Split, reservoir: Reservoir | None, *, size: int, crop: int, flip: bool, seed: int
-) -> Batches | Replay:
-    batches = split.batches(size, seed, crop=crop, flip=flip)
-    if reservoir is None or reservoir.split is None:
-        return batches
-    old = reservoir.split
-    count = min(size, len(old))
-    return Replay(batches, old.batches(count, seed, crop=crop, flip=flip, drop_last=True))
-
-
-def _mates(tasks: Sequence[Task]) -> Tensor:
-    """(classes, classes): whether some task has both."""
+def _mates(tasks: Sequence[Task], told: bool) -> Tensor:
+    """(classes, classes): whether some task has both; all are where it isn't told which it is."""
     count = len(tasks[0].data.classes)
-    mates = torch.zeros(count, count, dtype=torch.bool)
+    mates = torch.full((count, count), not told)
     for task in tasks:
         some = torch.tensor(task.classes)
         mates[some[:, None], some] = True
@@ -209,50 +269,28 @@ def _mates(tasks: Sequence[Task]) -> Tensor:
 
 def _loss_within(mates: Tensor, loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
     """The loss over the classes of each image's own task: its label tells which that is."""
-    others = ~mates.to(labels.device)[labels]
-    return loss(logits.masked_fill(others, -math.inf), labels)
-
-
-@contextmanager
-def _within(model: nn.Module, classes: Tensor) -> Iterator[None]:
-    """The network knows that its images are of certain classes."""
-
-    def leave_out(_: nn.Module, __: Any, logits: Tensor) -> Tensor:
-        return logits.masked_fill(~classes.to(logits.device), -math.inf)
-
-    hook = model.register_forward_hook(leave_out)
-    try:
-        yield
-    finally:
-        hook.remove()
+    return loss(logits.masked_fill(~mates.to(labels.device)[labels], -math.inf), labels)
 
 
 def _scores(
-    model: nn.Module, tasks: Sequence[Task], mates: Tensor | None, score: Callable[..., Any]
+    model: nn.Module, tasks: Sequence[Task], mates: Tensor, score: Callable[..., Any]
 ) -> dict[str, Tensor]:
     """The accuracies (T,) or (E, T) on the tasks, for all splits but that of training."""
     found: dict[str, list[Tensor]] = {}
     for number, task in enumerate(tasks):
-        known = nullcontext() if mates is None else _within(model, mates[task.classes[0]])
-        names = sorted(task.data.splits.keys() - {"train"})
-        with known:
-            scores = [score(model, task.data.splits[n].batches(EVALUATION_BATCH)) for n in names]
-        for name, one in zip(names, scores, strict=True):
+
+        def within(*args: Any, others: Tensor = ~mates[task.classes[0]]) -> Tensor:
+            return args[-1].masked_fill(others.to(args[-1].device), -math.inf)
+
+        for name in sorted(task.data.splits.keys() - {"train"}):
+            with model.register_forward_hook(within):
+                one = score(model, task.data.splits[name].batches(EVALUATION_BATCH))
             finite = torch.as_tensor(one.loss).isfinite().cpu()
             if finite.ndim == 0 and not finite:
                 raise FloatingPointError(f"the loss on {name} of task {number} is not finite")
             accuracy = torch.as_tensor(one.accuracy, dtype=torch.float64).cpu()
             found.setdefault(name, []).append(accuracy.where(finite, math.nan))
     return {name: torch.stack(some, -1) for name, some in found.items()}
-
-
-def _learned(rows: list[dict[str, Tensor]], count: int, stopped: bool) -> Learned:
-    accuracy, before = {}, {}
-    for name, first in rows[0].items():
-        missing = [torch.full_like(first, math.nan)] * (count + 1 - len(rows))
-        before[name] = first
-        accuracy[name] = torch.stack([row[name] for row in rows[1:]] + missing, -2)
-    return Learned(accuracy, before, stopped)
 
 
 def average_accuracy(R: Tensor) -> Tensor:
@@ -289,16 +327,6 @@ def backward_transfer(R: Tensor) -> Tensor:
     return (R[..., -1, :] - R.diagonal(dim1=-2, dim2=-1))[..., :-1].mean(-1)
 
 
-def forward_transfer(R: Tensor, before: Tensor) -> Tensor:
-    """FWT = 1/(T − 1) Σ_{j > 1} (R[j − 1, j] − b_j), of R (..., T, T) and b (..., T): (...).
-
-    What earlier tasks did to a task not learned yet, against b, the accuracy `before` anything was
-    learned. Lopez-Paz & Ranzato 2017 (GEM), arXiv 1706.08840, equation 4 (their code divides by T).
-    """
-    _check_square(R)
-    return (R.diagonal(1, -2, -1) - before[..., 1:]).mean(-1)
-
-
 def _check_square(R: Tensor) -> None:
     if R.ndim < 2 or R.shape[-1] != R.shape[-2] or R.shape[-1] < 2:
         raise ValueError(f"R must have shape (..., T, T), T ≥ 2 tasks; got {tuple(R.shape)}")
@@ -307,10 +335,8 @@ def _check_square(R: Tensor) -> None:
 def _check_tasks(tasks: Sequence[Task], incremental: str) -> None:
     if incremental not in ("task", "class"):
         raise ValueError(f'incremental must be "task" or "class", got {incremental!r}')
-    if not tasks:
-        raise ValueError("tasks must hold at least one task, got none")
-    if len({task.data.classes for task in tasks}) > 1:
-        raise ValueError("tasks must be of one problem: they have other names of classes")
+    if len({task.data.classes for task in tasks}) != 1:
+        raise ValueError("tasks must hold at least one task, all of one problem: the same classes")
     for one, other in combinations(tasks, 2):
         a, b = set(one.classes), set(other.classes)
         if incremental == "task" and a != b and a & b:

@@ -54,6 +54,18 @@ def page(browser: lab.Browser) -> Iterator[lab.Page]:
         lab.choose(blank, "Kernel", "Shut Down Kernel")
 
 
+def run_cell(page: lab.Page, folder: Path, address: str, cell: str) -> None:
+    """Run a notebook of one cell, in a folder of its own."""
+    (folder / "cell").mkdir(exist_ok=True)
+    lab.write_notebook(folder / "cell" / "cell.ipynb", [cell])
+    lab.run_notebook(page, address, "cell/cell.ipynb")
+
+
+def slider(page: lab.Page, label: str) -> lab.ElementHandle:
+    found = page.query_selector_all(lab.SLIDERS)
+    return next(one for one in found if lab.slider_label(one) == label)
+
+
 def move_sliders(page: lab.Page) -> None:
     for slider in filter(lab.ElementHandle.is_enabled, lab.controls(page, lab.SLIDERS)):
         slider.focus()
@@ -134,3 +146,183 @@ def test_every_control_of_every_notebook(
 def save_picture(page: lab.Page, name: str) -> None:
     if to := os.environ.get("LOOKBEHIND_SCREENSHOTS"):
         page.screenshot(path=Path(to, name))
+
+
+LAB = """import torch
+from lookbehind.explore.lab import TrainingLab
+from lookbehind.train import Recipe
+torch.set_num_threads(1)
+recipe = Recipe(epochs=2000, gradients=None, train=200, validation=0, label_noise=0.4)
+TrainingLab(recipe, datasets=("digits", "no/such/folder"))"""
+LAB_WIDTHS = """() => ['.js-plotly-plot .main-svg', '.js-plotly-plot'].map(
+    name => document.querySelector(name).clientWidth)"""
+LEGEND = """() => [...document.querySelectorAll('.js-plotly-plot .legendtext')].map(
+    text => text.textContent)"""
+LONGEST = """() => Math.max(...[...document.querySelectorAll('.js-plotly-plot .js-line')]
+    .map(line => line.getAttribute('d').length))"""
+
+
+def move(page: lab.Page, label: str, key: str = "ArrowRight", times: int = 1) -> None:
+    slider(page, label).focus()
+    for _ in range(times):
+        page.keyboard.press(key)
+
+
+def choose(page: lab.Page, value: str) -> None:
+    option = page.locator(
+        ".jp-OutputArea-output select", has=page.locator(f"option[value='{value}']")
+    )
+    option.first.select_option(value)
+
+
+def test_a_run_is_started_moved_held_saved_resumed_and_fails_in_words(
+    page: lab.Page, folder: Path, address: str
+) -> None:
+    run_cell(page, folder, address, LAB)
+    lab.press(page, "Start")
+    lab.says(page, "Training: Lookbehind-SAM: k 2, ρ 0.2, α 0.5, lr 0.03")
+    move(page, "k")
+    lab.says(page, "Training: Lookbehind-SAM: k 3, ρ 0.2, α 0.5, lr 0.03")
+    move(page, "ρ", "ArrowLeft")
+    move(page, "α", "ArrowRight", 2)
+    lab.says(page, "Training: Lookbehind-SAM: k 3, ρ 0.15, α 0.6, lr 0.03")
+    page.get_by_label("adaptive α").check()
+    lab.says(page, "Training: Lookbehind-SAM: k 3, ρ 0.15, α adaptive")
+    page.wait_for_function(f"() => ({LONGEST})() > 60")  # curves grow while it trains
+    page.wait_for_function(f"() => ({LEGEND})().some(text => /α adaptive.*moved/.test(text))")
+    plot, box = page.evaluate(LAB_WIDTHS)
+    assert abs(plot - box) <= 2, "the figure is not as wide as its place"
+    lab.press(page, "Pause")
+    lab.says(page, r"Paused at epoch .* saved as .*digits-mlp-lookbehind-sam.pt")
+    lab.press(page, "Save")
+    lab.says(page, "Saved as .*-saved.pt")
+    lab.press(page, "Continue")
+    lab.says(page, "Training: Lookbehind-SAM: k 3")
+    lab.press(page, "Stop")
+    lab.says(page, "Stopped after .* test accuracy")
+    lab.says(page, "stopped, moved")  # the table
+    lab.press(page, "Reset")
+    lab.says(page, "press Start")
+    lab.press(page, "Resume")
+    lab.says(page, "Training: Lookbehind-SAM: k 3, ρ 0.15, α adaptive, lr 0.03")
+    assert page.get_by_label("adaptive α").is_checked()
+    lab.press(page, "Stop")
+    lab.says(page, "Stopped after")
+    choose(page, "no/such/folder")
+    lab.press(page, "Start")
+    lab.says(page, "The run ended with an error.*no/such/folder")
+    with page.expect_download() as download:
+        page.get_by_text("Download CSV").click()
+    rows = list(csv.DictReader(download.value.path().read_text().splitlines()))
+    assert [row["status"] for row in rows] == ["stopped, moved", "failed"]
+    assert re.fullmatch(r"0\.\d+", rows[0]["test accuracy"])
+    save_picture(page, "lab-driven.png")
+    assert not lab.error_outputs(page)
+    assert not page.problems
+
+
+EXPLORER = """from dataclasses import replace
+import torch
+from lookbehind.explore.landscape import LandscapeExplorer
+from lookbehind.measure import weights_of
+from lookbehind.train import Recipe
+torch.set_num_threads(1)
+recipe = Recipe(train=200, validation=0, gradients=100, label_noise=0.2)
+data, path = recipe.load(), []
+record = lambda run: path.append(weights_of(run.model))
+sgd = replace(recipe, method="SGD", gradients=12).run(dataset=data, callbacks=[record])
+ours = recipe.run(dataset=data, checkpoint="ours.pt")
+LandscapeExplorer({"SGD": sgd, "Lookbehind-SAM": ours}, data, paths={"SGD": path},
+    images=100, second="Gaussian random", points=11)"""
+CANVAS = ".jp-OutputArea-output canvas"
+PIXELS = f"() => document.querySelector('{CANVAS}').toDataURL()"
+WIDTHS = f"""() => {{
+    const canvas = document.querySelector('{CANVAS}'), box = canvas.parentElement;
+    return [canvas.clientWidth, box.clientWidth, box.scrollWidth];
+}}"""
+TIP = f"() => document.querySelector('{CANVAS}').parentElement.lastChild.textContent"
+BARS = """() => [...document.querySelectorAll('.jp-OutputArea-output, .jp-OutputArea-output *')]
+    .filter(one => /auto|scroll/.test(getComputedStyle(one).overflow))
+    .filter(one => one.scrollWidth > one.clientWidth + 1).map(one => one.className)"""
+
+
+def computed(page: lab.Page) -> None:
+    lab.press(page, "Compute")
+    lab.says(page, "Computing")
+    lab.says(page, "Done, on 100 images")
+
+
+def changes(page: lab.Page, before: str) -> str:
+    """Wait for another picture."""
+    page.wait_for_function(f"before => ({PIXELS})() !== before", arg=before, timeout=20_000)
+    return page.evaluate(PIXELS)
+
+
+def hover(page: lab.Page, across: float, down: float) -> str:
+    box = page.query_selector(CANVAS).bounding_box()
+    page.mouse.move(box["x"] + across * box["width"], box["y"] + down * box["height"])
+    return page.evaluate(TIP)
+
+
+def test_every_control_of_the_landscape_explorer(
+    page: lab.Page, folder: Path, address: str
+) -> None:
+    run_cell(page, folder, address, EXPLORER)
+    lab.says(page, "Done, on 100 images")  # it began by itself once it was shown
+    picture = page.evaluate(PIXELS)
+    for label, text in (("k", "6 ascent steps of ρ = 0.2"), ("ρ", "6 ascent steps of ρ = 0.3")):
+        slider(page, label).focus()
+        page.keyboard.press("ArrowRight")
+        lab.says(page, f"Lookbehind-SAM: {text}: loss .* off the plane")
+        picture = changes(page, picture)
+    assert re.match(r"a −?0\.\d+, b 0.*\nloss .*, accuracy", hover(page, 0.1, 0.45))
+    for name in ("ascent path", "ρ-ball"):
+        page.get_by_label(name).uncheck()
+        picture = changes(page, picture)
+        page.get_by_label(name).check()
+        picture = changes(page, picture)
+    save_picture(page, "landscape-contours.png")
+    for view, words in (("3D surface", "a .*, b .*\nloss"), ("1D profile", "SGD: a .*, loss .*")):
+        lab.press(page, view)
+        picture = changes(page, picture)
+        save_picture(page, f"landscape-{view[:2]}.png")
+        assert re.match(words, hover(page, 0.2, 0.55))
+    page.get_by_label("quantity", exact=True).select_option("accuracy")
+    lab.press(page, "3D surface")
+    picture = changes(page, picture)
+    hover(page, 0.2, 0.5)
+    page.mouse.down()
+    hover(page, 0.3, 0.45)
+    page.mouse.up()
+    changes(page, picture)
+    lab.press(page, "2D contours")
+    for label, value in (("direction a", "training path, PC 1"), ("points", "21")):
+        page.get_by_label(label, exact=True).select_option(value)
+    lab.press(page, "Compute")
+    lab.says(page, "Lookbehind-SAM has no training path")
+    page.get_by_label("Lookbehind-SAM", exact=True).uncheck()
+    slider(page, "range ±").focus()
+    page.keyboard.press("ArrowRight")
+    lab.says(page, "Press Compute to draw")
+    computed(page)
+    lab.says(page, "Training path: the plane holds")
+    save_picture(page, "landscape-path.png")
+    lab.press(page, "Save")
+    lab.says(page, "Saved in the folder landscapes: SGD.npz")
+    page.get_by_placeholder("path of a checkpoint").fill("nowhere.pt")
+    lab.press(page, "Load")
+    lab.says(page, "Not loaded: .*nowhere.pt")
+    page.get_by_placeholder("path of a checkpoint").fill("ours.pt")
+    lab.press(page, "Load")
+    lab.says(page, "Loaded ours: press Compute")
+    page.get_by_label("direction a", exact=True).select_option("filter-normalized random")
+    page.get_by_label("points", exact=True).select_option("61")
+    lab.press(page, "Compute")
+    lab.press(page, "Stop")
+    lab.says(page, "Stopped: ")
+    plot, box, needed = page.evaluate(WIDTHS)
+    assert abs(plot - box) <= 1 and needed <= box + 1
+    assert page.evaluate(BARS) == []
+    assert page.evaluate(lab.BLANK_CANVASES) == 0
+    assert not lab.error_outputs(page)
+    assert not page.problems

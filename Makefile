@@ -14,6 +14,9 @@ BROWSER_FLAG := $(shell [ "$$(uname)" = Darwin ] || [ -n "$$BROWSER$$DISPLAY$$WA
 PARALLEL := --numprocesses 2 --dist loadscope --no-loadscope-reorder
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
 
+# Without saved bytecode each process compiles torch anew, for longer than it then runs.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help lab test notebooks bench lint clean
 
 help: ## list the targets
@@ -44,7 +47,8 @@ clean: ## remove caches and build leftovers; keeps .venv
 
 # The stamp is written last: after an interrupted or failed install the next make starts it again.
 # A .venv that cannot run pip (interrupted, moved, too old a Python) is made anew.
-# --no-compile: most modules of torch and the like are never imported; Python compiles the others.
+# --no-compile: most modules of torch and the like are never imported; Python compiles the others
+# once, when they first are.
 $(READY): pyproject.toml
 	@$(VENV)/bin/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
 	    || $(PYTHON) -m venv --clear $(VENV)

@@ -11,6 +11,26 @@ import torch
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
 
+# These files take longest; first in line, they leave neither process of `make test` waiting.
+LONGEST = (
+    "test_browser.py",
+    "10-sensitivity.ipynb",
+    "09-lifelong-learning.ipynb",
+    "08-noisy-weights.ipynb",
+    "07-how-flat.ipynb",
+    "test_command_line.py",
+    "11-more-gpus.ipynb",
+    "test_study_sweep.py",
+    "05-what-it-costs.ipynb",
+    "test_results.py",
+    "test_train_ranks.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():

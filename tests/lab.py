@@ -1,24 +1,25 @@
 """A real JupyterLab on loopback, driven in Chromium, for the browser tests and bench_sliders."""
 
+import ast
 import json
 import os
 import re
 import shutil
 import signal
 import subprocess
+import symtable
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from socket import socket
-from types import MappingProxyType
 
 import nbformat
-from playwright.sync_api import ElementHandle, Page, sync_playwright
+from playwright.sync_api import Browser, ElementHandle, Page, sync_playwright
 
 BROWSERS = (
     "chromium",
@@ -148,30 +149,63 @@ def stop_group(process: subprocess.Popen) -> None:
         process.wait()
 
 
-Changes = Mapping[str, Mapping[str, str]]  # by notebook: a text in its cells, and another one
+def needed_cells(cells: Sequence[str], wanted: Collection[int]) -> list[int]:
+    """Numbers of the cells that the wanted ones need to run, with these: a slice, backwards.
+
+    A cell is needed if it gives a value to a name that a later needed one reads. What a cell
+    changes without giving it a name (settings, a list) goes unseen: name it among the wanted.
+    """
+    kept: list[int] = []
+    missing: set[str] = set()
+    for number in reversed(range(len(cells))):
+        gives, reads = names_of(cells[number])
+        if number in wanted or gives & missing:
+            kept.insert(0, number)
+            missing = (missing - gives) | reads
+    return kept
 
 
-def copy_without_outputs(notebooks: Path, to: Path, changes: Changes) -> Path:
-    """A copy to run in: what a cell shows there it showed now, and the saved files stay."""
-    shutil.copytree(notebooks, to, ignore=shutil.ignore_patterns(".*"))
-    for path in to.glob("*.ipynb"):
-        notebook = nbformat.read(path, as_version=4)
-        for cell in notebook.cells:
-            if cell.cell_type == "code":
-                cell.outputs, cell.execution_count = [], None
-        for old, new in changes.get(path.stem, {}).items():
-            (cell,) = (cell for cell in notebook.cells if old in cell.source)
-            cell.source = cell.source.replace(old, new)
-        nbformat.write(notebook, path)
-    return to
+def names_of(cell: str) -> tuple[set[str], set[str]]:
+    """The names to which a cell gives a value, and those that it reads before it gives them one."""
+    gives: set[str] = set()
+    reads: set[str] = set()
+    for statement in ast.parse(cell).body:
+        top, *inner = scopes(symtable.symtable(ast.unparse(statement), "cell", "exec"))
+        read = {symbol for symbol in top.get_symbols() if symbol.is_referenced()}
+        read |= {s for scope in inner for s in scope.get_symbols() if s.is_global()}
+        parts = list(ast.walk(statement))
+        added = {part.target for part in parts if isinstance(part, ast.AugAssign)}
+        looped = {
+            name for part in parts if isinstance(part, ast.For) for name in ast.walk(part.target)
+        }
+        reads |= ({s.get_name() for s in read} | ids(added)) - ids(looped) - gives
+        gives |= {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}
+    return gives, reads
+
+
+def ids(nodes: set[ast.AST]) -> set[str]:
+    return {node.id for node in nodes if isinstance(node, ast.Name)}
+
+
+def scopes(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
+    """A scope and all within it: functions, classes, lambdas, comprehensions."""
+    yield table
+    for child in table.get_children():
+        yield from scopes(child)
+
+
+def write_notebook(path: Path, cells: Sequence[str]) -> None:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata.kernelspec = kernel
+    nbformat.write(notebook, path)
 
 
 @contextmanager
-def jupyterlab(notebooks: Path, changes: Changes = MappingProxyType({})) -> Iterator[str]:
-    """Serve a copy of a folder in JupyterLab with fresh settings; yields its address (no token)."""
+def jupyterlab(folder: Path) -> Iterator[str]:
+    """Serve a folder in JupyterLab with fresh settings; yields its address (no token)."""
     port = free_port()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = copy_without_outputs(notebooks, Path(scratch, "notebooks"), changes)
         log = Path(scratch, "log")
         command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
         command += ["--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0"]
@@ -202,16 +236,29 @@ def note_trouble(page: Page) -> Callable[[str | bytes], None]:
 
 
 @contextmanager
-def browser_page() -> Iterator[Page]:
-    """A blank page in a headless Chromium; its scripts' errors collect in `page.problems`."""
+def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_browser(), args=BROWSER_ARGS)
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.problems = []
-        page.on("pageerror", lambda error: page.problems.append(str(error)))
-        page.on("websocket", lambda socket: socket.on("framereceived", note_trouble(page)))
-        yield page
+        yield browser
         browser.close()
+
+
+@contextmanager
+def blank_page(browser: Browser) -> Iterator[Page]:
+    """A blank page; its scripts' errors collect in `page.problems`."""
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.problems = []
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("websocket", lambda socket: socket.on("framereceived", note_trouble(page)))
+    yield page
+    page.close()
+
+
+@contextmanager
+def browser_page() -> Iterator[Page]:
+    """A blank page in a headless Chromium of its own."""
+    with chromium() as browser, blank_page(browser) as page:
+        yield page
 
 
 def run_notebook(page: Page, address: str, name: str, seconds: float = 180) -> None:
@@ -224,18 +271,6 @@ def run_notebook(page: Page, address: str, name: str, seconds: float = 180) -> N
     choose(page, "Run", "Run All Cells")
     wait_until_idle(page, seconds)
     walk(page)
-
-
-@contextmanager
-def one_cell(folder: Path, code: str) -> Iterator[Page]:
-    """A page with a notebook of one cell that has run."""
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    notebook.metadata.kernelspec = kernel
-    nbformat.write(notebook, folder / "cell.ipynb")
-    with jupyterlab(folder) as address, browser_page() as page:
-        run_notebook(page, address, "cell.ipynb")
-        yield page
 
 
 def press(page: Page, name: str) -> None:

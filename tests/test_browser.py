@@ -1,44 +1,69 @@
-"""Every notebook with widgets in a real JupyterLab and Chromium: run all, use every control."""
+"""JupyterLab in Chromium: every control of every notebook; the lab and the explorer, driven."""
 
+import csv
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import lab
+import nbformat
 import pytest
 
 NOTEBOOKS = Path(os.environ.get("LOOKBEHIND_NOTEBOOKS", Path(__file__).parents[1] / "notebooks"))
 WIDGET = "application/vnd.jupyter.widget-view+json"
-WITH_WIDGETS = [p for p in sorted(NOTEBOOKS.glob("*.ipynb")) if WIDGET in p.read_text("utf-8")]
-# Their widgets are the same after less training; nbval trains all of it.
+# The widgets are the same after less training, and in threads; nbval trains all of it.
 LESS = {
-    "04-train-a-resnet": {"epochs=20": "epochs=2"},
-    "08-noisy-weights": {
-        "range(3), 0.4\ndraws, noise_seed = 20": "range(2), 0.4\ndraws, noise_seed = 4"
-    },
-    "10-sensitivity": {"seeds = range(5)": "seeds = range(2)", "epochs=8": "epochs=2"},
+    "epochs=20": "epochs=2",  # 04
+    '"gradients": 600': '"gradients": 60',  # 06
+    'sweep["budgets"]["equal steps"]': '{"epochs": 1, "gradients": None}',  # 08
+    "seeds, label_noise = range(3)": "seeds, label_noise = range(2)",
+    "draws, noise_seed = 20": "draws, noise_seed = 4",
+    "seeds = range(5)": "seeds = range(2)",  # 10
+    "epochs=8": "epochs=1, train=100",
+    "import ProcessPoolExecutor": "import ThreadPoolExecutor as ProcessPoolExecutor",
 }
+DOUBLE = "set_default_dtype(torch.float64)"
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with lab.jupyterlab(NOTEBOOKS, LESS) as url:
+def browser() -> Iterator[lab.Browser]:
+    with lab.chromium() as chromium:
+        yield chromium
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What JupyterLab serves; the tests write their notebooks there."""
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    with lab.jupyterlab(folder) as url:
         yield url
 
 
 @pytest.fixture
-def page(address: str) -> Iterator[lab.Page]:
-    with lab.browser_page() as blank:
+def page(browser: lab.Browser) -> Iterator[lab.Page]:
+    with lab.blank_page(browser) as blank:
         yield blank
+        lab.choose(blank, "Kernel", "Shut Down Kernel")
 
 
-@pytest.fixture
-def screenshots(tmp_path: Path) -> Path:
-    folder = Path(os.environ.get("LOOKBEHIND_SCREENSHOTS", tmp_path))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def run_cell(page: lab.Page, folder: Path, address: str, cell: str) -> None:
+    """Run a notebook of one cell, in a folder of its own."""
+    (folder / "cell").mkdir(exist_ok=True)
+    lab.write_notebook(folder / "cell" / "cell.ipynb", [cell])
+    lab.run_notebook(page, address, "cell/cell.ipynb")
+
+
+def slider(page: lab.Page, label: str) -> lab.ElementHandle:
+    found = page.query_selector_all(lab.SLIDERS)
+    return next(one for one in found if lab.slider_label(one) == label)
 
 
 def move_sliders(page: lab.Page) -> None:
@@ -80,17 +105,224 @@ def assert_healthy(page: lab.Page) -> None:
     assert page.evaluate(lab.BLANK_CANVASES) == 0, "a canvas shows one colour only"
 
 
-@pytest.mark.parametrize("path", WITH_WIDGETS, ids=lambda path: path.stem)
-def test_every_control_of_the_notebook_works(
-    path: Path, address: str, page: lab.Page, screenshots: Path
+def cells_of_widgets(path: Path) -> list[str]:
+    """The cells of a notebook that its widgets need: imports, settings, and a slice."""
+    cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    shown = {
+        n for n, cell in enumerate(cells) if any(WIDGET in o.get("data", {}) for o in cell.outputs)
+    }
+    sources = [cell.source for cell in cells]
+    return [sources[n] for n in lab.needed_cells(sources, {0, 1} | shown)] if shown else []
+
+
+def less(cell: str) -> str:
+    for old, new in LESS.items():
+        cell = cell.replace(old, new)
+    return cell
+
+
+@pytest.mark.parametrize("double", [False, True], ids=["single precision", "double precision"])
+def test_every_control_of_every_notebook(
+    double: bool, folder: Path, address: str, page: lab.Page
 ) -> None:
-    lab.run_notebook(page, address, path.name)
+    """One kernel runs what the widgets of all notebooks of this precision need."""
+    notebooks = [cells_of_widgets(path) for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
+    chosen = [cells for cells in notebooks if any(DOUBLE in cell for cell in cells) == double]
+    place = folder / ("double" if double else "single")
+    shutil.copytree(NOTEBOOKS / "results", place / "results")
+    lab.write_notebook(place / "widgets.ipynb", [less(cell) for cells in chosen for cell in cells])
+    lab.run_notebook(page, address, f"{place.name}/widgets.ipynb")
     assert_healthy(page)
-    lab.screenshot(page, screenshots / f"{path.stem}.png")
+    save_picture(page, f"{place.name}.png")
     choose_every_option(page)
     move_sliders(page)
     press_buttons(page)
     lab.wait_until_idle(page)
     lab.walk(page)
-    lab.screenshot(page, screenshots / f"{path.stem}-used.png")
+    save_picture(page, f"{place.name}-used.png")
     assert_healthy(page)
+
+
+def save_picture(page: lab.Page, name: str) -> None:
+    if to := os.environ.get("LOOKBEHIND_SCREENSHOTS"):
+        page.screenshot(path=Path(to, name))
+
+
+LAB = """import torch
+from lookbehind.explore.lab import TrainingLab
+from lookbehind.train import Recipe
+torch.set_num_threads(1)
+recipe = Recipe(epochs=2000, gradients=None, train=200, validation=0, label_noise=0.4)
+TrainingLab(recipe, datasets=("digits", "no/such/folder"))"""
+LAB_WIDTHS = """() => ['.js-plotly-plot .main-svg', '.js-plotly-plot'].map(
+    name => document.querySelector(name).clientWidth)"""
+LEGEND = """() => [...document.querySelectorAll('.js-plotly-plot .legendtext')].map(
+    text => text.textContent)"""
+LONGEST = """() => Math.max(...[...document.querySelectorAll('.js-plotly-plot .js-line')]
+    .map(line => line.getAttribute('d').length))"""
+
+
+def move(page: lab.Page, label: str, key: str = "ArrowRight", times: int = 1) -> None:
+    slider(page, label).focus()
+    for _ in range(times):
+        page.keyboard.press(key)
+
+
+def choose(page: lab.Page, value: str) -> None:
+    option = page.locator(
+        ".jp-OutputArea-output select", has=page.locator(f"option[value='{value}']")
+    )
+    option.first.select_option(value)
+
+
+def test_a_run_is_started_moved_held_saved_resumed_and_fails_in_words(
+    page: lab.Page, folder: Path, address: str
+) -> None:
+    run_cell(page, folder, address, LAB)
+    lab.press(page, "Start")
+    lab.says(page, "Training: Lookbehind-SAM: k 2, ρ 0.2, α 0.5, lr 0.03")
+    move(page, "k")
+    lab.says(page, "Training: Lookbehind-SAM: k 3, ρ 0.2, α 0.5, lr 0.03")
+    move(page, "ρ", "ArrowLeft")
+    move(page, "α", "ArrowRight", 2)
+    lab.says(page, "Training: Lookbehind-SAM: k 3, ρ 0.15, α 0.6, lr 0.03")
+    page.get_by_label("adaptive α").check()
+    lab.says(page, "Training: Lookbehind-SAM: k 3, ρ 0.15, α adaptive")
+    page.wait_for_function(f"() => ({LONGEST})() > 60")  # curves grow while it trains
+    page.wait_for_function(f"() => ({LEGEND})().some(text => /α adaptive.*moved/.test(text))")
+    plot, box = page.evaluate(LAB_WIDTHS)
+    assert abs(plot - box) <= 2, "the figure is not as wide as its place"
+    lab.press(page, "Pause")
+    lab.says(page, r"Paused at epoch .* saved as .*digits-mlp-lookbehind-sam.pt")
+    lab.press(page, "Save")
+    lab.says(page, "Saved as .*-saved.pt")
+    lab.press(page, "Continue")
+    lab.says(page, "Training: Lookbehind-SAM: k 3")
+    lab.press(page, "Stop")
+    lab.says(page, "Stopped after .* test accuracy")
+    lab.says(page, "stopped, moved")  # the table
+    lab.press(page, "Reset")
+    lab.says(page, "press Start")
+    lab.press(page, "Resume")
+    lab.says(page, "Training: Lookbehind-SAM: k 3, ρ 0.15, α adaptive, lr 0.03")
+    assert page.get_by_label("adaptive α").is_checked()
+    lab.press(page, "Stop")
+    lab.says(page, "Stopped after")
+    choose(page, "no/such/folder")
+    lab.press(page, "Start")
+    lab.says(page, "The run ended with an error.*no/such/folder")
+    with page.expect_download() as download:
+        page.get_by_text("Download CSV").click()
+    rows = list(csv.DictReader(download.value.path().read_text().splitlines()))
+    assert [row["status"] for row in rows] == ["stopped, moved", "failed"]
+    assert re.fullmatch(r"0\.\d+", rows[0]["test accuracy"])
+    save_picture(page, "lab-driven.png")
+    assert not lab.error_outputs(page)
+    assert not page.problems
+
+
+EXPLORER = """from dataclasses import replace
+import torch
+from lookbehind.explore.landscape import LandscapeExplorer
+from lookbehind.measure import weights_of
+from lookbehind.train import Recipe
+torch.set_num_threads(1)
+recipe = Recipe(train=200, validation=0, gradients=100, label_noise=0.2)
+data, path = recipe.load(), []
+record = lambda run: path.append(weights_of(run.model))
+sgd = replace(recipe, method="SGD", gradients=12).run(dataset=data, callbacks=[record])
+ours = recipe.run(dataset=data, checkpoint="ours.pt")
+LandscapeExplorer({"SGD": sgd, "Lookbehind-SAM": ours}, data, paths={"SGD": path},
+    images=100, second="Gaussian random", points=11)"""
+CANVAS = ".jp-OutputArea-output canvas"
+PIXELS = f"() => document.querySelector('{CANVAS}').toDataURL()"
+WIDTHS = f"""() => {{
+    const canvas = document.querySelector('{CANVAS}'), box = canvas.parentElement;
+    return [canvas.clientWidth, box.clientWidth, box.scrollWidth];
+}}"""
+TIP = f"() => document.querySelector('{CANVAS}').parentElement.lastChild.textContent"
+BARS = """() => [...document.querySelectorAll('.jp-OutputArea-output, .jp-OutputArea-output *')]
+    .filter(one => /auto|scroll/.test(getComputedStyle(one).overflow))
+    .filter(one => one.scrollWidth > one.clientWidth + 1).map(one => one.className)"""
+
+
+def computed(page: lab.Page) -> None:
+    lab.press(page, "Compute")
+    lab.says(page, "Computing")
+    lab.says(page, "Done, on 100 images")
+
+
+def changes(page: lab.Page, before: str) -> str:
+    """Wait for another picture."""
+    page.wait_for_function(f"before => ({PIXELS})() !== before", arg=before, timeout=20_000)
+    return page.evaluate(PIXELS)
+
+
+def hover(page: lab.Page, across: float, down: float) -> str:
+    box = page.query_selector(CANVAS).bounding_box()
+    page.mouse.move(box["x"] + across * box["width"], box["y"] + down * box["height"])
+    return page.evaluate(TIP)
+
+
+def test_every_control_of_the_landscape_explorer(
+    page: lab.Page, folder: Path, address: str
+) -> None:
+    run_cell(page, folder, address, EXPLORER)
+    lab.says(page, "Done, on 100 images")  # it began by itself once it was shown
+    picture = page.evaluate(PIXELS)
+    for label, text in (("k", "6 ascent steps of ρ = 0.2"), ("ρ", "6 ascent steps of ρ = 0.3")):
+        slider(page, label).focus()
+        page.keyboard.press("ArrowRight")
+        lab.says(page, f"Lookbehind-SAM: {text}: loss .* off the plane")
+        picture = changes(page, picture)
+    assert re.match(r"a −?0\.\d+, b 0.*\nloss .*, accuracy", hover(page, 0.1, 0.45))
+    for name in ("ascent path", "ρ-ball"):
+        page.get_by_label(name).uncheck()
+        picture = changes(page, picture)
+        page.get_by_label(name).check()
+        picture = changes(page, picture)
+    save_picture(page, "landscape-contours.png")
+    for view, words in (("3D surface", "a .*, b .*\nloss"), ("1D profile", "SGD: a .*, loss .*")):
+        lab.press(page, view)
+        picture = changes(page, picture)
+        save_picture(page, f"landscape-{view[:2]}.png")
+        assert re.match(words, hover(page, 0.2, 0.55))
+    page.get_by_label("quantity", exact=True).select_option("accuracy")
+    lab.press(page, "3D surface")
+    picture = changes(page, picture)
+    hover(page, 0.2, 0.5)
+    page.mouse.down()
+    hover(page, 0.3, 0.45)
+    page.mouse.up()
+    changes(page, picture)
+    lab.press(page, "2D contours")
+    for label, value in (("direction a", "training path, PC 1"), ("points", "21")):
+        page.get_by_label(label, exact=True).select_option(value)
+    lab.press(page, "Compute")
+    lab.says(page, "Lookbehind-SAM has no training path")
+    page.get_by_label("Lookbehind-SAM", exact=True).uncheck()
+    slider(page, "range ±").focus()
+    page.keyboard.press("ArrowRight")
+    lab.says(page, "Press Compute to draw")
+    computed(page)
+    lab.says(page, "Training path: the plane holds")
+    save_picture(page, "landscape-path.png")
+    lab.press(page, "Save")
+    lab.says(page, "Saved in the folder landscapes: SGD.npz")
+    page.get_by_placeholder("path of a checkpoint").fill("nowhere.pt")
+    lab.press(page, "Load")
+    lab.says(page, "Not loaded: .*nowhere.pt")
+    page.get_by_placeholder("path of a checkpoint").fill("ours.pt")
+    lab.press(page, "Load")
+    lab.says(page, "Loaded ours: press Compute")
+    page.get_by_label("direction a", exact=True).select_option("filter-normalized random")
+    page.get_by_label("points", exact=True).select_option("61")
+    lab.press(page, "Compute")
+    lab.press(page, "Stop")
+    lab.says(page, "Stopped: ")
+    plot, box, needed = page.evaluate(WIDTHS)
+    assert abs(plot - box) <= 1 and needed <= box + 1
+    assert page.evaluate(BARS) == []
+    assert page.evaluate(lab.BLANK_CANVASES) == 0
+    assert not lab.error_outputs(page)
+    assert not page.problems

@@ -86,17 +86,24 @@ def slider_value(slider: lab.ElementHandle) -> str:
 def press_buttons(page: lab.Page) -> None:
     for control in lab.controls(page, lab.BUTTONS):
         if control.is_enabled():
+            text = control.inner_text()
             control.click()
             page.wait_for_timeout(100)
+            if text == "▶ Play":  # else all explorers of the page play at once
+                control.click()
 
 
 def choose_every_option(page: lab.Page) -> None:
+    """Of several menus of the same options, such as the toy losses, the first in full."""
+    seen = set()
     for dropdown in lab.controls(page, lab.DROPDOWNS):
         first = dropdown.input_value()
-        for option in dropdown.eval_on_selector_all("option", "all => all.map(one => one.value)"):
+        options = dropdown.eval_on_selector_all("option", "all => all.map(one => one.value)")
+        for option in options[-1:] if tuple(options) in seen else options:
             dropdown.select_option(option)
             page.wait_for_timeout(100)
         dropdown.select_option(first)
+        seen.add(tuple(options))
 
 
 def assert_healthy(page: lab.Page) -> None:

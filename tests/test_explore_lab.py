@@ -57,7 +57,7 @@ def test_the_sharpness_shown_is_that_of_the_network(make: Any) -> None:
 
 def settings_at_each_step(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     seen: list[tuple[Any, ...]] = []
-    plain = train.Run._step
+    plain = train.Run.step
 
     def step(run: Any) -> None:
         o = run.optimizer
@@ -65,7 +65,7 @@ def settings_at_each_step(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ..
         seen.append((o.k, o.ball.rho, o.alpha, lr))
         plain(run)
 
-    monkeypatch.setattr(train.Run, "_step", step)
+    monkeypatch.setattr(train.Run, "step", step)
     return seen
 
 
@@ -96,7 +96,7 @@ def test_a_move_is_answered_before_the_step_under_way_ends(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered, leave = threading.Event(), threading.Event()
-    plain = train.Run._step
+    plain = train.Run.step
 
     def slow_step(run: Any) -> None:
         if run.minibatches == 2:
@@ -104,7 +104,7 @@ def test_a_move_is_answered_before_the_step_under_way_ends(
             assert leave.wait(60)
         plain(run)
 
-    monkeypatch.setattr(train.Run, "_step", slow_step)
+    monkeypatch.setattr(train.Run, "step", slow_step)
     lab = make()
     press(lab, "start")
     assert entered.wait(60)

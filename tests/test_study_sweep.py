@@ -159,7 +159,7 @@ def test_a_block_that_fails_is_halved_until_the_guilty_are_alone(
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(TypeError, match="recipes must be Recipes, got 'SAM'"):
         run_here(["SAM"])
-    with pytest.raises(ValueError, match="members must be ≥ 1, got 0"):
+    with pytest.raises(ValueError, match="members must be an int ≥ 1, got 0"):
         run_here(FOUR, members=0)
     with pytest.raises(ValueError, match="measures must be functions, under other names than"):
         run_here(FOUR, measures={"test": weight_sum})

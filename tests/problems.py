@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call
@@ -185,3 +186,21 @@ def identical(ones, others):
 def difference(ones, others):
     """The largest absolute difference."""
     return max((a - b).abs().max().item() for a, b in zip(ones, others, strict=True))
+
+
+RHO = st.floats(0, 0.5)
+ALPHA = st.sampled_from([0.0, 0.2, 0.5, 0.8, 1.0])
+K = st.integers(1, 6)
+
+
+def examples(n):
+    return settings(max_examples=n, deadline=None, derandomize=True)
+
+
+def trained(problem, optimizer, steps=2):
+    """The weights of a copy of `problem` after some steps of `optimizer(problem)`."""
+    problem = copy.deepcopy(problem)
+    made = optimizer(problem)
+    for _ in range(steps):
+        made.step(problem.closure())
+    return problem.weights

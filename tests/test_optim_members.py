@@ -1,0 +1,175 @@
+"""A member is what it would be alone, and fails alone."""
+
+import pytest
+import torch
+from problems import (
+    METHODS,
+    copied_state,
+    difference,
+    identical,
+    make_base,
+    one_thread,  # noqa: F401
+)
+from torch import nn
+
+from lookbehind import (
+    SAM,
+    AdaptiveBall,
+    Ball,
+    Lookbehind,
+)
+
+# --- members ------------------------------------------------------------------------------------
+
+E = 4
+RHOS = torch.tensor([0.0, 0.05, 0.2, 0.5], dtype=torch.float64)
+ALPHAS = torch.tensor([0.5, 0.2, 1.0, 0.0], dtype=torch.float64)
+
+
+def stacked(members=E):
+    """Parameters of `members` networks 4–5–3 and the loss of each: shape (E,), or () for one."""
+    torch.manual_seed(0)
+    shapes = [(4, 5), (1, 5), (5, 3), (3,)]
+    params = [torch.randn(members, *shape, dtype=torch.float64) for shape in shapes]
+    x, y = torch.randn(6, 4, dtype=torch.float64), torch.randn(6, 3, dtype=torch.float64)
+
+    def loss(w1, b1, w2, b2):
+        out = torch.tanh(x @ w1 + b1) @ w2 + b2.unsqueeze(-2)
+        return (out - y).square().mean((-2, -1))
+
+    return params, loss
+
+
+def member_closure(params, loss):
+    def closure():
+        losses = loss(*params)
+        grads = torch.autograd.grad(losses.sum(), params)
+        for p, g in zip(params, grads, strict=True):
+            p.grad = g
+        return losses
+
+    return closure
+
+
+MEMBER_METHODS = {
+    **METHODS,
+    "Lookbehind-ASAM adaptive": lambda base, rho, alpha, k=3, **o: Lookbehind(
+        base, AdaptiveBall(rho), k=k, alpha="adaptive", **o
+    ),
+}
+
+
+@pytest.mark.parametrize("base", ["sgd", "momentum wd", "nesterov foreach", "adamw", "rmsprop"])
+@pytest.mark.parametrize("method", MEMBER_METHODS)
+def test_a_member_is_what_it_would_be_alone(method, base):
+    values, loss = stacked()
+    together = [nn.Parameter(v.clone()) for v in values]
+    make = MEMBER_METHODS[method]
+    optimizer = make(make_base(base, together), rho=RHOS, alpha=ALPHAS)
+    path = []
+    for _ in range(4):
+        losses = optimizer.step(member_closure(together, loss))
+        assert losses.shape == (E,)
+        path.append(([p.detach().clone() for p in together], losses))
+    assert not optimizer.rolled_back.any()
+    for e in range(E):
+        alone = [nn.Parameter(v[e].clone()) for v in values]
+        single = make(make_base(base, alone), rho=RHOS[e].item(), alpha=ALPHAS[e].item())
+        for weights, losses in path:
+            assert (single.step(member_closure(alone, loss)) - losses[e]).abs() <= 1e-12
+            assert difference([w[e] for w in weights], alone) <= 1e-12
+
+
+@pytest.mark.parametrize("base", ["sgd", "momentum", "adamw", "rmsprop"])
+@pytest.mark.parametrize("method", MEMBER_METHODS)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_member_that_diverges_is_put_back_and_the_others_go_on(method, base, bad):
+    """Member 2's loss (and gradient) leaves the finite at its second evaluation in step 1 or 3."""
+    values, loss = stacked()
+    for failing in (1, 3):
+        together = [nn.Parameter(v.clone()) for v in values]
+        untouched = [nn.Parameter(v.clone()) for v in values]
+        make = MEMBER_METHODS[method]
+        optimizer = make(make_base(base, together), rho=RHOS, alpha=ALPHAS)
+        reference_run = make(make_base(base, untouched), rho=RHOS, alpha=ALPHAS)
+        factors = iter(())
+
+        def diverging(*params):
+            factor = torch.ones(E, dtype=torch.float64)
+            factor[2] = next(factors, 1.0)  # noqa: B023
+            return loss(*params) * factor
+
+        for t in range(1, 5):
+            factors = iter((1.0, bad if t == failing else 1.0))
+            before = [p.detach().clone() for p in together]
+            state = copied_state(optimizer.base)
+            optimizer.step(member_closure(together, diverging))
+            reference_run.step(member_closure(untouched, loss))
+            assert optimizer.rolled_back.tolist() == [False, False, t == failing, False]
+            if t == failing:
+                assert identical([p[2] for p in together], [p[2] for p in before])
+                for p, values_now in optimizer.base.state.items():
+                    for name, now in values_now.items():
+                        if torch.is_tensor(now) and now.ndim:
+                            old = state.get(p, {}).get(name, torch.zeros_like(now))
+                            assert torch.equal(now[2], old[2])
+        others = [0, 1, 3]
+        assert identical([p[others] for p in together], [p[others] for p in untouched])
+        assert all(p.isfinite().all() for p in together)
+
+
+def test_one_member_alone_is_still_a_member():
+    w = nn.Parameter(torch.tensor([[1.0, 2.0]]))
+    rho = torch.tensor([0.1])
+    optimizer = Lookbehind(torch.optim.SGD([w], lr=0.1), Ball(rho), k=2)
+
+    def closure():
+        losses = w.square().sum(1) * float("nan")
+        (w.grad,) = torch.autograd.grad(losses.sum(), w)
+        return losses
+
+    optimizer.step(closure)
+    assert optimizer.rolled_back.tolist() == [True]
+    assert w.tolist() == [[1.0, 2.0]]
+
+
+def test_one_loss_for_all_members_is_allowed_and_another_shape_is_not():
+    w = nn.Parameter(torch.ones(3, 2))
+    optimizer = SAM(torch.optim.SGD([w], lr=0.1), torch.full((3,), 0.1))
+
+    def closure(shape):
+        def evaluate():
+            (w.grad,) = torch.autograd.grad(w.square().sum(), w)
+            return torch.ones(shape)
+
+        return evaluate
+
+    optimizer.step(closure(()))
+    with pytest.raises(ValueError, match=r"one per member; got shape \(2,\)"):
+        optimizer.step(closure((2,)))
+
+
+def test_rolled_back_tells_nothing_without_members():
+    w = nn.Parameter(torch.ones(3, 2))
+    optimizer = SAM(torch.optim.SGD([w], lr=0.1), torch.full((3,), 0.1))
+    closure = member_closure([w], lambda w: w.square().sum(1))
+    optimizer.step(closure)
+    assert optimizer.rolled_back.tolist() == [False] * 3
+    optimizer.ball = Ball(0.1)
+    optimizer.step(closure)
+    assert optimizer.rolled_back is None
+
+
+def test_a_member_in_bfloat16_is_what_it_would_be_alone():
+    torch.manual_seed(0)
+    value = torch.randn(3, 4000, dtype=torch.bfloat16)
+    for ball in (Ball, AdaptiveBall):
+        rho = torch.tensor([0.1, 0.5, 1.0])
+        together = nn.Parameter(value.clone())
+        optimizer = Lookbehind(torch.optim.SGD([together], lr=0.1), ball(rho), k=2)
+        optimizer.step(member_closure([together], lambda w: w.float().square().sum(-1)))
+        for e in range(3):
+            alone = nn.Parameter(value[e].clone())
+            single = Lookbehind(torch.optim.SGD([alone], lr=0.1), ball(rho[e].item()), k=2)
+            single.step(member_closure([alone], lambda w: w.float().square().sum(-1)))
+            assert difference([together[e]], [alone]) <= 0.02

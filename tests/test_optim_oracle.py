@@ -1,0 +1,200 @@
+"""The official weights, and a naive transcription of the method in float64."""
+
+import json
+from pathlib import Path
+
+import pytest
+import reference
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from problems import (
+    ALPHA,
+    BASES,
+    RHO,
+    K,
+    Problem,
+    difference,
+    examples,
+    mlp,
+    mlps,
+    one_thread,  # noqa: F401
+)
+from torch import nn
+
+from lookbehind import (
+    ASAM,
+    SAM,
+    AdaptiveBall,
+    Ball,
+    Lookahead,
+    Lookbehind,
+    MultistepSAM,
+    param_groups,
+)
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "trajectories.json").read_text())
+
+
+# --- the official figures ---------------------------------------------------------------------
+
+
+def golden_problem(case):
+    if case["net"] == "mlp":
+        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+    else:
+        conv = nn.Conv2d(1, 4, 3, padding=1, bias=False)
+        head = nn.Linear(144, 3)
+        model = nn.Sequential(conv, nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), head)
+    model = model.double()
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.copy_(torch.tensor(case["init"][name], dtype=torch.float64).view(p.shape))
+    batches = [
+        (torch.tensor(b["x"], dtype=torch.float64).view(b["shape"]), torch.tensor(b["y"]))
+        for b in case["batches"]
+    ]
+    return Problem(model, batches)
+
+
+def golden_run(case, groups):
+    """Yields after each outer step: its first loss and its closure calls, then the weights."""
+    problem = golden_problem(case)
+    base = torch.optim.SGD(groups(problem.model), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    asam = "asam" in case["method"]
+    k, alpha = case["k"], case["alpha"]
+    if case["method"] in ("sam", "asam"):
+        optimizer = ASAM(base, case["rho"], case["eta"]) if asam else SAM(base, case["rho"])
+    else:
+        ball = AdaptiveBall(case["rho"], case["eta"]) if asam else Ball(case["rho"])
+        optimizer = Lookbehind(base, ball, k=k, alpha=alpha)
+    for t in range(len(case["first_losses"])):
+        switched = [problem.closure(t * k + i) for i in range(k)]
+        problem.calls = 0
+        loss = optimizer.step(switched if case["switch_minibatch"] else problem.closure(t))
+        yield loss.item(), problem.calls, dict(problem.model.named_parameters())
+
+
+def one_group_each(model):
+    """One group per parameter, in the model's order: the official order of the norm's sum."""
+    return [{"params": [p], "adaptive": "weight" in name} for name, p in model.named_parameters()]
+
+
+@pytest.mark.parametrize("groups", [param_groups, one_group_each])
+@pytest.mark.parametrize("n", range(len(GOLDEN)))
+def test_the_official_weights_are_reached(n, groups):
+    case = GOLDEN[n]
+    expected_calls = 2 * case["k"] if case["switch_minibatch"] else case["k"] + 1
+    for t, (loss, calls, weights) in enumerate(golden_run(case, groups)):
+        assert calls == expected_calls
+        assert loss == pytest.approx(case["first_losses"][t], abs=1e-12)
+        expected = case["weights_after_each_outer_step"][t]
+        assert set(weights) == set(expected)
+        for name, w in weights.items():
+            official = torch.tensor(expected[name], dtype=torch.float64).view(w.shape)
+            assert (w - official).abs().max() <= 1e-12, (t, name)
+
+
+# --- the oracle ---------------------------------------------------------------------------------
+
+
+@st.composite
+def groupings(draw, problem):
+    """Groups with their own learning rate and `adaptive` flag, as both sides need them."""
+    n = len(problem.params)
+    of = draw(st.lists(st.integers(0, 2), min_size=n, max_size=n))
+    lrs = draw(st.lists(st.sampled_from([0.01, 0.05, 0.1]), min_size=3, max_size=3))
+    flags = draw(st.lists(st.booleans(), min_size=3, max_size=3))
+    groups = []
+    for j in sorted(set(of)):
+        params = [p for p, i in zip(problem.params, of, strict=True) if i == j]
+        groups.append({"params": params, "lr": lrs[j], "adaptive": flags[j]})
+    return groups, [lrs[j] for j in of], [flags[j] for j in of]
+
+
+@st.composite
+def runs(draw, batches=1):
+    """A problem, torch's optimizer on it, and the oracle's arguments for the same."""
+    problem = draw(mlps(batches))
+    name = draw(st.sampled_from(sorted(BASES)))
+    groups, lrs, scaled = draw(groupings(problem))
+    make, called, options, own = BASES[name]
+    base = make(groups, lr=0.1, **options, **own)
+    oracle = reference.Base(called, [{"lr": lr, **options} for lr in lrs])
+    rho, eta = draw(RHO), draw(st.sampled_from([None, 0.0, 0.01]))
+    ball = Ball(rho) if eta is None else AdaptiveBall(rho, eta)
+    return problem, base, ball, oracle, (rho, eta), scaled
+
+
+@examples(60)
+@given(runs(), K, st.one_of(ALPHA, st.just("adaptive")), st.booleans())
+def test_lookbehind_agrees_with_the_oracle(run, k, alpha, reuse):
+    problem, base, ball, oracle, climb, scaled = run
+    optimizer = Lookbehind(base, ball, k=k, alpha=alpha, reuse_gradients=reuse)
+    weights = problem.weights
+    for _ in range(2):
+        expected_loss = problem.gradient()(weights)[0]
+        weights = reference.lookbehind(
+            weights, [problem.gradient()] * k, oracle, climb, scaled, alpha
+        )
+        assert (optimizer.step(problem.closure()) - expected_loss).abs() < 1e-9
+        assert difference(problem.weights, weights) < 1e-9
+    assert problem.calls == 2 * (k + 1 if reuse else 2 * k)
+
+
+@examples(20)
+@given(runs(batches=3), ALPHA)
+def test_switched_minibatches_agree_with_the_oracle(run, alpha):
+    problem, base, ball, oracle, climb, scaled = run
+    gradients = [problem.gradient(i) for i in range(3)]
+    weights = reference.lookbehind(problem.weights, gradients, oracle, climb, scaled, alpha)
+    optimizer = Lookbehind(base, ball, k=3, alpha=alpha)
+    optimizer.step([problem.closure(i) for i in range(3)])
+    assert difference(problem.weights, weights) < 1e-9
+    assert problem.calls == 6
+
+
+@examples(40)
+@given(runs(), K, st.sampled_from(["last", "mean"]))
+def test_multistep_agrees_with_the_oracle(run, k, gradient):
+    problem, base, ball, oracle, climb, scaled = run
+    optimizer = MultistepSAM(base, ball, k=k, gradient=gradient)
+    weights = problem.weights
+    for _ in range(2):
+        mean = gradient == "mean"
+        weights = reference.multistep(weights, problem.gradient(), oracle, climb, scaled, k, mean)
+        optimizer.step(problem.closure())
+        assert difference(problem.weights, weights) < 1e-9
+    assert problem.calls == 2 * (k + 1)
+
+
+def test_multistep_takes_switched_minibatches():
+    """Inner step i takes both of its gradients on minibatch i."""
+    problem = mlp(batches=2)
+    point = problem.weights
+    for batch in range(2):
+        gradient = problem.gradient(batch)
+        point = reference.ascended(point, gradient(point)[1], (0.1, None), [True] * len(point))
+    used = problem.gradient(1)(point)[1]
+    expected = [w - 0.1 * g for w, g in zip(problem.weights, used, strict=True)]
+    MultistepSAM(torch.optim.SGD(problem.params, lr=0.1), Ball(0.1), k=2).step(
+        [problem.closure(0), problem.closure(1)]
+    )
+    assert difference(problem.weights, expected) < 1e-12
+    assert problem.calls == 4
+
+
+@examples(30)
+@given(runs(batches=3), ALPHA, st.booleans())
+def test_lookahead_agrees_with_the_oracle(run, alpha, climbs):
+    problem, base, ball, oracle, climb, scaled = run
+    inner = MultistepSAM(base, ball, k=1) if climbs else base
+    optimizer = Lookahead(inner, k=3, alpha=alpha)
+    weights = problem.weights
+    gradients = [problem.gradient(i) for i in range(3)]
+    for _ in range(2):
+        weights = reference.lookahead(
+            weights, gradients, oracle, climb if climbs else None, scaled, alpha
+        )
+        optimizer.step([problem.closure(i) for i in range(3)])
+        assert difference(problem.weights, weights) < 1e-9

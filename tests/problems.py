@@ -1,5 +1,6 @@
 """Small problems, base optimizers and methods that the optimizer's tests draw from."""
 
+import copy
 from itertools import pairwise
 
 import pytest

@@ -24,7 +24,6 @@ from lookbehind.study.ensemble import (
 )
 from lookbehind.study.rows import Row
 from lookbehind.train import (
-    SCHEDULES,
     Hardware,
     Recipe,
     Run,
@@ -165,14 +164,12 @@ def _fit(
         ensemble,
         _optimizer(ensemble, recipes, hardware.device),
         batches,
-        epochs=recipe.epochs,
-        gradients=recipe.gradients,
         splits={},
-        schedule=SCHEDULES[recipe.schedule],
         loss=partial(member_cross_entropy, label_smoothing=recipe.label_smoothing),
         callbacks=[watch],
         setup=Setup(autocast=hardware.autocast),
         session=Session(stop=lambda: bool(failures.all())),
+        **recipe.plan(),
     )
     if history.stopped and not failures.all():
         raise KeyboardInterrupt

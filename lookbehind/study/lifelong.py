@@ -38,12 +38,10 @@ def split_classes(dataset: Dataset, tasks: int, *, seed: int | None = None) -> l
     the image's class. Raises TypeError or ValueError where `tasks` isn't an int that divides the
     number of classes, or a split of the dataset has no image for one of the tasks.
     """
-    count = len(dataset.classes)
-    if count % whole("tasks", tasks, 1):
-        raise ValueError(f"tasks must divide the number of classes, {count}; got {tasks}")
-    order = torch.arange(count)
-    if seed is not None:
-        order = torch.randperm(count, generator=_generator(seed))
+    n = len(dataset.classes)
+    if n % whole("tasks", tasks, 1):
+        raise ValueError(f"tasks must divide the number of classes, {n}; got {tasks}")
+    order = torch.arange(n) if seed is None else torch.randperm(n, generator=_generator(seed))
     return [_of_classes(dataset, tuple(sorted(some))) for some in order.view(tasks, -1).tolist()]
 
 
@@ -239,9 +237,9 @@ def learn(
     lessons = [_joined(lessons)] if joint else lessons
     rows = [judge()]
     for lesson in lessons:
-        new, old = lesson.batches(batch_size, seed), reservoir.split if reservoir else None
+        new = lesson.batches(batch_size, seed)
         batches: Minibatches = new
-        if old is not None:
+        if reservoir and (old := reservoir.split):
             batches = Replay(new, old.batches(min(batch_size, len(old)), seed, drop_last=True))
         history = fit(
             model, make_optimizer(model), batches, splits={}, loss=within, **grouped(**options)

@@ -174,14 +174,17 @@ class Recipe:
             model,
             self.make_optimizer(model),
             self.batches(dataset),
-            epochs=self.epochs,
-            gradients=self.gradients,
             splits=evaluation_batches(dataset),
-            schedule=SCHEDULES[self.schedule],
             loss=partial(cross_entropy, label_smoothing=self.label_smoothing),
+            **self.plan(),
             **grouped(**options),
         )
         return Outcome(self, model, history)
+
+    def plan(self) -> dict[str, Any]:
+        """The budget and the schedule, as `fit` takes them."""
+        budget = {"epochs": self.epochs, "gradients": self.gradients}
+        return {**budget, "schedule": SCHEDULES[self.schedule]}
 
     def batches(self, dataset: Dataset) -> Any:
         """The training minibatches: shuffled, and augmented where the recipe says so."""

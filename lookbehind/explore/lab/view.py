@@ -75,18 +75,16 @@ class Curves:
         color = METHOD_COLORS[training.recipe.method]
         repeats = sum(1 for line in self._lines.values() if line[0].line.color == color)
         style = {"color": color, "dash": DASHES[repeats % len(DASHES)]}
-        group = f"run {len(self._lines)}"
-        name = label(training)
+        named = {"name": label(training), "legendgroup": f"run {len(self._lines)}"}
         lines = [
             go.Scatter(
-                x=[], y=[], name=name, legendgroup=group, showlegend=first, mode="lines",
+                x=[], y=[], **named, showlegend=first, mode="lines",
                 line={**style, "width": width}, opacity=1 if width > 2 else 0.8,
             )
             for first, width in zip((True, *[False] * 4), WIDTHS, strict=True)
         ]  # fmt: skip
-        places = {"rows": [1, 1, 1, 1, 2], "cols": [1, 1, 2, 2, 1]}
         lines[4].hovertemplate = SHARPNESS_HOVER
-        self.figure.add_traces(lines, **places)
+        self.figure.add_traces(lines, rows=[1, 1, 1, 1, 2], cols=[1, 1, 2, 2, 1])
         self._lines[key] = self.figure.data[-5:]
         layout, most = self.figure.layout, training.recipe.epochs or 1
         if len(self._lines) > 1:

@@ -18,25 +18,7 @@ def surface3d(explorer: ToyExplorer) -> go.FigureWidget:
     The cube root shows a valley and its walls together. The paths follow the explorer's controls
     through the kernel, at the pace of the kernel.
     """
-    figure = go.FigureWidget(go.Surface(colorscale="Greys", showscale=False))
-    for method, color in METHOD_COLORS.items():
-        style = {"mode": "lines+markers", "marker_size": 2, "line_width": 5}
-        figure.add_scatter3d(name=method, line_color=color, marker_color=color, **style)
-    figure._config = PLOTLY_CONFIG
-    axis = {"showbackground": False, "gridcolor": "#888888"}
-    titles = {"x": "x", "y": "y", "z": "∛L"}
-    scene = {f"{name}axis": axis | {"title": {"text": text}} for name, text in titles.items()}
-    figure.update_layout(
-        scene=scene
-        | {"aspectmode": "manual", "aspectratio": {"x": 1.2, "y": 1, "z": 0.5}}
-        | {"camera_eye": {"x": -0.9, "y": -1.3, "z": 1.2}},
-        height=460,
-        margin={"l": 0, "r": 0, "t": 0, "b": 0},
-        legend={"x": 0, "y": 1},
-        paper_bgcolor="rgba(0, 0, 0, 0)",  # the theme's own, and a grey that both themes can read
-        font_color="#888888",
-        uirevision="turned",  # a turned surface stays turned
-    )
+    figure = _empty_figure()
 
     def ground(_: Any = None) -> None:
         x0, x1, y0, y1 = window = explorer.scene["window"]
@@ -62,4 +44,27 @@ def surface3d(explorer: ToyExplorer) -> go.FigureWidget:
     lines()
     explorer.observe(ground, "surface")
     explorer.observe(lines, [*POSITION, *SETTING, "arrived"])
+    return figure
+
+
+def _empty_figure() -> go.FigureWidget:
+    figure = go.FigureWidget(go.Surface(colorscale="Greys", showscale=False))
+    for method, color in METHOD_COLORS.items():
+        style = {"mode": "lines+markers", "marker_size": 2, "line_width": 5}
+        figure.add_scatter3d(name=method, line_color=color, marker_color=color, **style)
+    figure._config = PLOTLY_CONFIG
+    axis = {"showbackground": False, "gridcolor": "#888888"}
+    titles = {"x": "x", "y": "y", "z": "∛L"}
+    scene = {f"{name}axis": axis | {"title": {"text": text}} for name, text in titles.items()}
+    figure.update_layout(
+        scene=scene
+        | {"aspectmode": "manual", "aspectratio": {"x": 1.2, "y": 1, "z": 0.5}}
+        | {"camera_eye": {"x": -0.9, "y": -1.3, "z": 1.2}},
+        height=460,
+        margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        legend={"x": 0, "y": 1},
+        paper_bgcolor="rgba(0, 0, 0, 0)",  # the theme's own, and a grey that both themes can read
+        font_color="#888888",
+        uirevision="turned",  # a turned surface stays turned
+    )
     return figure

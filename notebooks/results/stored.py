@@ -50,14 +50,16 @@ def diverged(row):
     return bool(error)
 
 
-def write(path, head, rows, hardware):
-    """Replace `path`, whole and at once: `head`, the commit, torch and the hardware, and `rows`."""
+def write(path, head, runs, hardware, **more):
+    """Replace `path`, whole and at once: `head`, the commit, torch and the hardware, and the `runs`
+    and other lists, a row a line."""
     command = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
     made = {"commit": commit.stdout.strip(), "torch": torch.__version__}
     head = {**head, **made, "hardware": f"{hardware}, {os.cpu_count()} cores"}
-    lines = ",\n".join(json.dumps(row) for row in rows)
-    text = json.dumps(head, indent=1)[:-2] + ',\n "runs": [\n' + lines + "\n]}\n"
+    text = json.dumps(head, indent=1)[:-2]
+    for name, rows in {"runs": runs, **more}.items():
+        text += f',\n "{name}": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]"
     with written_whole(path) as file:
-        file.write(text.encode())
+        file.write((text + "}\n").encode())
     rows_of(path).unlink(missing_ok=True)

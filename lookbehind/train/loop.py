@@ -19,8 +19,7 @@ from torch.nn.functional import cross_entropy
 from lookbehind.checks import whole
 from lookbehind.scores import History, Minibatch
 from lookbehind.train.run import Callback, Minibatches, Run, Stepper, Stream
-from lookbehind.train.schedules import cosine
-from lookbehind.train.setup import Session, Setup
+from lookbehind.train.setup import Schedule, Session, Setup, cosine
 
 
 def fit(
@@ -32,7 +31,7 @@ def fit(
     gradients: int | None = None,
     splits: Mapping[str, Iterable[Minibatch]],
     records: int | None = None,
-    schedule: Callable[[float], float] = cosine,
+    schedule: Schedule = cosine,
     loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
     callbacks: Sequence[Callback] = (),
     setup: Setup = Setup(),  # noqa: B008  # frozen
@@ -84,7 +83,7 @@ def fit(
 def _loop(
     run: Run,
     splits: Mapping[str, Iterable[Minibatch]],
-    schedule: Callable[[float], float],
+    schedule: Schedule,
     records: int,
     callbacks: Sequence[Callback],
     session: Session,

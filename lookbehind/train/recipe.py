@@ -20,12 +20,11 @@ from lookbehind.checks import check_bounded, whole
 from lookbehind.optim import METHODS, make_method, param_groups
 from lookbehind.scores import History
 from lookbehind.train.data.dataset import Dataset
-from lookbehind.train.data.load import load
+from lookbehind.train.data.named import load
 from lookbehind.train.hardware import Hardware, choose_hardware, keep_freed_memory
 from lookbehind.train.loop import check_budget, fit
 from lookbehind.train.models import MODELS, make_model
-from lookbehind.train.schedules import SCHEDULES
-from lookbehind.train.setup import grouped
+from lookbehind.train.setup import SCHEDULES, grouped
 
 SYMBOLS = {"k": "k", "rho": "ρ", "alpha": "α"}
 EVALUATION_BATCH = 1000

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from lookbehind.scores import Minibatch, Record
-from lookbehind.train.batchnorm import frozen_statistics
 from lookbehind.train.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
+from lookbehind.train.passes import device_of, evaluate, frozen_statistics, precision
 from lookbehind.train.ranks import Alone
-from lookbehind.train.scoring import device_of, evaluate
-from lookbehind.train.setup import Setup, precision
+from lookbehind.train.setup import Setup
 
 
 class Stepper(Protocol):

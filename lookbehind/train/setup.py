@@ -1,7 +1,7 @@
-"""What `fit` is told beside the network and its data: the run's setup, and its session."""
+"""What `fit` is told beside the network and its data: schedule, setup and session."""
 
+import math
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,34 @@ from typing import Any
 import torch
 
 from lookbehind.train.ranks import ALONE, Alone
+
+
+def constant(progress: float) -> float:
+    """The learning rate stays as it is."""
+    return 1.0
+
+
+def cosine(progress: float) -> float:
+    """The learning rate falls to 0 along half a cosine: (1 + cos(π progress)) / 2."""
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+@dataclass(frozen=True)
+class MultiStep:
+    """The learning rate is multiplied by `factor` at each milestone, a share of the budget.
+
+    By default as in the official script: x 0.1 at epochs 50, 100 and 150 of 200.
+    """
+
+    milestones: tuple[float, ...] = (0.25, 0.5, 0.75)
+    factor: float = 0.1
+
+    def __call__(self, progress: float) -> float:
+        return self.factor ** sum(progress >= milestone for milestone in self.milestones)
+
+
+Schedule = Callable[[float], float]  # share of the budget spent -> factor of the learning rate
+SCHEDULES: dict[str, Schedule] = {"cosine": cosine, "multistep": MultiStep(), "constant": constant}
 
 
 @dataclass(frozen=True)
@@ -45,11 +73,6 @@ class Setup:
                 raise ValueError(f'{name} must be "{allowed[0]}" or "{allowed[1]}", got {value!r}')
 
 
-def never() -> bool:
-    """No stop is asked for."""
-    return False
-
-
 @dataclass(frozen=True)
 class Session:
     """How a run is left, gone on with, and watched.
@@ -69,7 +92,7 @@ class Session:
     checkpoint: str | Path | None = None
     resume: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
-    stop: Callable[[], bool] = never
+    stop: Callable[[], bool] = bool  # never
     progress: bool = False
 
     def __post_init__(self) -> None:
@@ -84,8 +107,3 @@ def grouped(**options: Any) -> dict[str, Any]:
         if own:
             options[group] = kind(**own)
     return options
-
-
-def precision(device: str, autocast: torch.dtype | None) -> AbstractContextManager[Any]:
-    """Inside, forward passes on a device of this kind are taken in mixed precision, or as ever."""
-    return nullcontext() if autocast is None else torch.autocast(device, autocast)

@@ -17,7 +17,6 @@ from lookbehind.checks import check_bounded, whole
 Folder = str | os.PathLike[str]
 Labelled = tuple[Tensor, Tensor]  # images (N, C, H, W), labels (N,)
 Scale = tuple[Tensor, Tensor]  # mean (C,), std (C,)
-DIGITS = 1797
 
 
 class DataError(ValueError):
@@ -44,10 +43,7 @@ class Split:
         return Split(*(t.to(device) for t in (self.images, self.labels, self.mean, self.std)))
 
     def batches(self, size: int, seed: int | None = None, **options: Any) -> "Batches":
-        """Minibatches of `size` images: shuffled by `seed`, or in order where it is None.
-
-        `options` are crop, flip and drop_last of `Batches`.
-        """
+        """Minibatches of `size` images; `options` are crop, flip and drop_last of `Batches`."""
         return Batches(self, size, seed, **options)
 
 
@@ -91,10 +87,9 @@ class Batches:
 
     `images` are (pixels − mean) / std, of shape (B, C, H, W) and torch's default float type.
     With a `seed` the order, crops and flips of an epoch depend on the seed and on `epoch` alone:
-    the number of the next iteration, which goes up by one with each. `len` is the number of
-    minibatches in an epoch; a `size` of N or more gives one. `crop`: pixels of black that are added
-    on each side before a random crop to the old size; `flip`: mirror left and right with
-    probability 1/2. Both need a seed. `drop_last` leaves out the last minibatch if it is smaller.
+    the number of the next iteration, which goes up by one with each; without, images come in order.
+    `crop`: pixels of black that are added on each side before a random crop to the old size;
+    `flip`: mirror left and right with probability 1/2. `drop_last` leaves out a smaller minibatch.
 
     Raises TypeError or ValueError where `size` is not an int ≥ 1 (with `drop_last` ≤ N), `crop` not
     an int from 0 to the image's size, `seed` not None or an int ≥ 0, or None with a crop or flip.
@@ -131,8 +126,7 @@ class Batches:
 
     def _minibatches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         images, dtype = self.split.images, torch.get_default_dtype()
-        mean = self.split.mean.to(dtype).view(-1, 1, 1)
-        scale = self.split.std.to(dtype).reciprocal().view(-1, 1, 1)
+        mean, std = (t.to(dtype).view(-1, 1, 1) for t in (self.split.mean, self.split.std))
         rows, corners, flips = (t.to(images.device) for t in self._draw(epoch))
         labels = self.split.labels.index_select(0, rows).split(self.size)
         for b, some in zip(range(len(self)), rows.split(self.size), strict=False):
@@ -140,7 +134,7 @@ class Batches:
             if self.crop or self.flip:
                 part = slice(b * self.size, b * self.size + len(some))
                 pixels = _augment(pixels, self.crop, corners[:, part], flips[part])
-            yield pixels.to(dtype).sub_(mean).mul_(scale), labels[b]
+            yield pixels.to(dtype).sub_(mean).mul_(std.reciprocal()), labels[b]
 
     def _draw(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
         """The order (N,), the upper left corners of the crops (2, N), and who is flipped (N,)."""
@@ -217,43 +211,35 @@ class Draw:
         The validation images depend on the seed and their number alone, so that runs on fewer
         training images are judged by the same ones.
         """
-        (images, labels), (test_images, test_labels) = pools
-        whole("validation", self.validation, 0, len(labels) - 1)
-        left = len(labels) - self.validation
+        counts = [len(labels) for _, labels in pools]
+        left = counts[0] - whole("validation", self.validation, 0, counts[0] - 1)
         train = left if self.train is None else whole("train", self.train, 1, left)
-        most = len(test_labels)
-        test = most if self.test is None else whole("test", self.test, 1, most)
+        test = counts[1] if self.test is None else whole("test", self.test, 1, counts[1])
         generator = torch.Generator().manual_seed(self.seed)
-        rows = torch.randperm(len(labels), generator=generator)
+        rows, test_rows = (torch.randperm(count, generator=generator) for count in counts)
         held_out, rows = rows[: self.validation], rows[self.validation :][:train]
-        test_rows = torch.randperm(len(test_labels), generator=generator)[:test].sort().values
-        parts = [
-            (images[rows], labels[rows]),
-            (images[held_out], labels[held_out]),
-            (test_images[test_rows], test_labels[test_rows]),
-        ]
-        return _with_noise(parts, classes, self.label_noise, generator, scale)
+        chosen = zip((rows, held_out, test_rows[:test].sort().values), (0, 0, 1), strict=True)
+        parts = [(pools[p][0][some], pools[p][1][some]) for some, p in chosen]
+        return self.with_noise(parts, classes, generator, scale)
 
+    def with_noise(
+        self,
+        parts: Sequence[Labelled],
+        classes: Sequence[str],
+        generator: torch.Generator,
+        scale: Scale | None = None,
+    ) -> Dataset:
+        """Three parts, the labels of the first noisy: symmetric, exactly so many.
 
-def _with_noise(
-    parts: Sequence[Labelled],
-    classes: Sequence[str],
-    label_noise: float,
-    generator: torch.Generator,
-    scale: Scale | None = None,
-) -> Dataset:
-    """A dataset of three parts, with noise on the labels of the first: symmetric, exactly so many.
-
-    The images of the first part are in random order already.
-    """
-    images, labels = parts[0]
-    scale = scale or _mean_and_std(images)
-    noisy = torch.zeros(len(labels), dtype=torch.bool)
-    noisy[: round(label_noise * len(labels))] = True
-    shift = torch.randint(1, len(classes), (len(labels),), generator=generator)
-    wrong = torch.where(noisy, (labels + shift) % len(classes), labels)
-    validation, test = (Split(*part, *scale) for part in parts[1:])
-    return Dataset(Split(images, wrong, *scale), validation, test, noisy, tuple(classes))
+        The images of the first part are in random order already.
+        """
+        images, labels = parts[0]
+        scale = scale or _mean_and_std(images)
+        noisy = torch.arange(len(labels)) < round(self.label_noise * len(labels))
+        shift = torch.randint(1, len(classes), (len(labels),), generator=generator)
+        wrong = torch.where(noisy, (labels + shift) % len(classes), labels)
+        validation, test = (Split(*part, *scale) for part in parts[1:])
+        return Dataset(Split(images, wrong, *scale), validation, test, noisy, tuple(classes))
 
 
 def _mean_and_std(images: Tensor) -> Scale:
@@ -267,36 +253,3 @@ def _mean_and_std(images: Tensor) -> Scale:
     squares = (counts * (values - mean[:, None]) ** 2).sum(1)
     std = (squares / (total - 1).clamp(min=1)).sqrt()
     return mean.float(), torch.where(std > 0, std, 1).float()
-
-
-def digits(
-    *,
-    train: int = 500,
-    validation: int = 300,
-    label_noise: float = 0.0,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
-) -> Dataset:
-    """scikit-learn's 1,797 real handwritten digits: 1 x 8 x 8 pixels from 0 to 16, no network.
-
-    `train` and `validation` are numbers of images, drawn by `seed`; the rest is the test split.
-    `label_noise` in [0, 1] is the share of *training* labels that are replaced by one of the nine
-    wrong classes, chosen evenly (symmetric noise); validation and test labels stay clean.
-    Minibatches are normalized by the mean and standard deviation of the training images.
-
-    Raises TypeError or ValueError where no image would be left for the test split.
-    """
-    whole("train", train, 1, DIGITS - 1)
-    whole("validation", validation, 0, DIGITS - train - 1)
-    check_bounded("label_noise", label_noise, 1, also="")
-    whole("seed", seed, 0)
-    from sklearn.datasets import load_digits
-
-    pixels, names = load_digits(return_X_y=True)
-    images = torch.tensor(pixels, dtype=torch.uint8).view(-1, 1, 8, 8)
-    labels = torch.tensor(names, dtype=torch.int64)
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randperm(DIGITS, generator=generator)
-    counts = [train, validation, DIGITS - train - validation]
-    parts = [(images[some], labels[some]) for some in rows.split(counts)]
-    return _with_noise(parts, list("0123456789"), label_noise, generator).to(device)

@@ -305,7 +305,7 @@ def train(
         facts = journal.facts_of(recipe, hardware, dataset) | gradient | {"processes": ranks.world}
         ranks.once(lambda: folder.mkdir(parents=True, exist_ok=True))
         say(description(recipe, dataset, facts))
-        log = journal.Journal(folder, facts, len(dataset.splits), say)
+        log = journal.Journal(folder, facts, say)
         run = partial(
             recipe.run, hardware=hardware, dataset=dataset, ranks=ranks, **gradient,
             callbacks=[log] if ranks.main else [], checkpoint=folder / journal.CHECKPOINT,

@@ -28,7 +28,6 @@ class Journal:
 
     folder: Path
     header: dict[str, Any]
-    splits: int
     say: Callable[[str], None]
     run: Run | None = None
     told: int = 0
@@ -39,7 +38,7 @@ class Journal:
         if len(run.records) > self.told:
             self.told = len(run.records)
             self.write("running", run.records)
-            last = run.records[-self.splits :]
+            last = run.records[-len(run.splits) :]
             scores = [f"{r.split} {r.loss:.4f} {r.accuracy:7.2%}" for r in last]
             when = f"epoch {last[0].epoch:6.2f}  {last[0].gradients:7} gradients"
             self.say("  ".join([when, *scores, str(self.elapsed)]))

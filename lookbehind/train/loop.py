@@ -1,15 +1,13 @@
 """`fit`: one training loop for anything with `step(closure)`.
 
-A step draws minibatches, takes gradients of the loss through the optimizer's closure, and may be
-followed by scores, a checkpoint and callbacks: that is `_loop`. What a step does is in `run.py`,
-what is written and read in `checkpoint.py`, what several processes share in `ranks.py`.
+What a step does is in `run.py`, what is written and read in `checkpoint.py`, what several processes
+share in `ranks.py`.
 """
 
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,29 +62,25 @@ def fit(
     stream, network = Stream(batches, setup.ranks), setup.ranks.network(model)
     unit, budget = check_budget(epochs, gradients, len(batches))
     records = (epochs or 20) if records is None else whole("records", records, 1)
-    plan = {"budget": [unit, budget], "schedule": _name(schedule), "records": records,
+    named = getattr(schedule, "__name__", repr(schedule))
+    plan = {"budget": [unit, budget], "schedule": named, "records": records,
             "statistics": setup.statistics, "config": dict(session.config)}  # fmt: skip
     if setup.perturbation != "global":
         plan["perturbation"] = setup.perturbation
-    run = Run(model, optimizer, unit, budget, setup, stream, network, loss, plan)
+    run = Run(model, optimizer, unit, budget, setup, stream, network, loss, splits, plan)
     file = session.checkpoint
     if session.resume and file is not None and setup.ranks.once(Path(file).exists):
         run.restore(file)
     if not run.records:
-        run.record(splits)
+        run.record()
     model.train()
     with _own_first_ascents(run):
-        stopped = _loop(run, splits, schedule, records, callbacks, session)
+        stopped = _loop(run, schedule, records, callbacks, session)
     return History(tuple(run.records), stopped)
 
 
 def _loop(
-    run: Run,
-    splits: Mapping[str, Iterable[Minibatch]],
-    schedule: Schedule,
-    records: int,
-    callbacks: Sequence[Callback],
-    session: Session,
+    run: Run, schedule: Schedule, records: int, callbacks: Sequence[Callback], session: Session
 ) -> bool:
     """Returns whether the run was stopped."""
     stopped, file, ranks = False, session.checkpoint, run.setup.ranks
@@ -96,10 +90,12 @@ def _loop(
                 if stopped := ranks.any(session.stop() or interrupted()):
                     break
                 epoch, seen = run.stream.epoch, run.spent * records // run.budget
-                _set_lr(run.optimizer, schedule(run.share))
+                factor = schedule(run.share)
+                for group in run.optimizer.param_groups:
+                    group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
                 run.step()
                 if run.spent * records // run.budget > seen:
-                    run.record(splits)
+                    run.record()
                 if file is not None and run.stream.epoch > epoch:
                     run.save(file)
                 for callback in callbacks:
@@ -119,11 +115,11 @@ def _own_first_ascents(run: Run) -> Iterator[None]:
     if climber is None or run.setup.perturbation == "global":
         yield
         return
-    around, apart = climber.around, partial(run.setup.ranks.apart, run.network)
+    around, ranks = climber.around, run.setup.ranks
 
     @contextmanager
     def both(i: int) -> Iterator[None]:
-        with around(i), apart() if i == 0 else nullcontext():
+        with around(i), ranks.apart(run.network) if i == 0 else nullcontext():
             yield
 
     climber.around = both
@@ -131,11 +127,6 @@ def _own_first_ascents(run: Run) -> Iterator[None]:
         yield
     finally:
         climber.around = around
-
-
-def _set_lr(optimizer: Stepper, factor: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
 
 @contextmanager
@@ -187,7 +178,3 @@ def check_budget(epochs: int | None, gradients: int | None, length: int = 1) -> 
     if gradients is not None:
         return "gradients", whole("gradients", gradients, 1)
     return "minibatches", whole("epochs", epochs, 1) * length
-
-
-def _name(schedule: Callable[[float], float]) -> str:
-    return getattr(schedule, "__name__", repr(schedule))

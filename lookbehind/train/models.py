@@ -97,22 +97,17 @@ def stages(
     """layer1, layer2, … of `depths` blocks; each layer but the first halves H and W."""
     layers: dict[str, nn.Module] = {}
     for depth, width in zip(depths, widths, strict=True):
-        strides = (2 if layers else 1, *[1] * (depth - 1))
-        blocks = []
-        for stride in strides:
-            blocks.append(block(inputs, width, stride))
-            inputs = width * block.expansion
+        blocks = [block(inputs, width, 2 if layers else 1)]
+        inputs = width * block.expansion
+        blocks += [block(inputs, width) for _ in range(depth - 1)]
         layers[f"layer{len(layers) + 1}"] = nn.Sequential(*blocks)
     return layers
 
 
 def head(inputs: int, classes: int) -> dict[str, nn.Module]:
     """The average over all positions, then a linear layer."""
-    return {
-        "avgpool": nn.AdaptiveAvgPool2d(1),
-        "flatten": nn.Flatten(),
-        "fc": nn.Linear(inputs, classes),
-    }
+    fc = nn.Linear(inputs, classes)
+    return {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": fc}
 
 
 def network(**layers: nn.Module) -> nn.Sequential:
@@ -155,42 +150,28 @@ def wide_resnet(depth: int, widen: int, channels: int, classes: int) -> nn.Seque
 
 
 def small_resnet(
-    depth: int, width: int, stem_stride: int, channels: int, classes: int
+    depth: int, channels: int = 3, classes: int = 10, *, width: int = 16, stem_stride: int = 1
 ) -> nn.Sequential:
-    """Three stages of `depth` blocks and width, 2 width, 4 width channels."""
+    """Three stages of `depth` blocks and width, 2 width, 4 width channels (He et al., section 4.2).
+
+    `stem_stride=2` halves H and W in front of the stages: about a quarter of the time. Raises
+    TypeError or ValueError unless `width` and `stem_stride` are ints ≥ 1.
+    """
     widths = [whole("width", width, 1) * n for n in (1, 2, 4)]
     stem_stride = whole("stem_stride", stem_stride, 1)
     return resnet(BasicBlock, [depth] * 3, widths, channels, classes, stem_stride)
 
 
-def resnet8(
-    channels: int = 3, classes: int = 10, *, width: int = 16, stem_stride: int = 1
-) -> nn.Sequential:
-    """One block a stage of width, 2 width, 4 width channels: 78,042 parameters at width 16.
-
-    The smallest of He et al. 2016, section 4.2, with projections where the shape changes.
-    `stem_stride=2` halves H and W in front of the stages: about a quarter of the time.
-    """
-    return small_resnet(1, width, stem_stride, channels, classes)
-
-
-def resnet20(
-    channels: int = 3, classes: int = 10, *, width: int = 16, stem_stride: int = 1
-) -> nn.Sequential:
-    """As `resnet8`, three blocks a stage: 272,474 parameters, 2,752 of them in projections."""
-    return small_resnet(3, width, stem_stride, channels, classes)
+resnet8, resnet20 = partial(small_resnet, 1), partial(small_resnet, 3)
 
 
 def tiny_cnn(channels: int = 3, classes: int = 10) -> nn.Sequential:
     """Three 3×3 convolutions to 16, 24, 32 channels: 10,986 parameters for the digits."""
     layers: dict[str, nn.Module] = {}
-    inputs = channels
-    for i, (width, stride) in enumerate([(16, 1), (24, 2), (32, 2)], start=1):
+    for i, (inputs, width, stride) in enumerate([(channels, 16, 1), (16, 24, 2), (24, 32, 2)], 1):
         layers[f"conv{i}"] = conv(3, inputs, width, stride)
-        layers[f"bn{i}"] = nn.BatchNorm2d(width)
-        layers[f"relu{i}"] = nn.ReLU()
-        inputs = width
-    return network(**layers, **head(inputs, classes))
+        layers |= {f"bn{i}": nn.BatchNorm2d(width), f"relu{i}": nn.ReLU()}
+    return network(**layers, **head(32, classes))
 
 
 def mlp(channels: int = 3, classes: int = 10, size: tuple[int, int] = (32, 32)) -> nn.Sequential:
@@ -205,24 +186,15 @@ def mlp(channels: int = 3, classes: int = 10, size: tuple[int, int] = (32, 32)) 
     )
 
 
-def check_size(size: tuple[int, int]) -> None:
-    """TypeError or ValueError unless it is (height, width) of at least 8 × 8 pixels."""
-    message = f"size must be (height, width), two ints ≥ 8, got {size!r}"
-    if not isinstance(size, tuple | list) or not all(type(side) is int for side in size):
-        raise TypeError(message)
-    if len(size) != 2 or min(size) < 8:
-        raise ValueError(message)
-
-
 WIDTHS = (64, 128, 256, 512)
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "tiny-cnn": tiny_cnn,
     "micro-resnet8": partial(resnet8, stem_stride=2),
-    "resnet8": resnet8,
-    "resnet20": resnet20,
-    "resnet18": partial(resnet, BasicBlock, (2, 2, 2, 2), WIDTHS),  # 11,173,962 parameters
+    "resnet8": resnet8,  # 78,042 parameters
+    "resnet20": resnet20,  # 272,474, 2,752 of them in projections
+    "resnet18": partial(resnet, BasicBlock, (2, 2, 2, 2), WIDTHS),  # 11,173,962
     "resnet34": partial(resnet, BasicBlock, (3, 4, 6, 3), WIDTHS),  # 21,282,122, the paper's
     "resnet50": partial(resnet, Bottleneck, (3, 4, 6, 3), WIDTHS),  # 23,520,842
     "wrn28-2": partial(wide_resnet, 28, 2),  # 1,467,610
@@ -244,6 +216,9 @@ def make_model(
         kind = ValueError if type(channels) is int else TypeError
         raise kind(f"channels must be 1 or 3, got {channels!r}")
     whole("classes", classes, 2)
-    check_size(size)
+    sides = size if isinstance(size, tuple | list) else [None]
+    if len(sides) != 2 or not all(type(side) is int and side >= 8 for side in sides):
+        kind = ValueError if all(type(side) is int for side in sides) else TypeError
+        raise kind(f"size must be (height, width), two ints ≥ 8, got {size!r}")
     options = {"size": size} if name == "mlp" else {}
     return MODELS[name](channels=channels, classes=classes, **options)

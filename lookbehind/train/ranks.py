@@ -25,17 +25,10 @@ T = TypeVar("T")
 
 
 class Alone:
-    """The processes that train one network: one, which has nobody to ask.
-
-    `Ranks` are several; what is said here holds for both.
-    """
+    """The processes that train one network: one here, several in `Ranks`."""
 
     world = 1  # how many they are
-
-    @property
-    def main(self) -> bool:
-        """Whether this is the one that writes and speaks."""
-        return True
+    main = True  # whether this is the one that writes and speaks
 
     def network(self, model: nn.Module) -> nn.Module:
         """`model` for forward passes, after whose backward pass all have the same gradients."""
@@ -97,17 +90,12 @@ class Ranks(Alone):
                 f"them, found {self._state.distributed_type}"
             )
         self.rank: int = self._state.process_index
-        self.world = self._state.num_processes
+        self.world, self.main = self._state.num_processes, self.rank == 0
         self.device: torch.device = self._state.device
 
-    @property
-    def main(self) -> bool:
-        return self.rank == 0
-
     def network(self, model: nn.Module) -> nn.Module:
-        return DistributedDataParallel(
-            model, device_ids=None if self.device.type == "cpu" else [self.device]
-        )
+        devices = None if self.device.type == "cpu" else [self.device]
+        return DistributedDataParallel(model, device_ids=devices)
 
     def apart(self, network: nn.Module) -> AbstractContextManager[Any]:
         assert isinstance(network, DistributedDataParallel)
@@ -123,12 +111,8 @@ class Ranks(Alone):
         if labels.ndim != 1:
             shape = tuple(labels.shape)
             raise ValueError(f"labels must have shape (B,) to be shared by processes, got {shape}")
-        mine = (
-            images.tensor_split(self.world)[self.rank],
-            labels.tensor_split(self.world)[self.rank],
-        )
-        count = len(mine[1])
-        return (mine if count else (images[:1], labels[:1])), count
+        mine, own = (tensor.tensor_split(self.world)[self.rank] for tensor in minibatch)
+        return ((mine, own) if len(own) else (images[:1], labels[:1])), len(own)
 
     def backward(self, loss: Tensor, share: float) -> Tensor:
         (loss * (share * self.world)).backward()  # the processes' gradients are averaged

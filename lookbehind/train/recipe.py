@@ -28,22 +28,13 @@ from lookbehind.train.setup import SCHEDULES, grouped
 
 SYMBOLS = {"k": "k", "rho": "ρ", "alpha": "α"}
 EVALUATION_BATCH = 1000
-
 # What a recipe's values may be: one of these names, a number from 0 to this, an int from this.
 CHOICES: dict[str, Collection[str]] = {
-    "model": MODELS,
-    "method": METHODS,
-    "schedule": SCHEDULES,
-    "gradient": ("last", "mean"),
-}
-MOST = {
-    **dict.fromkeys(("rho", "eta", "lr", "weight_decay"), math.inf),
-    **dict.fromkeys(("momentum", "label_smoothing", "label_noise"), 1),
-}
-LEAST = {
-    **dict.fromkeys(("k", "batch_size", "train", "test"), 1),
-    **dict.fromkeys(("validation", "seed"), 0),
-}
+    "model": MODELS, "method": METHODS, "schedule": SCHEDULES, "gradient": ("last", "mean"),
+}  # fmt: skip
+MOST = dict.fromkeys(("rho", "eta", "lr", "weight_decay"), math.inf)
+MOST |= dict.fromkeys(("momentum", "label_smoothing", "label_noise"), 1)
+LEAST = {"k": 1, "batch_size": 1, "train": 1, "test": 1, "validation": 0, "seed": 0}
 
 
 @dataclass(frozen=True)
@@ -114,40 +105,37 @@ class Recipe:
         method = METHODS[self.method]
         if "alpha" in method.axes and not (method.adaptive and self.alpha == "adaptive"):
             check_bounded("alpha", self.alpha, 1, ' or "adaptive"' if method.adaptive else "")
-        if self.dataset == "digits" and (self.augment or self.test is not None):
-            name, value = ("test", None) if self.test is not None else ("augment", False)
-            got = getattr(self, name)
-            raise ValueError(f"{name} must be {value} for the dataset digits, got {got!r}")
+        for name, value in {"test": None, "augment": False}.items():
+            if self.dataset == "digits" and (got := getattr(self, name)) != value:
+                raise ValueError(f"{name} must be {value} for the dataset digits, got {got!r}")
 
     def __str__(self) -> str:
-        alpha = self.alpha if isinstance(self.alpha, str) else f"{self.alpha:g}"
-        values = {"k": self.k, "rho": f"{self.rho:g}", "alpha": alpha}
-        axes = METHODS[self.method].axes
-        used = [f"{symbol} {values[name]}" for name, symbol in SYMBOLS.items() if name in axes]
-        return f"{self.method}: " + ", ".join([*used, f"lr {self.lr:g}"])
+        symbols = {n: s for n, s in SYMBOLS.items() if n in METHODS[self.method].axes} | {
+            "lr": "lr"
+        }
+        values = {symbol: getattr(self, name) for name, symbol in symbols.items()}
+        used = (f"{s} {v if isinstance(v, str) else format(v, 'g')}" for s, v in values.items())
+        return f"{self.method}: {', '.join(used)}"
 
     def load(self, root: str | Path | None = None, device: str | torch.device = "cpu") -> Dataset:
         """The dataset, on `device`; `root` as in `lookbehind.train.data`."""
         sizes = {name: getattr(self, name) for name in ("train", "validation", "test")}
-        given = {name: value for name, value in sizes.items() if value is not None}
-        return load(
-            self.dataset, root, label_noise=self.label_noise, seed=self.seed, device=device, **given
-        )
+        options = {name: value for name, value in sizes.items() if value is not None}
+        options |= {"label_noise": self.label_noise, "seed": self.seed}
+        return load(self.dataset, root, device=device, **options)
 
     def make_model(self, dataset: Dataset) -> nn.Module:
         """A fresh network for the images of `dataset`; torch's global generators are left alone."""
         with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
             torch.default_generator.manual_seed(self.seed)
-            classes = len(dataset.classes)
-            return make_model(
-                self.model, channels=dataset.channels, classes=classes, size=dataset.size
-            )
+            shape: dict[str, Any] = {"channels": dataset.channels, "size": dataset.size}
+            return make_model(self.model, classes=len(dataset.classes), **shape)
 
     def make_optimizer(self, model: nn.Module) -> Any:
         """The method around SGD on `param_groups(model)`."""
         settings = {n: getattr(self, n) for n in ("rho", "k", "alpha", "eta", "gradient")}
-        settings_of_sgd = {n: getattr(self, n) for n in ("lr", "momentum", "weight_decay")}
-        return make_method(self.method, SGD(param_groups(model), **settings_of_sgd), **settings)
+        base = {n: getattr(self, n) for n in ("lr", "momentum", "weight_decay")}
+        return make_method(self.method, SGD(param_groups(model), **base), **settings)
 
     def run(
         self,

@@ -64,8 +64,10 @@ class Stream:
 
     def __next__(self) -> Minibatch:
         if self._left is None:
-            self._open()
-        assert self._left is not None
+            self.rng = self.ranks.once(torch.get_rng_state)
+            torch.set_rng_state(self.rng)  # so that all draw the same minibatches
+            set_epoch(self.batches, self.epoch)
+            self._left = iter(self.batches)
         minibatch = next(self._left, None)
         if minibatch is None:
             raise ValueError(
@@ -82,12 +84,6 @@ class Stream:
         torch.set_rng_state(rng)
         for _ in range(taken):
             next(self)
-
-    def _open(self) -> None:
-        self.rng = self.ranks.once(torch.get_rng_state)
-        torch.set_rng_state(self.rng)  # so that all draw the same minibatches
-        set_epoch(self.batches, self.epoch)
-        self._left = iter(self.batches)
 
 
 @dataclass(eq=False)
@@ -107,6 +103,7 @@ class Run:
     stream: Stream
     network: nn.Module  # `model`, as all ranks go through it together
     loss: Callable[[Tensor, Tensor], Tensor]
+    splits: Mapping[str, Iterable[Minibatch]]
     plan: dict[str, Any]  # what a checkpoint must agree with
     gradients: int = 0
     images: int = 0
@@ -154,7 +151,7 @@ class Run:
     def restore(self, path: str | Path) -> None:
         """Go on where the checkpoint was written; CheckpointError where it is another run's."""
         state = self.setup.ranks.once(lambda: read_checkpoint(path))
-        _check_fits(path, state, self.plan, self.model)
+        _check_fits(path, state, self)
         try:
             self.optimizer.load_state_dict(state["optimizer"])
         except (ValueError, KeyError) as error:
@@ -195,17 +192,14 @@ class Run:
 
         return gradient
 
-    def record(self, splits: Mapping[str, Iterable[Minibatch]]) -> None:
+    def record(self) -> None:
         """Append a record of every split, or of none."""
-        found = []
-        for name, batches in splits.items():
-            score = evaluate(
-                self.network, batches, autocast=self.setup.autocast, ranks=self.setup.ranks
-            )
+        found, setup = [], self.setup
+        for name, batches in self.splits.items():
+            score = evaluate(self.network, batches, autocast=setup.autocast, ranks=setup.ranks)
             if not math.isfinite(score.loss):
-                raise FloatingPointError(
-                    f"the loss on {name} is not finite after {self.gradients} gradients"
-                )
+                when = f"after {self.gradients} gradients"
+                raise FloatingPointError(f"the loss on {name} is not finite {when}")
             found.append(Record(self.epoch, self.gradients, name, score.loss, score.accuracy))
         self.records += found
 
@@ -213,27 +207,24 @@ class Run:
 Callback = Callable[[Run], None]
 
 
-def _check_fits(
-    path: str | Path, state: Mapping[str, Any], plan: Mapping[str, Any], model: nn.Module
-) -> None:
+def _check_fits(path: str | Path, state: Mapping[str, Any], run: Run) -> None:
     """Raises CheckpointError where the checkpoint is another run's."""
-    missing = {"model", "optimizer", "position", "records", "rng", "plan"} - set(state)
-    if missing:
+    if missing := {"model", "optimizer", "position", "records", "rng", "plan"} - set(state):
         raise CheckpointError(f"{path} is no checkpoint of a run: it lacks {sorted(missing)}")
-    theirs, ours = ({**p, **p["config"]} for p in (state["plan"], plan))
+    theirs, ours = ({**plan, **plan["config"]} for plan in (state["plan"], run.plan))
     for name in sorted({*theirs, *ours} - {"config"}):
-        if theirs.get(name) != ours.get(name):
+        found, here = theirs.get(name), ours.get(name)
+        if found != here:
             raise CheckpointError(
-                f"{path} is of a run with {name} = {theirs.get(name)!r}, "
-                f"this one has {name} = {ours.get(name)!r}"
+                f"{path} is of a run with {name} = {found!r}, this one has {name} = {here!r}"
             )
-    shapes, found = (
+    theirs, ours = (
         {name: tuple(value.shape) for name, value in weights.items()}
-        for weights in (model.state_dict(), state["model"])
+        for weights in (state["model"], run.model.state_dict())
     )
-    if shapes != found:
-        name = next(n for n in {**shapes, **found} if shapes.get(n) != found.get(n))
-        raise CheckpointError(
-            f"{path} holds another model: {name} has shape {found.get(name)}, "
-            f"here {shapes.get(name)}"
-        )
+    for name in {**ours, **theirs}:
+        found, here = theirs.get(name), ours.get(name)
+        if found != here:
+            raise CheckpointError(
+                f"{path} holds another model: {name} has shape {found}, here {here}"
+            )

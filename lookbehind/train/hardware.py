@@ -5,7 +5,7 @@ import os
 import shlex
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import nn
@@ -38,12 +38,8 @@ class Hardware:
     def __str__(self) -> str:
         device, names = self.device, {"cpu": "CPU", "mps": "Apple GPU (MPS)"}
         name = names.get(device.type) or torch.cuda.get_device_name(device)
-        switches = {
-            "bf16": self.autocast,
-            "channels_last": self.channels_last,
-            "compile": self.compile,
-        }
-        return ", ".join([name, *(switch for switch, on in switches.items() if on)])
+        switches = zip(("bf16", "channels_last", "compile"), astuple(self)[1:], strict=True)
+        return ", ".join([name, *(switch for switch, on in switches if on)])
 
 
 def choose_hardware(
@@ -56,9 +52,8 @@ def choose_hardware(
     """The hardware called `device`: "auto" (CUDA, else Apple's MPS, else the CPU), "cuda:1", ….
 
     None means: on where it is faster. bf16 is on where a CUDA device computes with it (compute
-    capability ≥ 8.0); CPUs emulate it or gain nothing on networks of this size. channels_last is
-    on for the CPU (ResNet-8 at 32 x 32: about 1.4 times faster, see `bench_epoch.py`) and for CUDA,
-    whose tensor cores take that layout; MPS takes the other.
+    capability ≥ 8.0), channels_last for CUDA, whose tensor cores take that layout, and for the CPU
+    (ResNet-8 at 32 x 32: about 1.4 times faster, see `bench_epoch.py`).
 
     Raises ValueError for an unknown or missing device, or where `compile` is asked for and there is
     no C++ compiler (see `has_compiler`).
@@ -76,10 +71,9 @@ def choose_hardware(
 def keep_freed_memory() -> bool:
     """Let the C library keep the memory of freed tensors for the next ones; whether it can.
 
-    glibc gives large blocks back to the system, which clears them page by page when they are asked
-    for again: on two cores a fifth of the time of a gradient of ResNet-8 at 32 x 32
-    (`bench_epoch.py`). The memory of the process then stays at its peak. Other C libraries are left
-    alone.
+    glibc gives large blocks back to the system, which clears them when they are asked for again: on
+    two cores a fifth of the time of a gradient of ResNet-8 at 32 x 32 (`bench_epoch.py`). The
+    memory of the process then stays at its peak. Other C libraries are left alone.
     """
     trim_threshold, mmap_threshold = -1, -3  # names of mallopt(3)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None

@@ -1,13 +1,9 @@
-"""`fit`: one training loop for anything with `step(closure)`.
-
-What a step does is in `run.py`, what is written and read in `checkpoint.py`, what several processes
-share in `ranks.py`.
-"""
+"""`fit`: one training loop for anything with `step(closure)`; what a step does is in `run.py`."""
 
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,20 +36,16 @@ def fit(
     A budget in gradients is fair to all: a step takes 1 of SGD, 2 of SAM, k + 1 of Lookbehind. The
     last step is finished, so up to one step's gradients may be spent beyond the budget.
 
-    `model` is trained on the device that it is on. `optimizer` is anything with `step(closure)`,
-    `zero_grad` and `param_groups`; each step gets as many new minibatches as its `minibatches` says
-    (k for `Lookahead`, else 1). `batches` gives one epoch of (images, labels) each time it is
-    iterated; where it, or its sampler, has `set_epoch`, that is called first, as torch's
-    distributed samplers expect.
+    `model` is trained where it is. `optimizer` is anything with `step(closure)`, `zero_grad` and
+    `param_groups`; a step gets as many new minibatches as its `minibatches` says (k for
+    `Lookahead`, else 1). `batches` gives one epoch of (images, labels) each time it is iterated;
+    `set_epoch`, of it or its sampler, is called first, as torch's distributed samplers expect.
 
     `splits` maps names to what is scored, at the slow weights: at the start and `records` times
     (default: every epoch, or 20 times). `schedule` maps the share of the budget spent, in [0, 1],
     to a factor of each group's "initial_lr" (the lr that it came with; may be changed during
-    training). `loss` takes logits and labels; partial(cross_entropy, label_smoothing=0.1) smooths.
-    `callbacks` get the `Run` after each step.
-
-    `setup` says how a gradient is made: mixed precision, BatchNorm's statistics, several processes.
-    `session` says how the run is left, gone on with and watched: a checkpoint, a stop, a bar.
+    training). `loss` takes logits and labels. `callbacks` get the `Run` after each step. `setup`
+    says how a gradient is made, `session` how the run is left, gone on with and watched.
 
     Raises FloatingPointError where the loss of a split is no longer finite, TypeError or ValueError
     for a wrong argument, CheckpointError where the checkpoint can't be continued, OSError where it
@@ -74,8 +66,7 @@ def fit(
     if not run.records:
         run.record()
     model.train()
-    with _own_first_ascents(run):
-        stopped = _loop(run, schedule, records, callbacks, session)
+    stopped = _loop(run, schedule, records, callbacks, session)
     return History(tuple(run.records), stopped)
 
 
@@ -109,27 +100,6 @@ def _loop(
 
 
 @contextmanager
-def _own_first_ascents(run: Run) -> Iterator[None]:
-    """Inside, where `perturbation` is "local", the gradients at φ are each process's own."""
-    climber = getattr(run.optimizer, "climber", None)
-    if climber is None or run.setup.perturbation == "global":
-        yield
-        return
-    around, ranks = climber.around, run.setup.ranks
-
-    @contextmanager
-    def both(i: int) -> Iterator[None]:
-        with around(i), ranks.apart(run.network) if i == 0 else nullcontext():
-            yield
-
-    climber.around = both
-    try:
-        yield
-    finally:
-        climber.around = around
-
-
-@contextmanager
 def _interrupted() -> Iterator[Callable[[], bool]]:
     """Whether Ctrl-C was pressed: the first only asks, the next interrupts as ever."""
     asked = threading.Event()
@@ -157,21 +127,17 @@ def _bar(run: Run, progress: bool) -> Iterator[Callable[[], None]]:
         return
     from tqdm.auto import tqdm
 
+    def show() -> None:
+        last = {record.split: f"{record.accuracy:.3f}" for record in run.records}
+        bar.set_postfix(last, refresh=False)
+        bar.update(min(run.spent, run.budget) - bar.n)
+
     with tqdm(total=run.budget, initial=run.spent, unit=f" {run.unit}") as bar:
-
-        def show() -> None:
-            last = {record.split: f"{record.accuracy:.3f}" for record in run.records}
-            bar.set_postfix(last, refresh=False)
-            bar.update(min(run.spent, run.budget) - bar.n)
-
         yield show
 
 
 def check_budget(epochs: int | None, gradients: int | None, length: int = 1) -> tuple[str, int]:
-    """The unit and size of the budget, where an epoch has `length` minibatches.
-
-    Raises TypeError or ValueError unless one of the two is given, an int ≥ 1.
-    """
+    """The unit and size of the budget, where an epoch has `length` minibatches."""
     if (epochs is None) == (gradients is None):
         given = f"epochs={epochs!r} and gradients={gradients!r}"
         raise ValueError(f"exactly one of epochs and gradients must be given, got {given}")

@@ -15,6 +15,8 @@ from torch.nn.functional import relu
 
 from lookbehind.checks import whole
 
+Sizes = Sequence[int]
+
 
 def conv(kernel: int, inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     """A convolution that keeps H × W at stride 1; no bias: a normalization follows."""
@@ -69,8 +71,7 @@ class Bottleneck(nn.Module):
 class WideBlock(nn.Module):
     """F(x) + shortcut, normalization and ReLU before each convolution (arXiv 1605.07146).
 
-    Where the shape changes the shortcut is a bare 1×1 convolution of relu(bn1(x)), as in the
-    authors' code.
+    Where the shape changes the shortcut is a 1×1 convolution of relu(bn1(x)), as in their code.
     """
 
     expansion = 1
@@ -91,9 +92,7 @@ class WideBlock(nn.Module):
 Block = BasicBlock | Bottleneck | WideBlock
 
 
-def stages(
-    block: type[Block], depths: Sequence[int], widths: Sequence[int], inputs: int
-) -> dict[str, nn.Module]:
+def stages(block: type[Block], depths: Sizes, widths: Sizes, inputs: int) -> dict[str, nn.Module]:
     """layer1, layer2, … of `depths` blocks; each layer but the first halves H and W."""
     layers: dict[str, nn.Module] = {}
     for depth, width in zip(depths, widths, strict=True):
@@ -121,32 +120,26 @@ def network(**layers: nn.Module) -> nn.Sequential:
 
 def resnet(
     block: type[Block],
-    depths: Sequence[int],
-    widths: Sequence[int],
+    depths: Sizes,
+    widths: Sizes,
     channels: int,
     classes: int,
     stem_stride: int = 1,
 ) -> nn.Sequential:
     """A ResNet for small images: a 3×3 stem and no max-pool in front of the stages."""
-    return network(
-        conv1=conv(3, channels, widths[0], stem_stride),
-        bn1=nn.BatchNorm2d(widths[0]),
-        relu=nn.ReLU(),
-        **stages(block, depths, widths, widths[0]),
-        **head(widths[-1] * block.expansion, classes),
-    )
+    stem = {"conv1": conv(3, channels, widths[0], stem_stride), "bn1": nn.BatchNorm2d(widths[0])}
+    blocks = stages(block, depths, widths, widths[0])
+    end = head(widths[-1] * block.expansion, classes)
+    return network(**stem, relu=nn.ReLU(), **blocks, **end)
 
 
 def wide_resnet(depth: int, widen: int, channels: int, classes: int) -> nn.Sequential:
     """WRN-depth-widen without dropout (Zagoruyko & Komodakis 2016, arXiv 1605.07146, table 1)."""
     widths = [16 * widen, 32 * widen, 64 * widen]
-    return network(
-        conv1=conv(3, channels, 16),
-        **stages(WideBlock, [(depth - 4) // 6] * 3, widths, 16),
-        bn1=nn.BatchNorm2d(widths[-1]),
-        relu=nn.ReLU(),
-        **head(widths[-1], classes),
-    )
+    stem = conv(3, channels, 16)
+    blocks = stages(WideBlock, [(depth - 4) // 6] * 3, widths, 16)
+    end = {"bn1": nn.BatchNorm2d(widths[-1]), "relu": nn.ReLU(), **head(widths[-1], classes)}
+    return network(conv1=stem, **blocks, **end)
 
 
 def small_resnet(
@@ -176,18 +169,14 @@ def tiny_cnn(channels: int = 3, classes: int = 10) -> nn.Sequential:
 
 def mlp(channels: int = 3, classes: int = 10, size: tuple[int, int] = (32, 32)) -> nn.Sequential:
     """C·H·W - 64 - 64 - classes with ReLU; unlike the others it takes images of one size only."""
+    inputs = channels * size[0] * size[1]
+    fc1, fc2, fc3 = nn.Linear(inputs, 64), nn.Linear(64, 64), nn.Linear(64, classes)
     return network(
-        flatten=nn.Flatten(),
-        fc1=nn.Linear(channels * size[0] * size[1], 64),
-        relu1=nn.ReLU(),
-        fc2=nn.Linear(64, 64),
-        relu2=nn.ReLU(),
-        fc3=nn.Linear(64, classes),
+        flatten=nn.Flatten(), fc1=fc1, relu1=nn.ReLU(), fc2=fc2, relu2=nn.ReLU(), fc3=fc3
     )
 
 
 WIDTHS = (64, 128, 256, 512)
-
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "tiny-cnn": tiny_cnn,

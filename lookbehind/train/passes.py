@@ -26,7 +26,7 @@ def evaluate(
 
     Raises ValueError where `batches` is empty.
     """
-    device, training = device_of(model), model.training
+    device, training = next(model.parameters()).device, model.training
     model.eval()
     losses, hits, count = [], [], 0
     try:
@@ -45,11 +45,6 @@ def evaluate(
         raise ValueError("batches must hold at least one image, got none")
     loss, hit = (ranks.total(torch.stack(sums).sum()) for sums in (losses, hits))
     return Score(float(loss) / count, int(hit) / count)
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where its first parameter lies."""
-    return next(model.parameters()).device
 
 
 @contextmanager

@@ -1,8 +1,4 @@
-"""One training run from one frozen description: dataset, network, method and its settings.
-
-A `Recipe` is checked when it is made, can be compared and hashed, and gives the same `Outcome`
-each time that it is run on the same machine, whatever torch's global generator holds.
-"""
+"""One training run from one frozen description: dataset, network, method and its settings."""
 
 import math
 from collections.abc import Collection
@@ -26,7 +22,7 @@ from lookbehind.train.loop import check_budget, fit
 from lookbehind.train.models import MODELS, make_model
 from lookbehind.train.setup import SCHEDULES, grouped
 
-SYMBOLS = {"k": "k", "rho": "ρ", "alpha": "α"}
+SYMBOLS = {"k": "k", "rho": "ρ", "alpha": "α", "lr": "lr"}
 EVALUATION_BATCH = 1000
 # What a recipe's values may be: one of these names, a number from 0 to this, an int from this.
 CHOICES: dict[str, Collection[str]] = {
@@ -48,7 +44,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run, all of it: what the sliders of the lab, the command line and a sweep say.
+    """A run, all of it: the same `Outcome` each time that it is run on the same machine.
 
     `dataset` is digits, cifar10, cifar100, or a folder of images; `train`, `validation` and `test`
     are numbers of images (None: the dataset's default); `label_noise` is the share of wrong
@@ -110,10 +106,8 @@ class Recipe:
                 raise ValueError(f"{name} must be {value} for the dataset digits, got {got!r}")
 
     def __str__(self) -> str:
-        symbols = {n: s for n, s in SYMBOLS.items() if n in METHODS[self.method].axes} | {
-            "lr": "lr"
-        }
-        values = {symbol: getattr(self, name) for name, symbol in symbols.items()}
+        axes = (*METHODS[self.method].axes, "lr")
+        values = {symbol: getattr(self, name) for name, symbol in SYMBOLS.items() if name in axes}
         used = (f"{s} {v if isinstance(v, str) else format(v, 'g')}" for s, v in values.items())
         return f"{self.method}: {', '.join(used)}"
 
@@ -157,21 +151,15 @@ class Recipe:
         if hardware.device.type == "cpu":
             keep_freed_memory()
         options = {"config": asdict(self), "autocast": hardware.autocast, **options}
-        history = fit(
-            model,
-            self.make_optimizer(model),
-            self.batches(dataset),
-            splits=evaluation_batches(dataset),
-            loss=partial(cross_entropy, label_smoothing=self.label_smoothing),
-            **self.plan(),
-            **grouped(**options),
-        )
-        return Outcome(self, model, history)
+        optimizer, batches = self.make_optimizer(model), self.batches(dataset)
+        given = grouped(splits=evaluation_batches(dataset), **self.plan(), **options)
+        loss = partial(cross_entropy, label_smoothing=self.label_smoothing)
+        return Outcome(self, model, fit(model, optimizer, batches, loss=loss, **given))
 
     def plan(self) -> dict[str, Any]:
         """The budget and the schedule, as `fit` takes them."""
-        budget = {"epochs": self.epochs, "gradients": self.gradients}
-        return {**budget, "schedule": SCHEDULES[self.schedule]}
+        schedule = SCHEDULES[self.schedule]
+        return {"epochs": self.epochs, "gradients": self.gradients, "schedule": schedule}
 
     def batches(self, dataset: Dataset) -> Any:
         """The training minibatches: shuffled, and augmented where the recipe says so."""

@@ -46,15 +46,13 @@ class Setup:
     `autocast`: torch.bfloat16 for mixed precision. `statistics` of BatchNorm are updated by a
     step's first gradient only, at φ ("slow"), or by each ("every", as in the official code).
 
-    With `ranks` (see `lookbehind.train.ranks`) several processes train one network, each on its
-    share of every minibatch: all call `fit` with the same arguments, and get the same weights and
-    scores as one process would, but for rounding. `loss` must be a mean over images. A `stop` or
-    Ctrl-C in one stops all; the main one writes the checkpoint, which any number of processes can
-    continue. `perturbation` "global" climbs by the gradient of the whole minibatch. "local" takes
-    the first ascent of a step by the gradient of each process's own share, ε_1 = ρ g_r / ‖g_r‖
-    (Foret et al. 2021 train so, over n / world images each), so that k gradients are exchanged
-    instead of k + 1; descents, and ascents 2..k, go by the average of the gradients at the
-    processes' own points.
+    With `ranks` (see `lookbehind.train.ranks`) several processes train one network: all call `fit`
+    with the same arguments, and get the same weights and scores. `loss` must be a mean over images.
+    A `stop` or Ctrl-C in one stops all; the main one writes the checkpoint, which any number of
+    processes can continue. `perturbation` "global" climbs by the gradient of the whole minibatch;
+    "local" takes a step's first ascent by that of each process's own share, ε_1 = ρ g_r / ‖g_r‖ (as
+    Foret et al. 2021), so that k gradients are exchanged instead of k + 1: descents, and ascents
+    2..k, go by the average of the gradients at the processes' own points.
 
     Raises ValueError for another value of the first three.
     """
@@ -67,10 +65,10 @@ class Setup:
     def __post_init__(self) -> None:
         if self.autocast not in (None, torch.bfloat16):  # float16 would need its gradients scaled
             raise ValueError(f"autocast must be torch.bfloat16 or None, got {self.autocast!r}")
-        for name, allowed in (("statistics", ("slow", "every")),
-                              ("perturbation", ("global", "local"))):  # fmt: skip
-            if (value := getattr(self, name)) not in allowed:
-                raise ValueError(f'{name} must be "{allowed[0]}" or "{allowed[1]}", got {value!r}')
+        allowed = {"statistics": ("slow", "every"), "perturbation": ("global", "local")}
+        for name, (one, other) in allowed.items():
+            if (value := getattr(self, name)) not in (one, other):
+                raise ValueError(f'{name} must be "{one}" or "{other}", got {value!r}')
 
 
 @dataclass(frozen=True)

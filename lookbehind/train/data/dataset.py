@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn.functional import pad
 
 from lookbehind.checks import check_bounded, whole
 
 Folder = str | os.PathLike[str]
-Labelled = tuple[Tensor, Tensor]  # images (N, C, H, W), labels (N,)
+Parts = Sequence[tuple[Tensor, Tensor]]  # images (N, C, H, W), labels (N,)
 Scale = tuple[Tensor, Tensor]  # mean (C,), std (C,)
 
 
@@ -142,7 +142,7 @@ class Batches:
         if self.seed is None:
             return torch.arange(count), torch.empty(0), torch.empty(0)
         state = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(state[0]))
+        generator = Generator().manual_seed(int(state[0]))
         rows = torch.randperm(count, generator=generator)
         corners = torch.randint(2 * self.crop + 1, (2, count), generator=generator)
         flips = torch.randint(2 if self.flip else 1, (count,), generator=generator)
@@ -151,38 +151,30 @@ class Batches:
 
 def _augment(pixels: Tensor, border: int, corners: Tensor, flips: Tensor) -> Tensor:
     """Crop every image (B, C, H, W) at its corner (2, B), then mirror those with flip (B,) 1."""
-    if border:
-        pixels = _crop(pixels, border, corners)
+    pixels = _crop(pixels, border, corners) if border else pixels
     both = torch.stack((pixels, pixels.flip(-1))).flatten(0, 1)
     # On a CPU it takes a quarter of the time of `where` with a mask of shape (B, 1, 1, 1).
-    return both.index_select(0, flips * len(pixels) + _range_like(pixels))
+    rows = torch.arange(len(pixels), device=pixels.device)
+    return both.index_select(0, flips * len(pixels) + rows)
 
 
 def _crop(pixels: Tensor, border: int, corners: Tensor) -> Tensor:
     """Every image (B, C, H, W) with a black border, cut to H x W at its corner (2, B).
 
-    The cut is C H runs of W pixels an image. `index_select` copies a run at once, which on a CPU
-    takes a fifth of the time of advanced indexing.
+    `index_select` copies a run of W pixels at once: on a CPU a third of advanced indexing's time.
     """
-    channels, height, width = pixels.shape[1:]
     padded = pad(pixels, (border,) * 4)
-    tall, wide = padded.shape[2:]
-    runs = padded.flatten().unfold(0, width, 1)  # overlapping views: one starts at every pixel
-    first = (_range_like(pixels) * channels * tall + corners[0]) * wide + corners[1]
-    lines = torch.arange(channels, device=pixels.device)[:, None] * tall
-    lines = (lines + torch.arange(height, device=pixels.device)) * wide
-    starts = first[:, None] + lines.flatten()
+    place = torch.arange(padded[0].numel(), device=pixels.device).view(padded.shape[1:])
+    image = torch.arange(len(pixels), device=pixels.device) * place.numel()
+    first = image + place[0, corners[0], corners[1]]
+    starts = first[:, None, None] + place[:, : pixels.shape[2], 0]
+    runs = padded.flatten().unfold(0, pixels.shape[3], 1)  # views: one starts at every pixel
     return runs.index_select(0, starts.flatten()).view_as(pixels)
-
-
-def _range_like(pixels: Tensor) -> Tensor:
-    return torch.arange(len(pixels), device=pixels.device)
 
 
 def data_root(root: Folder | None = None) -> Path:
     """Where datasets are kept: `root`, else LOOKBEHIND_DATA, else the user's cache folder."""
-    root = root or os.environ.get("LOOKBEHIND_DATA")
-    if root:
+    if root := root or os.environ.get("LOOKBEHIND_DATA"):
         return Path(root).expanduser()
     import platformdirs
 
@@ -203,9 +195,7 @@ class Draw:
         check_bounded("label_noise", self.label_noise, 1, also="")
         whole("seed", self.seed, 0)
 
-    def dataset(
-        self, pools: Sequence[Labelled], classes: Sequence[str], scale: Scale | None = None
-    ) -> Dataset:
+    def dataset(self, pools: Parts, classes: Sequence[str], scale: Scale | None = None) -> Dataset:
         """Splits of a training and a test pool of images and labels.
 
         The validation images depend on the seed and their number alone, so that runs on fewer
@@ -215,7 +205,7 @@ class Draw:
         left = counts[0] - whole("validation", self.validation, 0, counts[0] - 1)
         train = left if self.train is None else whole("train", self.train, 1, left)
         test = counts[1] if self.test is None else whole("test", self.test, 1, counts[1])
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = Generator().manual_seed(self.seed)
         rows, test_rows = (torch.randperm(count, generator=generator) for count in counts)
         held_out, rows = rows[: self.validation], rows[self.validation :][:train]
         chosen = zip((rows, held_out, test_rows[:test].sort().values), (0, 0, 1), strict=True)
@@ -223,16 +213,9 @@ class Draw:
         return self.with_noise(parts, classes, generator, scale)
 
     def with_noise(
-        self,
-        parts: Sequence[Labelled],
-        classes: Sequence[str],
-        generator: torch.Generator,
-        scale: Scale | None = None,
+        self, parts: Parts, classes: Sequence[str], generator: Generator, scale: Scale | None = None
     ) -> Dataset:
-        """Three parts, the labels of the first noisy: symmetric, exactly so many.
-
-        The images of the first part are in random order already.
-        """
+        """Noise on the labels of the first of three parts, whose order is random already."""
         images, labels = parts[0]
         scale = scale or _mean_and_std(images)
         noisy = torch.arange(len(labels)) < round(self.label_noise * len(labels))

@@ -95,10 +95,9 @@ def _cifar(name: str, root: Folder | None, draw: Draw) -> Dataset:
     from torchvision import datasets
 
     parts = _cifar_parts(getattr(datasets, name), data_root(root))
-    images = [torch.from_numpy(part.data).movedim(3, 1).contiguous() for part in parts]
-    labels = [torch.tensor(part.targets) for part in parts]
     mean, std = (255 * torch.tensor(figures) for figures in STANDARD[name])
-    pools = list(zip(images, labels, strict=True))
+    images = [torch.from_numpy(part.data).movedim(3, 1).contiguous() for part in parts]
+    pools = [(pixels, torch.tensor(p.targets)) for pixels, p in zip(images, parts, strict=True)]
     return draw.dataset(pools, parts[0].classes, (mean, std))
 
 

@@ -37,7 +37,8 @@ class Hardware:
 
     def __str__(self) -> str:
         device, names = self.device, {"cpu": "CPU", "mps": "Apple GPU (MPS)"}
-        name = names.get(device.type) or torch.cuda.get_device_name(device)
+        cuda = device.type == "cuda"
+        name = torch.cuda.get_device_name(device) if cuda else names.get(device.type, str(device))
         switches = zip(("bf16", "channels_last", "compile"), astuple(self)[1:], strict=True)
         return ", ".join([name, *(switch for switch, on in switches if on)])
 

@@ -203,15 +203,16 @@ def _check_fits(path: str | Path, state: Mapping[str, Any], run: Run) -> None:
     if missing := {"model", "optimizer", "position", "records", "rng", "plan"} - set(state):
         raise CheckpointError(f"{path} is no checkpoint of a run: it lacks {sorted(missing)}")
     plans = [{**plan, **plan["config"], "config": None} for plan in (state["plan"], run.plan)]
-    for name, (found, here) in _differences(*plans):
+    for name, found, here in _differences(*plans):
         words = f"{name} = {found!r}, this one has {name} = {here!r}"
         raise CheckpointError(f"{path} is of a run with {words}")
     weights = (state["model"], run.model.state_dict())
     shapes = [{name: tuple(value.shape) for name, value in each.items()} for each in weights]
-    for name, (found, here) in _differences(*shapes):
+    for name, found, here in _differences(*shapes):
         raise CheckpointError(f"{path} holds another model: {name} has shape {found}, here {here}")
 
 
-def _differences(*pair: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    values = {name: (pair[0].get(name), pair[1].get(name)) for name in {**pair[1], **pair[0]}}
-    return ((name, (a, b)) for name, (a, b) in values.items() if a != b)
+def _differences(theirs: Any, ours: Any) -> Iterator[tuple[str, Any, Any]]:
+    for name in {**ours, **theirs}:
+        if theirs.get(name) != ours.get(name):
+            yield name, theirs.get(name), ours.get(name)

@@ -41,13 +41,6 @@ from lookbehind.optim import (
 __version__ = "0.2.0"
 
 __all__ = [
-    "ASAM",
-    "SAM",
-    "AdaptiveBall",
-    "Ball",
-    "Event",
-    "Lookahead",
-    "Lookbehind",
-    "MultistepSAM",
+    "ASAM", "SAM", "AdaptiveBall", "Ball", "Event", "Lookahead", "Lookbehind", "MultistepSAM",
     "param_groups",
-]
+]  # fmt: skip

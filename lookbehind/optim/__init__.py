@@ -14,19 +14,6 @@ from lookbehind.optim.neighborhood import AdaptiveBall, Ball, param_groups
 from lookbehind.optim.outer import Event, Observer
 
 __all__ = [
-    "ASAM",
-    "METHODS",
-    "SAM",
-    "AdaptiveBall",
-    "Alpha",
-    "Ball",
-    "Event",
-    "Lookahead",
-    "Lookbehind",
-    "Method",
-    "MultistepSAM",
-    "Observer",
-    "cosine_alpha",
-    "make_method",
-    "param_groups",
-]
+    "ASAM", "METHODS", "SAM", "AdaptiveBall", "Alpha", "Ball", "Event", "Lookahead", "Lookbehind",
+    "Method", "MultistepSAM", "Observer", "cosine_alpha", "make_method", "param_groups",
+]  # fmt: skip

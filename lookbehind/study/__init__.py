@@ -13,18 +13,6 @@ from lookbehind.study.rows import Row, Rows, SweepError
 from lookbehind.study.sweeps import networks, on_train, sweep
 
 __all__ = [
-    "Ensemble",
-    "MemberBatches",
-    "Row",
-    "Rows",
-    "SweepError",
-    "essence",
-    "evaluate_members",
-    "grid",
-    "lifelong",
-    "member_cross_entropy",
-    "networks",
-    "on_train",
-    "scale_lr",
-    "sweep",
-]
+    "Ensemble", "MemberBatches", "Row", "Rows", "SweepError", "essence", "evaluate_members", "grid",
+    "lifelong", "member_cross_entropy", "networks", "on_train", "scale_lr", "sweep",
+]  # fmt: skip

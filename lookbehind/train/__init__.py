@@ -1,47 +1,19 @@
 """Training: data, networks, the loop, and one frozen recipe of a run."""
 
-from lookbehind.train.batchnorm import frozen_statistics
 from lookbehind.train.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from lookbehind.train.hardware import Hardware, choose_hardware, has_compiler, keep_freed_memory
 from lookbehind.train.loop import fit
 from lookbehind.train.models import MODELS, make_model
+from lookbehind.train.passes import evaluate, frozen_statistics
 from lookbehind.train.ranks import ALONE, Alone, Ranks, started_as_one_of_several
 from lookbehind.train.recipe import EVALUATION_BATCH, Outcome, Recipe, evaluation_batches
 from lookbehind.train.run import Minibatches, Run, Stepper, set_epoch
-from lookbehind.train.schedules import SCHEDULES, MultiStep, constant, cosine
-from lookbehind.train.scoring import evaluate
-from lookbehind.train.setup import Session, Setup, grouped
+from lookbehind.train.setup import SCHEDULES, MultiStep, Session, Setup, constant, cosine, grouped
 
 __all__ = [
-    "ALONE",
-    "EVALUATION_BATCH",
-    "MODELS",
-    "SCHEDULES",
-    "Alone",
-    "CheckpointError",
-    "Hardware",
-    "Minibatches",
-    "MultiStep",
-    "Outcome",
-    "Ranks",
-    "Recipe",
-    "Run",
-    "Session",
-    "Setup",
-    "Stepper",
-    "choose_hardware",
-    "constant",
-    "cosine",
-    "evaluate",
-    "evaluation_batches",
-    "fit",
-    "frozen_statistics",
-    "grouped",
-    "has_compiler",
-    "keep_freed_memory",
-    "make_model",
-    "read_checkpoint",
-    "save_checkpoint",
-    "set_epoch",
-    "started_as_one_of_several",
-]
+    "ALONE", "EVALUATION_BATCH", "MODELS", "SCHEDULES", "Alone", "CheckpointError", "Hardware",
+    "Minibatches", "MultiStep", "Outcome", "Ranks", "Recipe", "Run", "Session", "Setup", "Stepper",
+    "choose_hardware", "constant", "cosine", "evaluate", "evaluation_batches", "fit",
+    "frozen_statistics", "grouped", "has_compiler", "keep_freed_memory", "make_model",
+    "read_checkpoint", "save_checkpoint", "set_epoch", "started_as_one_of_several",
+]  # fmt: skip

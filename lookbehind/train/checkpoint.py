@@ -34,30 +34,23 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     altered (the checksums of all its parts are compared), holds anything but tensors and plain
     values, or was written by something else.
     """
-    path = Path(path)
-    with path.open("rb") as file:
+    with Path(path).open("rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
                 damaged = archive.testzip()
         except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
-            raise CheckpointError(
-                f"{path} is not a whole checkpoint: truncated, or a file of another kind"
-            ) from error
+            words = "is not a whole checkpoint: truncated, or a file of another kind"
+            raise CheckpointError(f"{path} {words}") from error
         if damaged is not None:
             raise CheckpointError(f"{path} is damaged: the checksum of its part {damaged} is wrong")
         file.seek(0)
-        state = _loaded(path, file)
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            words = "holds more than tensors and plain values; it was not loaded"
+            raise CheckpointError(f"{path} {words}") from error
+        except (RuntimeError, KeyError, ValueError, TypeError, EOFError) as error:
+            raise CheckpointError(f"{path} was not written by lookbehind: {error}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path} was not written by lookbehind ({FORMAT!r} is missing)")
     return state
-
-
-def _loaded(path: Path, file: Any) -> Any:
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds more than tensors and plain values; it was not loaded"
-        ) from error
-    except (RuntimeError, KeyError, ValueError, TypeError, EOFError) as error:
-        raise CheckpointError(f"{path} was not written by lookbehind: {error}") from error

@@ -5,7 +5,7 @@ import os
 import shlex
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import nn
@@ -36,9 +36,11 @@ class Hardware:
         return model
 
     def __str__(self) -> str:
-        names = ["bf16"] if self.autocast else []
-        names += [name for name in ("channels_last", "compile") if getattr(self, name)]
-        return ", ".join([_device_name(self.device), *names])
+        device, names = self.device, {"cpu": "CPU", "mps": "Apple GPU (MPS)"}
+        cuda = device.type == "cuda"
+        name = torch.cuda.get_device_name(device) if cuda else names.get(device.type, str(device))
+        switches = zip(("bf16", "channels_last", "compile"), astuple(self)[1:], strict=True)
+        return ", ".join([name, *(switch for switch, on in switches if on)])
 
 
 def choose_hardware(
@@ -48,22 +50,18 @@ def choose_hardware(
     channels_last: bool | None = None,
     compile: bool = False,
 ) -> Hardware:
-    """The hardware called `device`: "auto" (CUDA, else Apple's MPS, else the CPU), or one of them.
-
-    One of several CUDA devices is "cuda:1".
+    """The hardware called `device`: "auto" (CUDA, else Apple's MPS, else the CPU), "cuda:1", ….
 
     None means: on where it is faster. bf16 is on where a CUDA device computes with it (compute
-    capability ≥ 8.0); CPUs emulate it or gain nothing on networks of this size. channels_last is
-    on for the CPU (ResNet-8 at 32 x 32: about 1.4 times faster, see `bench_epoch.py`) and for CUDA,
-    whose tensor cores take that layout; MPS takes the other.
+    capability ≥ 8.0), channels_last for CUDA, whose tensor cores take that layout, and for the CPU
+    (ResNet-8 at 32 x 32: about 1.4 times faster, see `bench_epoch.py`).
 
     Raises ValueError for an unknown or missing device, or where `compile` is asked for and there is
     no C++ compiler (see `has_compiler`).
     """
     chosen = _device(device)
-    cuda = chosen.type == "cuda"
     if bf16 is None:
-        bf16 = cuda and torch.cuda.get_device_capability(chosen) >= (8, 0)
+        bf16 = chosen.type == "cuda" and torch.cuda.get_device_capability(chosen) >= (8, 0)
     if channels_last is None:
         channels_last = chosen.type != "mps"
     if compile and not has_compiler():
@@ -74,10 +72,9 @@ def choose_hardware(
 def keep_freed_memory() -> bool:
     """Let the C library keep the memory of freed tensors for the next ones; whether it can.
 
-    glibc gives large blocks back to the system, which clears them page by page when they are asked
-    for again: on two cores that takes a fifth of the time of a gradient of ResNet-8 at 32 x 32
-    (`bench_epoch.py`). It holds for the whole process, whose memory then stays at its peak. Other C
-    libraries are left as they are.
+    glibc gives large blocks back to the system, which clears them when they are asked for again: on
+    two cores a fifth of the time of a gradient of ResNet-8 at 32 x 32 (`bench_epoch.py`). The
+    memory of the process then stays at its peak. Other C libraries are left alone.
     """
     trim_threshold, mmap_threshold = -1, -3  # names of mallopt(3)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
@@ -101,18 +98,10 @@ def _device(name: str) -> torch.device:
     kind, _, index = name.partition(":")
     if name not in DEVICES and not (kind == "cuda" and index.isdecimal()):
         raise ValueError(f"device must be one of {', '.join(DEVICES)}, or cuda:0, …, got {name!r}")
-    there = {
-        "cuda": int(index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
+    cuda = int(index or 0) < torch.cuda.device_count()
+    there = {"cuda": cuda, "mps": torch.backends.mps.is_available()}
     if kind == "auto":
         return torch.device(next((kind for kind, found in there.items() if found), "cpu"))
     if not there.get(kind, True):
         raise ValueError(f"device is {name!r}, but this machine has no usable {kind} device")
     return torch.device(name)
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return {"cpu": "CPU", "mps": "Apple GPU (MPS)"}.get(device.type, str(device))

@@ -28,18 +28,15 @@ class Journal:
 
     folder: Path
     header: dict[str, Any]
-    splits: int
     say: Callable[[str], None]
-    run: Run | None = None
-    told: int = 0
+    records: Sequence[Record] = ()
     started: float = field(default_factory=time.monotonic)
 
     def __call__(self, run: Run) -> None:
-        self.run = run
-        if len(run.records) > self.told:
-            self.told = len(run.records)
-            self.write("running", run.records)
-            last = run.records[-self.splits :]
+        if len(run.records) > len(self.records):
+            self.records = tuple(run.records)
+            self.write("running", self.records)
+            last = run.records[-len(run.splits) :]
             scores = [f"{r.split} {r.loss:.4f} {r.accuracy:7.2%}" for r in last]
             when = f"epoch {last[0].epoch:6.2f}  {last[0].gradients:7} gradients"
             self.say("  ".join([when, *scores, str(self.elapsed)]))
@@ -70,11 +67,10 @@ def summary(history: History) -> dict[str, Any]:
 
 def facts_of(recipe: Recipe, hardware: Hardware, dataset: Dataset) -> dict[str, Any]:
     """What history.json says beside the scores."""
-    parameters = sum(p.numel() for p in recipe.make_model(dataset).parameters())
     return {
         "recipe": asdict(recipe),
         "images": {name: len(split) for name, split in dataset.splits.items()},
-        "parameters": parameters,
+        "parameters": sum(p.numel() for p in recipe.make_model(dataset).parameters()),
         "hardware": {"name": str(hardware), **asdict(hardware)},
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }

@@ -1,15 +1,9 @@
-"""`fit`: one training loop for anything with `step(closure)`.
-
-A step draws minibatches, takes gradients of the loss through the optimizer's closure, and may be
-followed by scores, a checkpoint and callbacks: that is `_loop`. What a step does is in `run.py`,
-what is written and read in `checkpoint.py`, what several processes share in `ranks.py`.
-"""
+"""`fit`: one training loop for anything with `step(closure)`; what a step does is in `run.py`."""
 
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +13,7 @@ from torch.nn.functional import cross_entropy
 from lookbehind.checks import whole
 from lookbehind.scores import History, Minibatch
 from lookbehind.train.run import Callback, Minibatches, Run, Stepper, Stream
-from lookbehind.train.schedules import cosine
-from lookbehind.train.setup import Session, Setup
+from lookbehind.train.setup import Schedule, Session, Setup, cosine
 
 
 def fit(
@@ -32,7 +25,7 @@ def fit(
     gradients: int | None = None,
     splits: Mapping[str, Iterable[Minibatch]],
     records: int | None = None,
-    schedule: Callable[[float], float] = cosine,
+    schedule: Schedule = cosine,
     loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
     callbacks: Sequence[Callback] = (),
     setup: Setup = Setup(),  # noqa: B008  # frozen
@@ -43,20 +36,16 @@ def fit(
     A budget in gradients is fair to all: a step takes 1 of SGD, 2 of SAM, k + 1 of Lookbehind. The
     last step is finished, so up to one step's gradients may be spent beyond the budget.
 
-    `model` is trained on the device that it is on. `optimizer` is anything with `step(closure)`,
-    `zero_grad` and `param_groups`; each step gets as many new minibatches as its `minibatches` says
-    (k for `Lookahead`, else 1). `batches` gives one epoch of (images, labels) each time it is
-    iterated; where it, or its sampler, has `set_epoch`, that is called first, as torch's
-    distributed samplers expect.
+    `model` is trained where it is. `optimizer` is anything with `step(closure)`, `zero_grad` and
+    `param_groups`; a step gets as many new minibatches as its `minibatches` says (k for
+    `Lookahead`, else 1). `batches` gives one epoch of (images, labels) each time it is iterated;
+    `set_epoch`, of it or its sampler, is called first, as torch's distributed samplers expect.
 
     `splits` maps names to what is scored, at the slow weights: at the start and `records` times
     (default: every epoch, or 20 times). `schedule` maps the share of the budget spent, in [0, 1],
     to a factor of each group's "initial_lr" (the lr that it came with; may be changed during
-    training). `loss` takes logits and labels; partial(cross_entropy, label_smoothing=0.1) smooths.
-    `callbacks` get the `Run` after each step.
-
-    `setup` says how a gradient is made: mixed precision, BatchNorm's statistics, several processes.
-    `session` says how the run is left, gone on with and watched: a checkpoint, a stop, a bar.
+    training). `loss` takes logits and labels. `callbacks` get the `Run` after each step. `setup`
+    says how a gradient is made, `session` how the run is left, gone on with and watched.
 
     Raises FloatingPointError where the loss of a split is no longer finite, TypeError or ValueError
     for a wrong argument, CheckpointError where the checkpoint can't be continued, OSError where it
@@ -65,29 +54,24 @@ def fit(
     stream, network = Stream(batches, setup.ranks), setup.ranks.network(model)
     unit, budget = check_budget(epochs, gradients, len(batches))
     records = (epochs or 20) if records is None else whole("records", records, 1)
-    plan = {"budget": [unit, budget], "schedule": _name(schedule), "records": records,
+    named = getattr(schedule, "__name__", repr(schedule))
+    plan = {"budget": [unit, budget], "schedule": named, "records": records,
             "statistics": setup.statistics, "config": dict(session.config)}  # fmt: skip
     if setup.perturbation != "global":
         plan["perturbation"] = setup.perturbation
-    run = Run(model, optimizer, unit, budget, setup, stream, network, loss, plan)
+    run = Run(model, optimizer, unit, budget, setup, stream, network, loss, splits, plan)
     file = session.checkpoint
     if session.resume and file is not None and setup.ranks.once(Path(file).exists):
         run.restore(file)
     if not run.records:
-        run.record(splits)
+        run.record()
     model.train()
-    with _own_first_ascents(run):
-        stopped = _loop(run, splits, schedule, records, callbacks, session)
+    stopped = _loop(run, schedule, records, callbacks, session)
     return History(tuple(run.records), stopped)
 
 
 def _loop(
-    run: Run,
-    splits: Mapping[str, Iterable[Minibatch]],
-    schedule: Callable[[float], float],
-    records: int,
-    callbacks: Sequence[Callback],
-    session: Session,
+    run: Run, schedule: Schedule, records: int, callbacks: Sequence[Callback], session: Session
 ) -> bool:
     """Returns whether the run was stopped."""
     stopped, file, ranks = False, session.checkpoint, run.setup.ranks
@@ -97,10 +81,12 @@ def _loop(
                 if stopped := ranks.any(session.stop() or interrupted()):
                     break
                 epoch, seen = run.stream.epoch, run.spent * records // run.budget
-                _set_lr(run.optimizer, schedule(run.share))
+                factor = schedule(run.share)
+                for group in run.optimizer.param_groups:
+                    group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
                 run.step()
                 if run.spent * records // run.budget > seen:
-                    run.record(splits)
+                    run.record()
                 if file is not None and run.stream.epoch > epoch:
                     run.save(file)
                 for callback in callbacks:
@@ -111,32 +97,6 @@ def _loop(
     if file is not None and (stopped or run.stream.taken):
         run.save(file)
     return stopped
-
-
-@contextmanager
-def _own_first_ascents(run: Run) -> Iterator[None]:
-    """Inside, where `perturbation` is "local", the gradients at φ are each process's own."""
-    climber = getattr(run.optimizer, "climber", None)
-    if climber is None or run.setup.perturbation == "global":
-        yield
-        return
-    around, apart = climber.around, partial(run.setup.ranks.apart, run.network)
-
-    @contextmanager
-    def both(i: int) -> Iterator[None]:
-        with around(i), apart() if i == 0 else nullcontext():
-            yield
-
-    climber.around = both
-    try:
-        yield
-    finally:
-        climber.around = around
-
-
-def _set_lr(optimizer: Stepper, factor: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
 
 @contextmanager
@@ -167,28 +127,20 @@ def _bar(run: Run, progress: bool) -> Iterator[Callable[[], None]]:
         return
     from tqdm.auto import tqdm
 
+    def show() -> None:
+        last = {record.split: f"{record.accuracy:.3f}" for record in run.records}
+        bar.set_postfix(last, refresh=False)
+        bar.update(min(run.spent, run.budget) - bar.n)
+
     with tqdm(total=run.budget, initial=run.spent, unit=f" {run.unit}") as bar:
-
-        def show() -> None:
-            last = {record.split: f"{record.accuracy:.3f}" for record in run.records}
-            bar.set_postfix(last, refresh=False)
-            bar.update(min(run.spent, run.budget) - bar.n)
-
         yield show
 
 
 def check_budget(epochs: int | None, gradients: int | None, length: int = 1) -> tuple[str, int]:
-    """The unit and size of the budget, where an epoch has `length` minibatches.
-
-    Raises TypeError or ValueError unless one of the two is given, an int ≥ 1.
-    """
+    """The unit and size of the budget, where an epoch has `length` minibatches."""
     if (epochs is None) == (gradients is None):
         given = f"epochs={epochs!r} and gradients={gradients!r}"
         raise ValueError(f"exactly one of epochs and gradients must be given, got {given}")
     if gradients is not None:
         return "gradients", whole("gradients", gradients, 1)
     return "minibatches", whole("epochs", epochs, 1) * length
-
-
-def _name(schedule: Callable[[float], float]) -> str:
-    return getattr(schedule, "__name__", repr(schedule))

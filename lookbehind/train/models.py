@@ -15,6 +15,8 @@ from torch.nn.functional import relu
 
 from lookbehind.checks import whole
 
+Sizes = Sequence[int]
+
 
 def conv(kernel: int, inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     """A convolution that keeps H × W at stride 1; no bias: a normalization follows."""
@@ -69,8 +71,7 @@ class Bottleneck(nn.Module):
 class WideBlock(nn.Module):
     """F(x) + shortcut, normalization and ReLU before each convolution (arXiv 1605.07146).
 
-    Where the shape changes the shortcut is a bare 1×1 convolution of relu(bn1(x)), as in the
-    authors' code.
+    Where the shape changes the shortcut is a 1×1 convolution of relu(bn1(x)), as in their code.
     """
 
     expansion = 1
@@ -91,28 +92,21 @@ class WideBlock(nn.Module):
 Block = BasicBlock | Bottleneck | WideBlock
 
 
-def stages(
-    block: type[Block], depths: Sequence[int], widths: Sequence[int], inputs: int
-) -> dict[str, nn.Module]:
+def stages(block: type[Block], depths: Sizes, widths: Sizes, inputs: int) -> dict[str, nn.Module]:
     """layer1, layer2, … of `depths` blocks; each layer but the first halves H and W."""
     layers: dict[str, nn.Module] = {}
     for depth, width in zip(depths, widths, strict=True):
-        strides = (2 if layers else 1, *[1] * (depth - 1))
-        blocks = []
-        for stride in strides:
-            blocks.append(block(inputs, width, stride))
-            inputs = width * block.expansion
+        blocks = [block(inputs, width, 2 if layers else 1)]
+        inputs = width * block.expansion
+        blocks += [block(inputs, width) for _ in range(depth - 1)]
         layers[f"layer{len(layers) + 1}"] = nn.Sequential(*blocks)
     return layers
 
 
 def head(inputs: int, classes: int) -> dict[str, nn.Module]:
     """The average over all positions, then a linear layer."""
-    return {
-        "avgpool": nn.AdaptiveAvgPool2d(1),
-        "flatten": nn.Flatten(),
-        "fc": nn.Linear(inputs, classes),
-    }
+    fc = nn.Linear(inputs, classes)
+    return {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": fc}
 
 
 def network(**layers: nn.Module) -> nn.Sequential:
@@ -126,103 +120,70 @@ def network(**layers: nn.Module) -> nn.Sequential:
 
 def resnet(
     block: type[Block],
-    depths: Sequence[int],
-    widths: Sequence[int],
+    depths: Sizes,
+    widths: Sizes,
     channels: int,
     classes: int,
     stem_stride: int = 1,
 ) -> nn.Sequential:
     """A ResNet for small images: a 3×3 stem and no max-pool in front of the stages."""
-    return network(
-        conv1=conv(3, channels, widths[0], stem_stride),
-        bn1=nn.BatchNorm2d(widths[0]),
-        relu=nn.ReLU(),
-        **stages(block, depths, widths, widths[0]),
-        **head(widths[-1] * block.expansion, classes),
-    )
+    stem = {"conv1": conv(3, channels, widths[0], stem_stride), "bn1": nn.BatchNorm2d(widths[0])}
+    blocks = stages(block, depths, widths, widths[0])
+    end = head(widths[-1] * block.expansion, classes)
+    return network(**stem, relu=nn.ReLU(), **blocks, **end)
 
 
 def wide_resnet(depth: int, widen: int, channels: int, classes: int) -> nn.Sequential:
     """WRN-depth-widen without dropout (Zagoruyko & Komodakis 2016, arXiv 1605.07146, table 1)."""
     widths = [16 * widen, 32 * widen, 64 * widen]
-    return network(
-        conv1=conv(3, channels, 16),
-        **stages(WideBlock, [(depth - 4) // 6] * 3, widths, 16),
-        bn1=nn.BatchNorm2d(widths[-1]),
-        relu=nn.ReLU(),
-        **head(widths[-1], classes),
-    )
+    stem = conv(3, channels, 16)
+    blocks = stages(WideBlock, [(depth - 4) // 6] * 3, widths, 16)
+    end = {"bn1": nn.BatchNorm2d(widths[-1]), "relu": nn.ReLU(), **head(widths[-1], classes)}
+    return network(conv1=stem, **blocks, **end)
 
 
 def small_resnet(
-    depth: int, width: int, stem_stride: int, channels: int, classes: int
+    depth: int, channels: int = 3, classes: int = 10, *, width: int = 16, stem_stride: int = 1
 ) -> nn.Sequential:
-    """Three stages of `depth` blocks and width, 2 width, 4 width channels."""
+    """Three stages of `depth` blocks and width, 2 width, 4 width channels (He et al., section 4.2).
+
+    `stem_stride=2` halves H and W in front of the stages: about a quarter of the time. Raises
+    TypeError or ValueError unless `width` and `stem_stride` are ints ≥ 1.
+    """
     widths = [whole("width", width, 1) * n for n in (1, 2, 4)]
     stem_stride = whole("stem_stride", stem_stride, 1)
     return resnet(BasicBlock, [depth] * 3, widths, channels, classes, stem_stride)
 
 
-def resnet8(
-    channels: int = 3, classes: int = 10, *, width: int = 16, stem_stride: int = 1
-) -> nn.Sequential:
-    """One block a stage of width, 2 width, 4 width channels: 78,042 parameters at width 16.
-
-    The smallest of He et al. 2016, section 4.2, with projections where the shape changes.
-    `stem_stride=2` halves H and W in front of the stages: about a quarter of the time.
-    """
-    return small_resnet(1, width, stem_stride, channels, classes)
-
-
-def resnet20(
-    channels: int = 3, classes: int = 10, *, width: int = 16, stem_stride: int = 1
-) -> nn.Sequential:
-    """As `resnet8`, three blocks a stage: 272,474 parameters, 2,752 of them in projections."""
-    return small_resnet(3, width, stem_stride, channels, classes)
+resnet8, resnet20 = partial(small_resnet, 1), partial(small_resnet, 3)
 
 
 def tiny_cnn(channels: int = 3, classes: int = 10) -> nn.Sequential:
     """Three 3×3 convolutions to 16, 24, 32 channels: 10,986 parameters for the digits."""
     layers: dict[str, nn.Module] = {}
-    inputs = channels
-    for i, (width, stride) in enumerate([(16, 1), (24, 2), (32, 2)], start=1):
+    for i, (inputs, width, stride) in enumerate([(channels, 16, 1), (16, 24, 2), (24, 32, 2)], 1):
         layers[f"conv{i}"] = conv(3, inputs, width, stride)
-        layers[f"bn{i}"] = nn.BatchNorm2d(width)
-        layers[f"relu{i}"] = nn.ReLU()
-        inputs = width
-    return network(**layers, **head(inputs, classes))
+        layers |= {f"bn{i}": nn.BatchNorm2d(width), f"relu{i}": nn.ReLU()}
+    return network(**layers, **head(32, classes))
 
 
 def mlp(channels: int = 3, classes: int = 10, size: tuple[int, int] = (32, 32)) -> nn.Sequential:
     """C·H·W - 64 - 64 - classes with ReLU; unlike the others it takes images of one size only."""
+    inputs = channels * size[0] * size[1]
+    fc1, fc2, fc3 = nn.Linear(inputs, 64), nn.Linear(64, 64), nn.Linear(64, classes)
     return network(
-        flatten=nn.Flatten(),
-        fc1=nn.Linear(channels * size[0] * size[1], 64),
-        relu1=nn.ReLU(),
-        fc2=nn.Linear(64, 64),
-        relu2=nn.ReLU(),
-        fc3=nn.Linear(64, classes),
+        flatten=nn.Flatten(), fc1=fc1, relu1=nn.ReLU(), fc2=fc2, relu2=nn.ReLU(), fc3=fc3
     )
 
 
-def check_size(size: tuple[int, int]) -> None:
-    """TypeError or ValueError unless it is (height, width) of at least 8 × 8 pixels."""
-    message = f"size must be (height, width), two ints ≥ 8, got {size!r}"
-    if not isinstance(size, tuple | list) or not all(type(side) is int for side in size):
-        raise TypeError(message)
-    if len(size) != 2 or min(size) < 8:
-        raise ValueError(message)
-
-
 WIDTHS = (64, 128, 256, 512)
-
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "tiny-cnn": tiny_cnn,
     "micro-resnet8": partial(resnet8, stem_stride=2),
-    "resnet8": resnet8,
-    "resnet20": resnet20,
-    "resnet18": partial(resnet, BasicBlock, (2, 2, 2, 2), WIDTHS),  # 11,173,962 parameters
+    "resnet8": resnet8,  # 78,042 parameters
+    "resnet20": resnet20,  # 272,474, 2,752 of them in projections
+    "resnet18": partial(resnet, BasicBlock, (2, 2, 2, 2), WIDTHS),  # 11,173,962
     "resnet34": partial(resnet, BasicBlock, (3, 4, 6, 3), WIDTHS),  # 21,282,122, the paper's
     "resnet50": partial(resnet, Bottleneck, (3, 4, 6, 3), WIDTHS),  # 23,520,842
     "wrn28-2": partial(wide_resnet, 28, 2),  # 1,467,610
@@ -244,6 +205,9 @@ def make_model(
         kind = ValueError if type(channels) is int else TypeError
         raise kind(f"channels must be 1 or 3, got {channels!r}")
     whole("classes", classes, 2)
-    check_size(size)
+    sides = size if isinstance(size, tuple | list) else [None]
+    if len(sides) != 2 or not all(type(side) is int and side >= 8 for side in sides):
+        kind = ValueError if all(type(side) is int for side in sides) else TypeError
+        raise kind(f"size must be (height, width), two ints ≥ 8, got {size!r}")
     options = {"size": size} if name == "mlp" else {}
     return MODELS[name](channels=channels, classes=classes, **options)

@@ -1,13 +1,10 @@
 """Several processes that train one network, each on its share of every minibatch.
 
-They are started by `torchrun`, `accelerate launch` or `accelerate.notebook_launcher`, find each
-other through Accelerate, and average their gradients through torch's `DistributedDataParallel`:
+`torchrun`, `accelerate launch` or `accelerate.notebook_launcher` starts them. Each draws the same
+whole minibatches and takes its share of their images, and gradients are averaged through torch's
+`DistributedDataParallel`: the weights are those of one process, but for rounding.
 
-    ranks = Ranks()
-    fit(model, optimizer, batches, ..., setup=Setup(ranks=ranks))
-
-Every process draws the same whole minibatches and takes its share of their images, so the weights
-are those of one process, but for rounding, and a checkpoint fits any number of processes.
+    fit(model, optimizer, batches, ..., setup=Setup(ranks=Ranks()))
 """
 
 import os
@@ -25,17 +22,10 @@ T = TypeVar("T")
 
 
 class Alone:
-    """The processes that train one network: one, which has nobody to ask.
-
-    `Ranks` are several; what is said here holds for both.
-    """
+    """The processes that train one network: one here, several in `Ranks`."""
 
     world = 1  # how many they are
-
-    @property
-    def main(self) -> bool:
-        """Whether this is the one that writes and speaks."""
-        return True
+    main = True  # whether this is the one that writes and speaks
 
     def network(self, model: nn.Module) -> nn.Module:
         """`model` for forward passes, after whose backward pass all have the same gradients."""
@@ -92,43 +82,29 @@ class Ranks(Alone):
 
         self._state = PartialState(cpu=cpu or not torch.cuda.is_available())
         if self._state.distributed_type not in ("MULTI_CPU", "MULTI_GPU"):
-            raise RuntimeError(
-                "Ranks takes processes as torchrun, accelerate launch or notebook_launcher starts "
-                f"them, found {self._state.distributed_type}"
-            )
+            starters = "torchrun, accelerate launch or notebook_launcher starts them"
+            found = self._state.distributed_type
+            raise RuntimeError(f"Ranks takes processes as {starters}, found {found}")
         self.rank: int = self._state.process_index
-        self.world = self._state.num_processes
+        self.world, self.main = self._state.num_processes, self.rank == 0
         self.device: torch.device = self._state.device
 
-    @property
-    def main(self) -> bool:
-        return self.rank == 0
-
     def network(self, model: nn.Module) -> nn.Module:
-        return DistributedDataParallel(
-            model, device_ids=None if self.device.type == "cpu" else [self.device]
-        )
+        devices = None if self.device.type == "cpu" else [self.device]
+        return DistributedDataParallel(model, device_ids=devices)
 
     def apart(self, network: nn.Module) -> AbstractContextManager[Any]:
         assert isinstance(network, DistributedDataParallel)
         return network.no_sync()
 
     def share(self, minibatch: Minibatch) -> tuple[Minibatch, int]:
-        """This process's images and labels, and how many count.
-
-        Where there are fewer images than processes, the last have one that counts for nothing: all
-        must take part in every gradient.
-        """
         images, labels = minibatch
         if labels.ndim != 1:
             shape = tuple(labels.shape)
             raise ValueError(f"labels must have shape (B,) to be shared by processes, got {shape}")
-        mine = (
-            images.tensor_split(self.world)[self.rank],
-            labels.tensor_split(self.world)[self.rank],
-        )
-        count = len(mine[1])
-        return (mine if count else (images[:1], labels[:1])), count
+        mine, own = (tensor.tensor_split(self.world)[self.rank] for tensor in minibatch)
+        # all must take part in every gradient: without an image, by one that counts for nothing
+        return ((mine, own) if len(own) else (images[:1], labels[:1])), len(own)
 
     def backward(self, loss: Tensor, share: float) -> Tensor:
         (loss * (share * self.world)).backward()  # the processes' gradients are averaged

@@ -1,8 +1,4 @@
-"""One training run from one frozen description: dataset, network, method and its settings.
-
-A `Recipe` is checked when it is made, can be compared and hashed, and gives the same `Outcome`
-each time that it is run on the same machine, whatever torch's global generator holds.
-"""
+"""One training run from one frozen description: dataset, network, method and its settings."""
 
 import math
 from collections.abc import Collection
@@ -20,31 +16,21 @@ from lookbehind.checks import check_bounded, whole
 from lookbehind.optim import METHODS, make_method, param_groups
 from lookbehind.scores import History
 from lookbehind.train.data.dataset import Dataset
-from lookbehind.train.data.load import load
+from lookbehind.train.data.named import load
 from lookbehind.train.hardware import Hardware, choose_hardware, keep_freed_memory
 from lookbehind.train.loop import check_budget, fit
 from lookbehind.train.models import MODELS, make_model
-from lookbehind.train.schedules import SCHEDULES
-from lookbehind.train.setup import grouped
+from lookbehind.train.setup import SCHEDULES, grouped
 
-SYMBOLS = {"k": "k", "rho": "ρ", "alpha": "α"}
+SYMBOLS = {"k": "k", "rho": "ρ", "alpha": "α", "lr": "lr"}
 EVALUATION_BATCH = 1000
-
 # What a recipe's values may be: one of these names, a number from 0 to this, an int from this.
 CHOICES: dict[str, Collection[str]] = {
-    "model": MODELS,
-    "method": METHODS,
-    "schedule": SCHEDULES,
-    "gradient": ("last", "mean"),
-}
-MOST = {
-    **dict.fromkeys(("rho", "eta", "lr", "weight_decay"), math.inf),
-    **dict.fromkeys(("momentum", "label_smoothing", "label_noise"), 1),
-}
-LEAST = {
-    **dict.fromkeys(("k", "batch_size", "train", "test"), 1),
-    **dict.fromkeys(("validation", "seed"), 0),
-}
+    "model": MODELS, "method": METHODS, "schedule": SCHEDULES, "gradient": ("last", "mean"),
+}  # fmt: skip
+MOST = dict.fromkeys(("rho", "eta", "lr", "weight_decay"), math.inf)
+MOST |= dict.fromkeys(("momentum", "label_smoothing", "label_noise"), 1)
+LEAST = {"k": 1, "batch_size": 1, "train": 1, "test": 1, "validation": 0, "seed": 0}
 
 
 @dataclass(frozen=True)
@@ -58,7 +44,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run, all of it: what the sliders of the lab, the command line and a sweep say.
+    """A run, all of it: the same `Outcome` each time that it is run on the same machine.
 
     `dataset` is digits, cifar10, cifar100, or a folder of images; `train`, `validation` and `test`
     are numbers of images (None: the dataset's default); `label_noise` is the share of wrong
@@ -115,40 +101,35 @@ class Recipe:
         method = METHODS[self.method]
         if "alpha" in method.axes and not (method.adaptive and self.alpha == "adaptive"):
             check_bounded("alpha", self.alpha, 1, ' or "adaptive"' if method.adaptive else "")
-        if self.dataset == "digits" and (self.augment or self.test is not None):
-            name, value = ("test", None) if self.test is not None else ("augment", False)
-            got = getattr(self, name)
-            raise ValueError(f"{name} must be {value} for the dataset digits, got {got!r}")
+        for name, value in {"test": None, "augment": False}.items():
+            if self.dataset == "digits" and (got := getattr(self, name)) != value:
+                raise ValueError(f"{name} must be {value} for the dataset digits, got {got!r}")
 
     def __str__(self) -> str:
-        alpha = self.alpha if isinstance(self.alpha, str) else f"{self.alpha:g}"
-        values = {"k": self.k, "rho": f"{self.rho:g}", "alpha": alpha}
-        axes = METHODS[self.method].axes
-        used = [f"{symbol} {values[name]}" for name, symbol in SYMBOLS.items() if name in axes]
-        return f"{self.method}: " + ", ".join([*used, f"lr {self.lr:g}"])
+        axes = (*METHODS[self.method].axes, "lr")
+        values = {symbol: getattr(self, name) for name, symbol in SYMBOLS.items() if name in axes}
+        used = (f"{s} {v if isinstance(v, str) else format(v, 'g')}" for s, v in values.items())
+        return f"{self.method}: {', '.join(used)}"
 
     def load(self, root: str | Path | None = None, device: str | torch.device = "cpu") -> Dataset:
         """The dataset, on `device`; `root` as in `lookbehind.train.data`."""
         sizes = {name: getattr(self, name) for name in ("train", "validation", "test")}
-        given = {name: value for name, value in sizes.items() if value is not None}
-        return load(
-            self.dataset, root, label_noise=self.label_noise, seed=self.seed, device=device, **given
-        )
+        options = {name: value for name, value in sizes.items() if value is not None}
+        options |= {"label_noise": self.label_noise, "seed": self.seed}
+        return load(self.dataset, root, device=device, **options)
 
     def make_model(self, dataset: Dataset) -> nn.Module:
         """A fresh network for the images of `dataset`; torch's global generators are left alone."""
         with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
             torch.default_generator.manual_seed(self.seed)
-            classes = len(dataset.classes)
-            return make_model(
-                self.model, channels=dataset.channels, classes=classes, size=dataset.size
-            )
+            shape: dict[str, Any] = {"channels": dataset.channels, "size": dataset.size}
+            return make_model(self.model, classes=len(dataset.classes), **shape)
 
     def make_optimizer(self, model: nn.Module) -> Any:
         """The method around SGD on `param_groups(model)`."""
         settings = {n: getattr(self, n) for n in ("rho", "k", "alpha", "eta", "gradient")}
-        settings_of_sgd = {n: getattr(self, n) for n in ("lr", "momentum", "weight_decay")}
-        return make_method(self.method, SGD(param_groups(model), **settings_of_sgd), **settings)
+        base = {n: getattr(self, n) for n in ("lr", "momentum", "weight_decay")}
+        return make_method(self.method, SGD(param_groups(model), **base), **settings)
 
     def run(
         self,
@@ -170,21 +151,15 @@ class Recipe:
         if hardware.device.type == "cpu":
             keep_freed_memory()
         options = {"config": asdict(self), "autocast": hardware.autocast, **options}
-        history = fit(
-            model,
-            self.make_optimizer(model),
-            self.batches(dataset),
-            splits=evaluation_batches(dataset),
-            loss=partial(cross_entropy, label_smoothing=self.label_smoothing),
-            **self.plan(),
-            **grouped(**options),
-        )
-        return Outcome(self, model, history)
+        optimizer, batches = self.make_optimizer(model), self.batches(dataset)
+        given = grouped(splits=evaluation_batches(dataset), **self.plan(), **options)
+        loss = partial(cross_entropy, label_smoothing=self.label_smoothing)
+        return Outcome(self, model, fit(model, optimizer, batches, loss=loss, **given))
 
     def plan(self) -> dict[str, Any]:
         """The budget and the schedule, as `fit` takes them."""
-        budget = {"epochs": self.epochs, "gradients": self.gradients}
-        return {**budget, "schedule": SCHEDULES[self.schedule]}
+        schedule = SCHEDULES[self.schedule]
+        return {"epochs": self.epochs, "gradients": self.gradients, "schedule": schedule}
 
     def batches(self, dataset: Dataset) -> Any:
         """The training minibatches: shuffled, and augmented where the recipe says so."""

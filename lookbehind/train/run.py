@@ -1,8 +1,4 @@
-"""A training under way: its minibatches, its closure, its checkpoints.
-
-`Stream` gives minibatches epoch after epoch and can go back to where it was; `Run` takes the steps,
-keeps the records, and is what callbacks receive and a checkpoint holds.
-"""
+"""A training under way: its minibatches, its closure, its checkpoints."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
@@ -15,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from lookbehind.scores import Minibatch, Record
-from lookbehind.train.batchnorm import frozen_statistics
 from lookbehind.train.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
+from lookbehind.train.passes import evaluate, frozen_statistics, precision
 from lookbehind.train.ranks import Alone
-from lookbehind.train.scoring import device_of, evaluate
-from lookbehind.train.setup import Setup, precision
+from lookbehind.train.setup import Setup
 
 
 class Stepper(Protocol):
@@ -48,9 +43,7 @@ class Minibatches(Protocol):
 def set_epoch(batches: Minibatches, epoch: int) -> None:
     """The next iteration is this epoch, for what has `set_epoch` of itself or of its sampler."""
     for shuffler in (batches, getattr(batches, "sampler", None)):
-        tell = getattr(shuffler, "set_epoch", None)
-        if tell is not None:
-            tell(epoch)
+        getattr(shuffler, "set_epoch", lambda epoch: None)(epoch)
 
 
 class Stream:
@@ -65,14 +58,14 @@ class Stream:
 
     def __next__(self) -> Minibatch:
         if self._left is None:
-            self._open()
-        assert self._left is not None
+            self.rng = self.ranks.once(torch.get_rng_state)
+            torch.set_rng_state(self.rng)  # so that all draw the same minibatches
+            set_epoch(self.batches, self.epoch)
+            self._left = iter(self.batches)
         minibatch = next(self._left, None)
         if minibatch is None:
-            raise ValueError(
-                f"batches must give {len(self.batches)} minibatches, its length, each time it is "
-                f"iterated; it ended after {self.taken}"
-            )
+            must = f"batches must give {len(self.batches)} minibatches, its length, each time it is"
+            raise ValueError(f"{must} iterated; it ended after {self.taken}")
         self.taken += 1
         if self.taken == len(self.batches):
             self.epoch, self.taken, self._left = self.epoch + 1, 0, None
@@ -84,20 +77,14 @@ class Stream:
         for _ in range(taken):
             next(self)
 
-    def _open(self) -> None:
-        self.rng = self.ranks.once(torch.get_rng_state)
-        torch.set_rng_state(self.rng)  # so that all draw the same minibatches
-        set_epoch(self.batches, self.epoch)
-        self._left = iter(self.batches)
-
 
 @dataclass(eq=False)
 class Run:
     """A training under way: what a callback receives after each step.
 
-    `gradients` and `images` are what was taken so far (an image counts once a step), `epoch` how
-    often the data was seen, `share` the part of the budget that is spent, in [0, 1], `records` the
-    scores. Between steps a callback may change the optimizer's settings and "initial_lr".
+    `gradients`, `minibatches` and `images` are what was taken so far (an image counts once a step),
+    `epoch` how often the data was seen, `spent` of the budget, `share` the same in [0, 1],
+    `records` the scores. A callback may change the optimizer's settings and "initial_lr".
     """
 
     model: nn.Module
@@ -108,6 +95,7 @@ class Run:
     stream: Stream
     network: nn.Module  # `model`, as all ranks go through it together
     loss: Callable[[Tensor, Tensor], Tensor]
+    splits: Mapping[str, Iterable[Minibatch]]
     plan: dict[str, Any]  # what a checkpoint must agree with
     gradients: int = 0
     images: int = 0
@@ -115,7 +103,6 @@ class Run:
 
     @property
     def minibatches(self) -> int:
-        """Taken so far."""
         return self.stream.epoch * len(self.stream.batches) + self.stream.taken
 
     @property
@@ -124,7 +111,6 @@ class Run:
 
     @property
     def spent(self) -> int:
-        """Of the budget, in its unit."""
         return int(getattr(self, self.unit))
 
     @property
@@ -132,30 +118,28 @@ class Run:
         return min(1.0, self.spent / self.budget)
 
     def save(self, path: str | Path) -> None:
-        """Write a checkpoint that `fit` continues bit for bit: see `Session`.
-
-        Of several ranks the main one writes; all must call this, and wait for it.
-        """
+        """Write a checkpoint that `fit` continues bit for bit; all ranks must call this."""
         self.setup.ranks.once(lambda: save_checkpoint(path, self._state()))
 
     def _state(self) -> dict[str, Any]:
-        stream, device = self.stream, device_of(self.model)
-        state = {
+        stream, now = self.stream, {n: g.get_rng_state() for n, g in self._generators().items()}
+        return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "position": [stream.epoch, stream.taken, self.gradients, self.images],
             "records": [list(astuple(record)) for record in self.records],
-            "rng": {"epoch": stream.rng, "now": torch.get_rng_state()},
+            "rng": {"epoch": stream.rng, **now},
             "plan": self.plan,
         }
-        if device.type != "cpu":
-            state["rng"]["device"] = torch.get_device_module(device.type).get_rng_state()
-        return state
+
+    def _generators(self) -> dict[str, Any]:
+        kind = next(self.model.parameters()).device.type
+        return {"now": torch} | ({"device": torch.get_device_module(kind)} if kind != "cpu" else {})
 
     def restore(self, path: str | Path) -> None:
         """Go on where the checkpoint was written; CheckpointError where it is another run's."""
         state = self.setup.ranks.once(lambda: read_checkpoint(path))
-        _check_fits(path, state, self.plan, self.model)
+        _check_fits(path, state, self)
         try:
             self.optimizer.load_state_dict(state["optimizer"])
         except (ValueError, KeyError) as error:
@@ -164,10 +148,9 @@ class Run:
         epoch, taken, self.gradients, self.images = state["position"]
         self.records = [Record(*values) for values in state["records"]]
         self.stream.go_to(epoch, taken, state["rng"]["epoch"])
-        torch.set_rng_state(state["rng"]["now"])
-        device = device_of(self.model)
-        if device.type != "cpu" and "device" in state["rng"]:
-            torch.get_device_module(device.type).set_rng_state(state["rng"]["device"])
+        for name, generator in self._generators().items():
+            if name in state["rng"]:
+                generator.set_rng_state(state["rng"][name])
 
     def step(self) -> None:
         """One step of the optimizer, on as many new minibatches as it takes."""
@@ -176,12 +159,14 @@ class Run:
         self.optimizer.step(closures if count > 1 else closures[0])
 
     def _closure(self, minibatch: Minibatch) -> Callable[[], Tensor]:
-        device, ranks, setup = device_of(self.model), self.setup.ranks, self.setup
+        device, setup, ranks = next(self.model.parameters()).device, self.setup, self.setup.ranks
         count = minibatch[1].numel()  # labels (B,), or (E, B) of an ensemble
         self.images += count
         minibatch, own = ranks.share(minibatch)
         images, labels = (tensor.to(device, non_blocking=True) for tensor in minibatch)
         at_slow = True  # the first gradient is taken at φ, the others elsewhere
+        climbs = getattr(self.optimizer, "climber", None) is not None
+        local = climbs and setup.perturbation == "local"
 
         def gradient() -> Tensor:
             nonlocal at_slow
@@ -189,24 +174,23 @@ class Run:
             self.optimizer.zero_grad()
             moving = at_slow or setup.statistics == "every"
             still = nullcontext() if moving else frozen_statistics(self.model)
-            with still, precision(device.type, setup.autocast):
-                loss = self.loss(self.network(images), labels)
+            apart = ranks.apart(self.network) if local and at_slow else nullcontext()
             at_slow = False
-            return ranks.backward(loss, own / count)
+            with apart:
+                with still, precision(device.type, setup.autocast):
+                    loss = self.loss(self.network(images), labels)
+                return ranks.backward(loss, own / count)
 
         return gradient
 
-    def record(self, splits: Mapping[str, Iterable[Minibatch]]) -> None:
+    def record(self) -> None:
         """Append a record of every split, or of none."""
-        found = []
-        for name, batches in splits.items():
-            score = evaluate(
-                self.network, batches, autocast=self.setup.autocast, ranks=self.setup.ranks
-            )
+        found, setup = [], self.setup
+        for name, batches in self.splits.items():
+            score = evaluate(self.network, batches, autocast=setup.autocast, ranks=setup.ranks)
             if not math.isfinite(score.loss):
-                raise FloatingPointError(
-                    f"the loss on {name} is not finite after {self.gradients} gradients"
-                )
+                when = f"after {self.gradients} gradients"
+                raise FloatingPointError(f"the loss on {name} is not finite {when}")
             found.append(Record(self.epoch, self.gradients, name, score.loss, score.accuracy))
         self.records += found
 
@@ -214,27 +198,21 @@ class Run:
 Callback = Callable[[Run], None]
 
 
-def _check_fits(
-    path: str | Path, state: Mapping[str, Any], plan: Mapping[str, Any], model: nn.Module
-) -> None:
+def _check_fits(path: str | Path, state: Mapping[str, Any], run: Run) -> None:
     """Raises CheckpointError where the checkpoint is another run's."""
-    missing = {"model", "optimizer", "position", "records", "rng", "plan"} - set(state)
-    if missing:
+    if missing := {"model", "optimizer", "position", "records", "rng", "plan"} - set(state):
         raise CheckpointError(f"{path} is no checkpoint of a run: it lacks {sorted(missing)}")
-    theirs, ours = ({**p, **p["config"]} for p in (state["plan"], plan))
-    for name in sorted({*theirs, *ours} - {"config"}):
+    plans = [{**plan, **plan["config"], "config": None} for plan in (state["plan"], run.plan)]
+    for name, found, here in _differences(*plans):
+        words = f"{name} = {found!r}, this one has {name} = {here!r}"
+        raise CheckpointError(f"{path} is of a run with {words}")
+    weights = (state["model"], run.model.state_dict())
+    shapes = [{name: tuple(value.shape) for name, value in each.items()} for each in weights]
+    for name, found, here in _differences(*shapes):
+        raise CheckpointError(f"{path} holds another model: {name} has shape {found}, here {here}")
+
+
+def _differences(theirs: Any, ours: Any) -> Iterator[tuple[str, Any, Any]]:
+    for name in {**ours, **theirs}:
         if theirs.get(name) != ours.get(name):
-            raise CheckpointError(
-                f"{path} is of a run with {name} = {theirs.get(name)!r}, "
-                f"this one has {name} = {ours.get(name)!r}"
-            )
-    shapes, found = (
-        {name: tuple(value.shape) for name, value in weights.items()}
-        for weights in (model.state_dict(), state["model"])
-    )
-    if shapes != found:
-        name = next(n for n in {**shapes, **found} if shapes.get(n) != found.get(n))
-        raise CheckpointError(
-            f"{path} holds another model: {name} has shape {found.get(name)}, "
-            f"here {shapes.get(name)}"
-        )
+            yield name, theirs.get(name), ours.get(name)

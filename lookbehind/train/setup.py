@@ -1,7 +1,7 @@
-"""What `fit` is told beside the network and its data: the run's setup, and its session."""
+"""What `fit` is told beside the network and its data: schedule, setup and session."""
 
+import math
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,34 @@ import torch
 from lookbehind.train.ranks import ALONE, Alone
 
 
+def constant(progress: float) -> float:
+    """The learning rate stays as it is."""
+    return 1.0
+
+
+def cosine(progress: float) -> float:
+    """The learning rate falls to 0 along half a cosine: (1 + cos(π progress)) / 2."""
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+@dataclass(frozen=True)
+class MultiStep:
+    """The learning rate is multiplied by `factor` at each milestone, a share of the budget.
+
+    By default as in the official script: x 0.1 at epochs 50, 100 and 150 of 200.
+    """
+
+    milestones: tuple[float, ...] = (0.25, 0.5, 0.75)
+    factor: float = 0.1
+
+    def __call__(self, progress: float) -> float:
+        return self.factor ** sum(progress >= milestone for milestone in self.milestones)
+
+
+Schedule = Callable[[float], float]  # share of the budget spent -> factor of the learning rate
+SCHEDULES: dict[str, Schedule] = {"cosine": cosine, "multistep": MultiStep(), "constant": constant}
+
+
 @dataclass(frozen=True)
 class Setup:
     """How the gradient of a minibatch is made: in which precision, where, by which processes.
@@ -18,15 +46,13 @@ class Setup:
     `autocast`: torch.bfloat16 for mixed precision. `statistics` of BatchNorm are updated by a
     step's first gradient only, at φ ("slow"), or by each ("every", as in the official code).
 
-    With `ranks` (see `lookbehind.train.ranks`) several processes train one network, each on its
-    share of every minibatch: all call `fit` with the same arguments, and get the same weights and
-    scores as one process would, but for rounding. `loss` must be a mean over images. A `stop` or
-    Ctrl-C in one stops all; the main one writes the checkpoint, which any number of processes can
-    continue. `perturbation` "global" climbs by the gradient of the whole minibatch. "local" takes
-    the first ascent of a step by the gradient of each process's own share, ε_1 = ρ g_r / ‖g_r‖
-    (Foret et al. 2021 train so, over n / world images each), so that k gradients are exchanged
-    instead of k + 1; descents, and ascents 2..k, go by the average of the gradients at the
-    processes' own points.
+    With `ranks` (see `lookbehind.train.ranks`) several processes train one network: all call `fit`
+    with the same arguments, and get the same weights and scores. `loss` must be a mean over images.
+    A `stop` or Ctrl-C in one stops all; the main one writes the checkpoint, which any number of
+    processes can continue. `perturbation` "global" climbs by the gradient of the whole minibatch;
+    "local" takes a step's first ascent by that of each process's own share, ε_1 = ρ g_r / ‖g_r‖ (as
+    Foret et al. 2021), so that k gradients are exchanged instead of k + 1: descents, and ascents
+    2..k, go by the average of the gradients at the processes' own points.
 
     Raises ValueError for another value of the first three.
     """
@@ -39,15 +65,10 @@ class Setup:
     def __post_init__(self) -> None:
         if self.autocast not in (None, torch.bfloat16):  # float16 would need its gradients scaled
             raise ValueError(f"autocast must be torch.bfloat16 or None, got {self.autocast!r}")
-        for name, allowed in (("statistics", ("slow", "every")),
-                              ("perturbation", ("global", "local"))):  # fmt: skip
-            if (value := getattr(self, name)) not in allowed:
-                raise ValueError(f'{name} must be "{allowed[0]}" or "{allowed[1]}", got {value!r}')
-
-
-def never() -> bool:
-    """No stop is asked for."""
-    return False
+        allowed = {"statistics": ("slow", "every"), "perturbation": ("global", "local")}
+        for name, (one, other) in allowed.items():
+            if (value := getattr(self, name)) not in (one, other):
+                raise ValueError(f'{name} must be "{one}" or "{other}", got {value!r}')
 
 
 @dataclass(frozen=True)
@@ -69,7 +90,7 @@ class Session:
     checkpoint: str | Path | None = None
     resume: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
-    stop: Callable[[], bool] = never
+    stop: Callable[[], bool] = bool  # never
     progress: bool = False
 
     def __post_init__(self) -> None:
@@ -84,8 +105,3 @@ def grouped(**options: Any) -> dict[str, Any]:
         if own:
             options[group] = kind(**own)
     return options
-
-
-def precision(device: str, autocast: torch.dtype | None) -> AbstractContextManager[Any]:
-    """Inside, forward passes on a device of this kind are taken in mixed precision, or as ever."""
-    return nullcontext() if autocast is None else torch.autocast(device, autocast)

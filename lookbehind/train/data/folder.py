@@ -6,7 +6,6 @@ import unicodedata
 import warnings
 import zlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -87,10 +86,19 @@ def _decoded(root: Path, files: Sequence[Path]) -> Tensor:
     name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()
     path = data_root() / "decoded" / f"{name[:32]}.npz"
     source = _fingerprint(root, files)
-    images = _read_decoded(path, source)
-    if images is None:
-        images = _decode(files)
-        _write_decoded(path, images, source)
+    try:
+        with path.open("rb") as old, np.load(old, allow_pickle=False) as kept:
+            if str(kept["source"]) == source:
+                return torch.from_numpy(kept["images"])
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
+        pass  # missing or damaged
+    images = _decode(files)
+    try:
+        with written_whole(path, shared=True) as file:
+            np.savez(file, images=images, source=source)
+    except OSError as error:
+        message = f"{path.parent} cannot keep the decoded images ({error})"
+        warnings.warn(f"{message}: the next call decodes them again", stacklevel=3)
     return torch.from_numpy(images)
 
 
@@ -104,49 +112,28 @@ def _fingerprint(root: Path, files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _read_decoded(path: Path, source: str) -> Images | None:
-    """None where there is no such file, it is damaged, or made from something else."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-            return kept["images"] if str(kept["source"]) == source else None
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
-        return None
-
-
-def _write_decoded(path: Path, images: Images, source: str) -> None:
-    try:
-        with written_whole(path, shared=True) as file:
-            np.savez(file, images=images, source=source)
-    except OSError as error:
-        message = f"{path.parent} cannot keep the decoded images ({error})"
-        warnings.warn(f"{message}: the next call decodes them again", stacklevel=4)
-
-
 def _decode(files: Sequence[Path]) -> Images:
     """All images (N, C, H, W): one channel where all are grey, else three."""
-    from tqdm.auto import tqdm
+    from tqdm.contrib.concurrent import thread_map
 
-    height, width = _pixels(files[0]).shape[:2]
-    images = np.empty((len(files), 3, height, width), np.uint8)
+    size = _pixels(files[0]).shape[:2]
+    many = 100  # images a task: one by one takes 1.7 times as long
+    images, grey = np.empty((len(files), 3, *size), np.uint8), np.empty(len(files), bool)
 
-    def decode(start: int) -> tuple[int, bool]:
-        some = files[start : start + 100]
-        found = [_pixels(file) for file in some]
-        for i, (file, pixels) in enumerate(zip(some, found, strict=True), start):
-            _check_size(file, pixels, files[0], (height, width))
-            images[i] = pixels.transpose(2, 0, 1)
-        return len(some), all(pixels.shape[2] == 1 for pixels in found)
+    def decode(start: int) -> None:
+        for i, file in enumerate(files[start : start + many], start):
+            pixels = _pixels(file)
+            if pixels.shape[:2] != size:
+                first, other = (f"{width} x {height}" for height, width in (size, pixels.shape[:2]))
+                raise DataError(
+                    f"all images must have one size: {files[0]} has {first} pixels, "
+                    f"{file} has {other}; scale them to one size first"
+                )
+            images[i], grey[i] = pixels.transpose(2, 0, 1), pixels.shape[2] == 1
 
-    grey = True
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        with tqdm(total=len(files), desc="decode", unit="image", disable=None) as bar:
-            for count, all_grey in pool.map(decode, range(0, len(files), 100)):
-                grey &= all_grey
-                bar.update(count)
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return images[:, :1].copy() if grey else images
+    bar = {"desc": "decode", "unit": "image", "unit_scale": many, "disable": None}
+    thread_map(decode, range(0, len(files), many), max_workers=os.cpu_count(), **bar)
+    return images[:, :1].copy() if grey.all() else images
 
 
 def _pixels(file: Path) -> Images:
@@ -163,12 +150,3 @@ def _pixels(file: Path) -> Images:
         message = f"{file} does not decode as an image: replace or delete it ({error})"
         raise DataError(message) from error
     return pixels.reshape(*pixels.shape[:2], -1)
-
-
-def _check_size(file: Path, pixels: Images, first: Path, size: tuple[int, int]) -> None:
-    if pixels.shape[:2] != size:
-        (height, width), (other_height, other_width) = size, pixels.shape[:2]
-        raise DataError(
-            f"all images must have one size: {first} has {width} x {height} pixels, "
-            f"{file} has {other_width} x {other_height}; scale them to one size first"
-        )

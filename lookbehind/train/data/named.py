@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, downloaded by torchvision."""
+"""The datasets that have a name: scikit-learn's digits, and CIFAR, downloaded by torchvision."""
 
 import errno
 from http.client import HTTPException
@@ -8,13 +8,63 @@ from typing import Any
 
 import torch
 
+from lookbehind.checks import whole
 from lookbehind.train.data.dataset import DataError, Dataset, Draw, Folder, data_root
+from lookbehind.train.data.folder import image_folder
 
+DIGITS = 1797
 # Mean and standard deviation of red, green and blue, where pixels run from 0 to 1.
 STANDARD = {
     "CIFAR10": ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
     "CIFAR100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
 }
+
+
+def load(name: Folder, root: Folder | None = None, **options: Any) -> Dataset:
+    """The dataset called "digits", "cifar10" or "cifar100", or the folder of images at this path.
+
+    `root` is where CIFAR is kept: see `data_root`. `options` are those of the function that has the
+    dataset's name, or of `image_folder`. Raises DataError where there is no such dataset.
+    """
+    if name == "digits":
+        return digits(**options)
+    if name in ("cifar10", "cifar100"):
+        return (cifar10 if name == "cifar10" else cifar100)(root, **options)
+    if not Path(name).expanduser().is_dir():
+        known = '"digits", "cifar10", "cifar100" or a folder that holds train/ and test/'
+        raise DataError(f"dataset must be {known}, got {str(name)!r}")
+    return image_folder(name, **options)
+
+
+def digits(
+    *,
+    train: int = 500,
+    validation: int = 300,
+    label_noise: float = 0.0,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> Dataset:
+    """scikit-learn's 1,797 real handwritten digits: 1 x 8 x 8 pixels from 0 to 16, no network.
+
+    `train` and `validation` are numbers of images, drawn by `seed`; the rest is the test split.
+    `label_noise` in [0, 1] is the share of *training* labels that are replaced by one of the nine
+    wrong classes, chosen evenly (symmetric noise); validation and test labels stay clean.
+    Minibatches are normalized by the mean and standard deviation of the training images.
+
+    Raises TypeError or ValueError where no image would be left for the test split.
+    """
+    whole("train", train, 1, DIGITS - 1)
+    whole("validation", validation, 0, DIGITS - train - 1)
+    draw = Draw(label_noise=label_noise, seed=seed)
+    from sklearn.datasets import load_digits
+
+    pixels, names = load_digits(return_X_y=True)
+    images, labels = torch.tensor(pixels, dtype=torch.uint8), torch.tensor(names)
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randperm(DIGITS, generator=generator)
+    counts = [train, validation, DIGITS - train - validation]
+    parts = [(images[some].view(-1, 1, 8, 8), labels[some]) for some in rows.split(counts)]
+    return draw.with_noise(parts, "0123456789", generator).to(device)
 
 
 def cifar10(
@@ -42,45 +92,36 @@ def cifar100(
 
 
 def _cifar(name: str, root: Folder | None, draw: Draw) -> Dataset:
-    parts = _cifar_files(name, data_root(root))
-    pools = [
-        (torch.from_numpy(part.data).movedim(3, 1).contiguous(), torch.tensor(part.targets))
-        for part in parts
-    ]
+    from torchvision import datasets
+
+    parts = _cifar_parts(getattr(datasets, name), data_root(root))
     mean, std = (255 * torch.tensor(figures) for figures in STANDARD[name])
+    images = [torch.from_numpy(part.data).movedim(3, 1).contiguous() for part in parts]
+    pools = [(pixels, torch.tensor(p.targets)) for pixels, p in zip(images, parts, strict=True)]
     return draw.dataset(pools, parts[0].classes, (mean, std))
 
 
-def _cifar_files(name: str, root: Path) -> list[Any]:
+def _cifar_parts(kind: Any, root: Path) -> list[Any]:
     """Torchvision's training and test set, downloaded where they are missing or not whole."""
-    from torchvision import datasets
+    from filelock import FileLock
 
-    kind = getattr(datasets, name)
     try:
         return [kind(root, train=train) for train in (True, False)]
     except (RuntimeError, OSError):
         pass
     try:
-        _download(kind, root)
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f".{kind.filename}.lock"):  # a class or a sweep may share the folder
+            kind(root, download=True)
         return [kind(root, train=train) for train in (True, False)]
     except (RuntimeError, OSError, HTTPException, EOFError, TarError) as error:
         raise DataError(_advice(error, kind, root)) from error
 
 
-def _download(kind: Any, root: Path) -> None:
-    """One process at a time: a class or a sweep may share the folder."""
-    from filelock import FileLock
-
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / f".{kind.filename}.lock"):
-        kind(root, download=True)
-
-
 def _advice(error: Exception, kind: Any, root: Path) -> str:
     """What failed while CIFAR was fetched, and what to do."""
     elsewhere = "set LOOKBEHIND_DATA to another folder"
-    archive = root / kind.filename
-    number = getattr(error, "errno", None)
+    archive, number = root / kind.filename, getattr(error, "errno", None)
     if number in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk of {root} is full ({error}): make 400 MB free there, or {elsewhere}"
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):

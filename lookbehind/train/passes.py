@@ -1,6 +1,8 @@
-"""The score of a network on minibatches: mean cross-entropy and accuracy over all images."""
+"""How a network is gone through: its score, its precision, BatchNorm's statistics kept still."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
@@ -8,7 +10,6 @@ from torch.nn.functional import cross_entropy
 
 from lookbehind.scores import Minibatch, Score
 from lookbehind.train.ranks import ALONE, Alone
-from lookbehind.train.setup import precision
 
 
 @torch.no_grad()
@@ -25,7 +26,7 @@ def evaluate(
 
     Raises ValueError where `batches` is empty.
     """
-    device, training = device_of(model), model.training
+    device, training = next(model.parameters()).device, model.training
     model.eval()
     losses, hits, count = [], [], 0
     try:
@@ -46,6 +47,23 @@ def evaluate(
     return Score(float(loss) / count, int(hit) / count)
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Where its first parameter lies."""
-    return next(model.parameters()).device
+@contextmanager
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """BatchNorm normalizes by the minibatch, but its running statistics stay as they are.
+
+    For an optimizer's `around`: λ i: frozen_statistics(model) if i else nullcontext().
+    """
+    kind = nn.modules.batchnorm._BatchNorm
+    layers = [m for m in model.modules() if isinstance(m, kind) and m.track_running_stats]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True
+
+
+def precision(device: str, autocast: torch.dtype | None) -> AbstractContextManager[Any]:
+    """Inside, forward passes on a device of this kind are taken in mixed precision, or as ever."""
+    return nullcontext() if autocast is None else torch.autocast(device, autocast)

@@ -90,7 +90,7 @@ def test_failed_runs_are_repeated_where_asked(tmp_path: Path) -> None:
     fixed = {**alone(replace(SHORT, seed=1)), "recipe": asdict(recipe)}
     assert run_here([recipe], path) == lines(path) == [failed]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "train_block", lambda recipes, job: [fixed])
+        patch.setattr(module, "train_block", lambda recipes, *_: [fixed])
         assert run_here([recipe], path, retry_failed=True) == [fixed]
     assert lines(path) == [failed, fixed]
     assert run_here([recipe], path) == [fixed]

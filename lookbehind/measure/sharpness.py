@@ -2,8 +2,8 @@
 
 L(w) is everywhere the mean cross-entropy, in nats, over all images of `batches` together, with the
 network in evaluation mode: BatchNorm normalizes by its stored statistics. w are all parameters
-that require a gradient. The caller's network is never touched (see `Objective`), and no measure
-draws from the global random stream. Curvature, another sense of sharp, is in `hessian`.
+that require a gradient. No measure touches the caller's network (see `Objective`) or draws from
+the global random stream.
 """
 
 import math

@@ -18,16 +18,8 @@ from lookbehind.explore.landscape import LandscapeExplorer
 from lookbehind.explore.landscape import job as landscape_job
 from lookbehind.explore.landscape import view as landscape_view
 from lookbehind.explore.landscape.explorer import RADII
-from lookbehind.explore.landscape.job import (
-    GAUSSIAN,
-    GRADIENT,
-    NEXT,
-    PATH_1,
-    STEPS,
-)
-from lookbehind.measure import (
-    Plane,
-)
+from lookbehind.explore.landscape.job import GAUSSIAN, GRADIENT, NEXT, PATH_1, STEPS
+from lookbehind.measure import Plane
 from lookbehind.train.data import Dataset
 from lookbehind.weights import weights_of
 

@@ -116,9 +116,7 @@ def in_place(model: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("compiled", [wrapped, in_place])
-def test_a_compiled_network_is_taken_as_it_is(
-    compiled: Callable[[nn.Module], nn.Module],
-) -> None:
+def test_a_compiled_network_is_taken_as_it_is(compiled: Callable[[nn.Module], nn.Module]) -> None:
     model, data = a_network()
     expected, names = Objective(model, data).loss(), weights_of(model).keys()
     objective = Objective(compiled(model), data)

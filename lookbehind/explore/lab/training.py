@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lookbehind.explore.shared.panel import Work
 from lookbehind.explore.shared.runs import first_images
-from lookbehind.explore.shared.work import Work
 from lookbehind.measure import worst_rise
 from lookbehind.optim import METHODS, Ball, Event, Lookahead
 from lookbehind.scores import Record
@@ -37,10 +37,8 @@ class Training(Work):
     before the next step; `now` is what the optimizer has. `status` is "running", "paused", "done",
     "stopped" or "failed" (then `error` says why), `outcome` what `Recipe.run` returned.
     `sharpness` holds (epoch, rise) pairs, `alpha` the α of the latest step of each parameter, in
-    the order of `names`, or nothing where the method has none.
-
-    The audience hears `say(training, text)`, and `show(training)` where there is something to draw:
-    at most every SECONDS_BETWEEN_UPDATES, and once at the end.
+    the order of `names`, if any. The audience hears `say(training, text)`, and `show(training)`, at
+    most every SECONDS_BETWEEN_UPDATES and once at the end.
     """
 
     def __init__(
@@ -81,7 +79,7 @@ class Training(Work):
 
     @property
     def alpha(self) -> list[float]:
-        alphas = self._alphas
+        alphas = self._alphas  # one list, whatever the thread does
         return [float(alphas[i]) for i in self._order] if alphas else []
 
     @property
@@ -117,7 +115,8 @@ class Training(Work):
         self._woken.set()
 
     def _compute(self) -> None:
-        _give_way()
+        if sys.platform == "linux":  # what answers the reader goes first; niceness is a thread's
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         start = time.monotonic()
         try:
             self._train()
@@ -159,12 +158,17 @@ class Training(Work):
         if int(run.epoch) > int(self.epoch):
             self._measure(run)
         self.epoch = run.epoch
-        self._clock(run.images)
+        self._seen.append((time.monotonic(), run.images, self.share))
+        while len(self._seen) > 2 and self._seen[1][0] < self._seen[-1][0] - WINDOW:
+            self._seen.popleft()
         self._show_if_due()
         self._save_if_asked(run)
         if self.pausing and not self.stopped:
             self._hold(run)
-        self._tune()
+        if (wanted := self.wanted) != self.now:
+            tune(self._optimizer, wanted)
+            self.now = wanted
+            self._say(f"Training: {wanted}")
 
     def _meet(self, run: Run) -> None:
         """The first look at the model and the optimizer: read the names, watch α."""
@@ -189,12 +193,6 @@ class Training(Work):
         some = first_images(self._dataset.train, SHARPNESS_IMAGES)
         rise = worst_rise(run.model, some.batches(SHARPNESS_BATCH), Ball(SHARPNESS_RADIUS))
         self.sharpness.append((run.epoch, rise))
-
-    def _clock(self, images: int) -> None:
-        now = time.monotonic()
-        self._seen.append((now, images, self.share))
-        while len(self._seen) > 2 and self._seen[1][0] < now - WINDOW:
-            self._seen.popleft()
 
     def _rate(self, column: int) -> float:
         if len(self._seen) < 2:
@@ -229,14 +227,6 @@ class Training(Work):
             kept = _saved(run, path)
             self._say(f"{kept[0].upper()}{kept[1:]}, epoch {run.epoch:.2f}.")
 
-    def _tune(self) -> None:
-        """Give the optimizer what the sliders say."""
-        wanted = self.wanted
-        if wanted != self.now:
-            tune(self._optimizer, wanted)
-            self.now = wanted
-            self._say(f"Training: {wanted}")
-
 
 def tune(optimizer: Any, recipe: Recipe) -> None:
     """Give an optimizer made by `Recipe.make_optimizer` the k, ρ, α and lr of another recipe."""
@@ -259,9 +249,3 @@ def _saved(run: Run, path: Path) -> str:
     except OSError as error:
         return f"not saved: {error}"
     return f"saved as {path.name}"
-
-
-def _give_way() -> None:
-    """Let what answers the reader go first. On Linux niceness is a thread's, and of its helpers."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

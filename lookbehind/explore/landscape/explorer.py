@@ -8,20 +8,8 @@ from typing import Any
 import ipywidgets as widgets
 from torch import nn
 
-from lookbehind.explore.landscape.job import (
-    AFTER,
-    DIRECTIONS,
-    FILTERS,
-    GRADIENT,
-    NEXT,
-    PATH_1,
-    PATH_2,
-    STEPS,
-    Job,
-    Network,
-    Settings,
-    as_model,
-)
+from lookbehind.explore.landscape import job as jobs
+from lookbehind.explore.landscape.job import Job, Network, Settings
 from lookbehind.explore.landscape.view import QUANTITIES, VIEWS, LandscapeView, Sight, climbs, scene
 from lookbehind.explore.shared.panel import RED, Panel, numbered, row
 from lookbehind.explore.shared.runs import first_images
@@ -48,21 +36,18 @@ class LandscapeExplorer(Panel):
     controls are widgets with a `value`, to read and to set: `first` and `second` (the directions),
     `half` (the range), `points`, `statistics`, `quantity`, `mode`, `k`, `rho`.
 
-    Each network has its own directions, of the same kind and seed: "filter-normalized random" is
-    normalized by its own filters, all other directions but "towards …" have length 1. The gradient
-    and the Hessian are those on the climb's minibatch, the first 128 images. The range is the same
-    for all. `statistics` is what BatchNorm normalizes by (`lookbehind.measure.Objective`), for
-    the planes and for the climb.
+    Each network has its own directions, of the same kind, seed and range: "filter-normalized
+    random" is normalized by its own filters, all others but "towards …" have length 1. The gradient
+    and the Hessian are those on the climb's minibatch, the first 128 images. `statistics` is what
+    BatchNorm normalizes by (`lookbehind.measure.Objective`), for the planes and for the climb.
 
     On the plane: the training path; the climb of one Lookbehind step, k ascents of ρ each on the
     one minibatch; the cut of the ball ‖ε‖ ≤ ρ with the plane (dotted: kρ, the climb's reach). Path
-    and climb are projected, but their loss and accuracy are measured at their own weights: the
-    colour under a point is not its loss.
+    and climb are projected, but their loss and accuracy are measured at their own weights.
 
     It computes in a thread, coarse to fine, once a page shows it or `compute` is called; a move of
-    k or ρ is drawn by the page. `sights` holds what was computed, `message` is the line of status:
-    where something fails, the error in words. Save writes `Plane.save` files to the folder
-    `landscapes`.
+    k or ρ is drawn by the page. `sights` holds what was computed, `message` is the line of status,
+    or an error in words. Save writes `Plane.save` files to the folder `landscapes`.
 
     Raises ValueError for a direction or a number of points that it doesn't offer, no network, or a
     `paths` name that is none of the networks; what `read_checkpoint` raises for a path.
@@ -75,7 +60,7 @@ class LandscapeExplorer(Panel):
         *,
         paths: Mapping[str, Sequence[Weights]] | None = None,
         images: int = 500,
-        second: str = FILTERS,
+        second: str = jobs.FILTERS,
         points: int = 21,
     ) -> None:
         if not networks:
@@ -91,7 +76,7 @@ class LandscapeExplorer(Panel):
         self._build_controls()
         for name, network in networks.items():
             self._add(name, network)
-        for name, value in {"first": GRADIENT, "second": second, "points": points}.items():
+        for name, value in {"first": jobs.GRADIENT, "second": second, "points": points}.items():
             control = getattr(self, name)
             if value not in control.options:
                 raise ValueError(f"{name} must be one of {control.options}, got {value!r}")
@@ -113,8 +98,7 @@ class LandscapeExplorer(Panel):
     @property
     def settings(self) -> Settings:
         """What the controls say now."""
-        controls = (self.first, self.second, self.half, self.points, self.statistics)
-        return Settings(*(control.value for control in controls))
+        return Settings(*(control.value for control in self._settings))
 
     def compute(self) -> None:
         """Compute what the controls say, in a thread; what the Compute button does."""
@@ -128,9 +112,7 @@ class LandscapeExplorer(Panel):
         self._lock(True)
         self.progress.value = 0
         self._say("Computing.")
-        self._work = Job(
-            models, self._paths, self._images, self.settings, RADII, self, lambda: self.rho.value
-        )
+        self._work = Job(self, models, self._paths, self._images, self.settings, RADII)
         self._work.thread.start()
 
     def stop(self) -> None:
@@ -193,8 +175,8 @@ class LandscapeExplorer(Panel):
             return widgets.Dropdown(options=options, description=text, style=style)
 
         style = {"description_width": "90px"}
-        self.first = dropdown(DIRECTIONS, "direction a")
-        self.second = dropdown(DIRECTIONS, "direction b")
+        self.first = dropdown(jobs.DIRECTIONS, "direction a")
+        self.second = dropdown(jobs.DIRECTIONS, "direction b")
         self.points = dropdown(POINTS, "points")
         self.quantity = dropdown(QUANTITIES, "quantity")
         named = zip(("stored", "re-estimated"), STATISTICS, strict=True)
@@ -202,7 +184,7 @@ class LandscapeExplorer(Panel):
         self.half = widgets.SelectionSlider(
             options=RANGES, value=1.0, description="range ±", style=style
         )
-        self.k = widgets.IntSlider(5, min=1, max=STEPS, description="k", style=style)
+        self.k = widgets.IntSlider(5, min=1, max=jobs.STEPS, description="k", style=style)
         self.rho = widgets.SelectionSlider(options=RADII, value=0.2, description="ρ", style=style)
         self.mode = widgets.ToggleButtons(
             options=VIEWS, value="2D contours", style={"button_width": "100px"}
@@ -212,7 +194,8 @@ class LandscapeExplorer(Panel):
         self.show_path.disabled = not self._paths
         self.path = widgets.Text(placeholder="path of a checkpoint", layout={"width": "220px"})
         self.shown = row()
-        for control in (self.first, self.second, self.half, self.points, self.statistics):
+        self._settings = (self.first, self.second, self.half, self.points, self.statistics)
+        for control in self._settings:
             control.observe(self._moved, "value")
 
     def _lay_out(self) -> None:
@@ -221,13 +204,10 @@ class LandscapeExplorer(Panel):
         left = widgets.VBox([self.first, self.second, self.half, self.k, self.rho])
         right = widgets.VBox([self.points, self.statistics, self.quantity])
         self.children = [
-            row(left, right),
-            row(self.shown, self.path, self.load_button),
+            row(left, right), row(self.shown, self.path, self.load_button),
             row(self.compute_button, self.stop_button, self.save_button, self.progress),
-            row(self.mode, *(getattr(self, name) for name in LAYERS)),
-            self._status,
-            self.view,
-        ]
+            row(self.mode, *(getattr(self, name) for name in LAYERS)), self._status, self.view,
+        ]  # fmt: skip
 
     def _link(self) -> None:
         """What the page follows without the kernel."""
@@ -239,7 +219,7 @@ class LandscapeExplorer(Panel):
             widgets.jslink((source, value), (self.view, trait))
 
     def _add(self, name: str, network: Network) -> None:
-        model = as_model(network, self._dataset)
+        model = jobs.as_model(network, self._dataset)
         weights_of(model)  # raises where it has none
         self._models[name] = model
         box = _box(name, width="auto", margin="2px 16px 2px 2px")
@@ -248,10 +228,9 @@ class LandscapeExplorer(Panel):
 
     def _offer_directions(self) -> None:
         """Only those that these networks have."""
-        missing = {PATH_1, PATH_2} if not self._paths else set()
-        missing |= {NEXT} if len(self._models) < 2 else set()
-        missing |= {AFTER} if len(self._models) < 3 else set()
-        options = tuple(d for d in DIRECTIONS if d not in missing)
+        needs = {jobs.NEXT: len(self._models) > 1, jobs.AFTER: len(self._models) > 2}
+        needs |= dict.fromkeys((jobs.PATH_1, jobs.PATH_2), bool(self._paths))
+        options = tuple(d for d in jobs.DIRECTIONS if needs.get(d, True))
         for control in (self.first, self.second):
             if control.options != options:
                 value, control.options = control.value, options

@@ -15,8 +15,6 @@ from lookbehind.train import Recipe
 from lookbehind.train.data import Dataset, digits
 
 IMAGES = 60
-
-
 RECIPE = Recipe(train=100, validation=0, gradients=40)
 
 

@@ -202,11 +202,7 @@ def test_wrong_arguments(dataset: Dataset) -> None:
     ways = 'incremental must be "task" or "class", got \'domain\''
     wrong: list[tuple[list[Task], dict[str, Any], str]] = [
         ([], {}, "at least one task"),
-        (
-            halves,
-            {"incremental": "domain"},
-            'incremental must be "task" or "class", got \'domain\'',
-        ),
+        (halves, {"incremental": "domain"}, ways),
         (halves, {"memory": -1}, "memory must be an int ≥ 0, got -1"),
         ([halves[0], thirds[1]], {"incremental": "task"}, r"disjoint .* \(0, 1, 2\) and \(2, 3\)"),
         ([halves[0], other], {}, "one problem"),

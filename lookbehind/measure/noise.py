@@ -49,9 +49,8 @@ def weight_noise(
 ) -> Noise:
     """Loss and accuracy at w + level · s ⊙ ξ, with ξ ~ N(0, 1) for every trained parameter.
 
-    `relative`: s is the root mean square of the tensor that the parameter belongs to, so a
-    tensor's noise is `level` of its norm, and a tensor that is 0 stays so. Else s = 1. Biases and
-    the scales of BatchNorm are noisy too; its statistics are not.
+    `relative`: s is the root mean square of the parameter's tensor, whose noise then is `level` of
+    its norm. Else s = 1. Biases and the scales of BatchNorm are noisy too; its statistics are not.
 
     The draws of ξ are the same for every level, every network of the same shapes and every device.
     `seed` should not be the one that the network was made with: torch draws its first weights from
@@ -66,11 +65,10 @@ def weight_noise(
     generator = torch.Generator().manual_seed(seed)
     losses, accuracies = np.empty((2, len(levels), draws))
     for draw in range(draws):
-        noise = {
-            name: torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device)
-            * (w.square().mean().sqrt() if relative else 1.0)
-            for name, w in objective.weights.items()
-        }
+        noise: Weights = {}
+        for name, w in objective.weights.items():
+            xi = torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device)
+            noise[name] = xi * w.square().mean().sqrt() if relative else xi
         for i, level in enumerate(levels):
             score = objective.score(moved(objective.weights, (level, noise)))
             losses[i, draw], accuracies[i, draw] = score.loss, score.accuracy

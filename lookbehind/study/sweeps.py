@@ -188,7 +188,7 @@ def _trained(
             done, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
             for future in sorted(done, key=_is_broken):  # first what is finished
                 block = running.pop(future)
-                if _is_broken(future) or not (error := future.exception()):
+                if _is_broken(future) or (error := future.exception()) is None:
                     yield future.result()
                 elif len(block) == 1:
                     yield [failed(block[0], error)]

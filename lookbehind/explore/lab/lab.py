@@ -110,8 +110,8 @@ class TrainingLab(Controls):
         if training is None:
             self._say("Nothing to save yet: press Start.")
         elif not self.running:
-            kept, name = training.path.exists(), training.path.name
-            self._say(f"The last run is saved as {name}." if kept else "The last run left nothing.")
+            kept = f"is saved as {training.path.name}" if training.path.exists() else "left nothing"
+            self._say(f"The last run {kept}.")
         else:
             self._say("Saving after the step under way.")
             training.save(self._new(f"{training.path.stem}-saved"))
@@ -209,8 +209,6 @@ class TrainingLab(Controls):
             test = [record.accuracy for record in training.records if record.split == "test"]
             score = f": test accuracy {test[-1]:.3f}" if test else ""
             self._say(f"{end} after {training.epoch:.1f} epochs{score}. {training.now}")
-
-    # The controls.
 
     def _lay_out(self) -> None:
         self._curves = view.Curves()

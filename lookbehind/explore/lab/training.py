@@ -54,7 +54,7 @@ class Training(Work):
         super().__init__(audience)
         self.recipe, self.path = recipe, path
         self.now = self.wanted = now or recipe
-        self.status = "running"
+        self.status, self.pausing = "running", False
         self.outcome: Outcome | None = None
         self.records: list[Record] = []
         self.sharpness: list[tuple[float, float]] = []
@@ -67,8 +67,7 @@ class Training(Work):
         self._order: list[int] = []
         self._alphas: list[Any] = []
         self._seen: deque[tuple[float, int, float]] = deque()  # (time, images, share)
-        self._due = 0.0
-        self._pause, self._woken = threading.Event(), threading.Event()
+        self._due, self._woken = 0.0, threading.Event()
         self._copy_to: Path | None = None
         self._random: Tensor | None = torch.get_rng_state()
 
@@ -92,10 +91,6 @@ class Training(Work):
         rate = self._rate(2)
         return (1 - self.share) / rate if rate > 0 else None
 
-    @property
-    def pausing(self) -> bool:
-        return self._pause.is_set()
-
     def stop(self) -> None:
         """End after the step under way; the checkpoint is written."""
         super().stop()
@@ -103,10 +98,10 @@ class Training(Work):
 
     def pause(self) -> None:
         """Hold after the step under way, with a checkpoint, until `go_on` or `stop`."""
-        self._pause.set()
+        self.pausing = True
 
     def go_on(self) -> None:
-        self._pause.clear()
+        self.pausing = False
         self._woken.set()
 
     def save(self, path: Path) -> None:
@@ -175,9 +170,9 @@ class Training(Work):
         self._optimizer = run.optimizer
         groups = run.optimizer.param_groups  # in the order in which an observer receives them
         params = [p for group in groups for p in group["params"] if p.requires_grad]
-        place = {id(p): i for i, p in enumerate(params)}
-        named = [(name, place[id(p)]) for name, p in run.model.named_parameters() if id(p) in place]
-        self.names, self._order = [name for name, _ in named], [i for _, i in named]
+        place = {p: i for i, p in enumerate(params)}
+        named = {name: place[p] for name, p in run.model.named_parameters() if p in place}
+        self.names, self._order = [*named], [*named.values()]
         step = getattr(run.optimizer, "minibatches", 1)
         self.epoch = run.epoch * (1 - step / run.minibatches)  # before this step
         self._say(f"Training: {self.now}")
@@ -195,9 +190,7 @@ class Training(Work):
         self.sharpness.append((run.epoch, rise))
 
     def _rate(self, column: int) -> float:
-        if len(self._seen) < 2:
-            return 0.0
-        first, last = self._seen[0], self._seen[-1]
+        first, last = (self._seen[0], self._seen[-1]) if self._seen else ((0.0, 0, 0.0),) * 2
         return (last[column] - first[column]) / max(1e-9, last[0] - first[0])
 
     def _show_if_due(self) -> None:
@@ -243,7 +236,7 @@ def tune(optimizer: Any, recipe: Recipe) -> None:
 
 
 def _saved(run: Run, path: Path) -> str:
-    """Write a checkpoint; in words, how that went. The run itself needs no disk."""
+    """Write a checkpoint; in words, how that went."""
     try:
         run.save(path)
     except OSError as error:

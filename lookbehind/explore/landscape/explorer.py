@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ class LandscapeExplorer(Panel):
         self._lay_out()
         self._link()
         self._lock(False)
-        self.view.on_msg(self._watched)
+        self.view.on_msg(lambda *_: None if self._work else self.compute())  # a page shows it
 
     @property
     def sights(self) -> list[Sight]:
@@ -108,10 +109,10 @@ class LandscapeExplorer(Panel):
         if not shown:
             self._say("Choose at least one network.", RED)
             return
-        models = {name: self._models[name] for name in shown}
         self._lock(True)
         self.progress.value = 0
         self._say("Computing.")
+        models = {name: self._models[name] for name in shown}
         self._work = Job(self, models, self._paths, self._images, self.settings, RADII)
         self._work.thread.start()
 
@@ -122,16 +123,14 @@ class LandscapeExplorer(Panel):
 
     def save(self) -> None:
         """Write every plane to a file of its own in the folder; none is replaced."""
-        planes = [(sight.name, sight.plane) for sight in self.sights if sight.plane is not None]
-        if not planes:
-            self._say("Nothing to save yet: press Compute.")
-            return
         try:
+            planes = [(sight.name, sight.plane) for sight in self.sights if sight.plane]
             names = [plane.save(self._new(name)).name for name, plane in planes]
         except OSError as error:
             self._say(f"Not saved: {error}", RED)
             return
-        self._say(f"Saved in the folder {self._folder}: {', '.join(names)}.")
+        done = f"Saved in the folder {self._folder}: {', '.join(names)}."
+        self._say(done if names else "Nothing to save yet: press Compute.")
 
     def load(self) -> None:
         """Add the network of the checkpoint whose path is in the text field."""
@@ -168,27 +167,20 @@ class LandscapeExplorer(Panel):
             self._say(f"Done, on {len(self._images)} images. {ADVICE}")
         self._lock(False)
 
-    # The controls.
-
     def _build_controls(self) -> None:
-        def dropdown(options: Any, text: str) -> Any:
-            return widgets.Dropdown(options=options, description=text, style=style)
-
         style = {"description_width": "90px"}
-        self.first = dropdown(jobs.DIRECTIONS, "direction a")
-        self.second = dropdown(jobs.DIRECTIONS, "direction b")
-        self.points = dropdown(POINTS, "points")
-        self.quantity = dropdown(QUANTITIES, "quantity")
-        named = zip(("stored", "re-estimated"), STATISTICS, strict=True)
-        self.statistics = dropdown(tuple(named), "BatchNorm")
-        self.half = widgets.SelectionSlider(
-            options=RANGES, value=1.0, description="range ±", style=style
-        )
+        dropdown = partial(widgets.Dropdown, style=style)
+        self.first = dropdown(options=jobs.DIRECTIONS, description="direction a")
+        self.second = dropdown(options=jobs.DIRECTIONS, description="direction b")
+        self.points = dropdown(options=POINTS, description="points")
+        self.quantity = dropdown(options=QUANTITIES, description="quantity")
+        named = tuple(zip(("stored", "re-estimated"), STATISTICS, strict=True))
+        self.statistics = dropdown(options=named, description="BatchNorm")
+        choose = partial(widgets.SelectionSlider, style=style)
+        self.half = choose(options=RANGES, value=1.0, description="range ±")
         self.k = widgets.IntSlider(5, min=1, max=jobs.STEPS, description="k", style=style)
-        self.rho = widgets.SelectionSlider(options=RADII, value=0.2, description="ρ", style=style)
-        self.mode = widgets.ToggleButtons(
-            options=VIEWS, value="2D contours", style={"button_width": "100px"}
-        )
+        self.rho = choose(options=RADII, value=0.2, description="ρ")
+        self.mode = widgets.ToggleButtons(options=VIEWS, style={"button_width": "100px"}, index=1)
         for name, text in LAYERS.items():
             setattr(self, name, _box(text, width="130px"))
         self.show_path.disabled = not self._paths
@@ -240,11 +232,6 @@ class LandscapeExplorer(Panel):
         """A control that the page can't follow by itself."""
         if not self.running and self._work is not None and self.settings != self._work.settings:
             self._say("Press Compute to draw what the controls say now.")
-
-    def _watched(self, *_: Any) -> None:
-        """A page shows it for the first time."""
-        if self._work is None:
-            self.compute()
 
     def _new(self, name: str) -> Path:
         """A file that isn't there yet."""

@@ -44,13 +44,10 @@ def blocks(recipes: list[Recipe], most: int) -> list[list[Recipe]]:
     """Runs that train as one, in blocks of nearly one size, at most `most`."""
     groups: dict[Recipe, list[Recipe]] = {}
     for recipe in recipes:
-        groups.setdefault(_shared(recipe), []).append(recipe)
+        alpha = recipe.alpha if recipe.alpha == "adaptive" else 0.5
+        shared = essence(replace(recipe, seed=0, rho=0.0, lr=0.0, alpha=alpha))
+        groups.setdefault(shared, []).append(recipe)
     return [block for group in groups.values() for block in cut(group, most)]
-
-
-def _shared(recipe: Recipe) -> Recipe:
-    alpha = recipe.alpha if recipe.alpha == "adaptive" else 0.5
-    return essence(replace(recipe, seed=0, rho=0.0, lr=0.0, alpha=alpha))
 
 
 def cut(recipes: list[Recipe], most: int) -> list[list[Recipe]]:
@@ -88,19 +85,14 @@ def train_block(
 
 def _room(recipe: Recipe, dataset: Dataset, device: torch.device) -> int:
     """How many networks fit in memory together, by what one takes for a minibatch."""
-    model, values = recipe.make_model(dataset).to(device), 0
-
-    def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        nonlocal values
-        values += 2 * output.numel()  # with its gradient
-
+    model, outputs = recipe.make_model(dataset).to(device), list[int]()
     for module in model.modules():
-        module.register_forward_hook(count)
+        module.register_forward_hook(lambda *of: outputs.append(of[-1].numel()))
     images, _ = next(iter(recipe.batches(dataset)))
     with torch.no_grad():
         model(images)
-    # Gradient, momentum, slow and fast weights, what the optimizer keeps to undo a step, …
-    values += images.numel() + 10 * sum(p.numel() for p in model.parameters())
+    # Outputs with their gradients; gradient, momentum, slow and fast weights, an undone step's, …
+    values = images.numel() + 2 * sum(outputs) + 10 * sum(p.numel() for p in model.parameters())
     free = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else MEMORY
     return max(1, free // (values * images.element_size()))
 

@@ -40,7 +40,7 @@ class Ensemble(nn.Module):
         params, buffers = stack_module_state(list(models))
         of = {name: nn.Parameter(p, p.requires_grad) for name, p in params.items()} | buffers
         one = dict(models[0].named_parameters()) | dict(models[0].named_buffers())
-        network = _replaced(models[0], {one[name]: of[name] for name in one})
+        network = copy.deepcopy(models[0], {id(t): of[name] for name, t in one.items()})
         self._network, self.members, self.training = (network,), len(models), network.training
         # The parts of the stacked network are this module's own, under the same names.
         for part in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
@@ -56,10 +56,8 @@ class Ensemble(nn.Module):
         """Logits (E, B, classes)."""
         own = images.ndim == 5
         if images.ndim not in (4, 5) or (own and len(images) != self.members):
-            raise ValueError(
-                f"images must have shape (B, C, H, W), or (E, B, C, H, W) with E = {self.members}; "
-                f"got {tuple(images.shape)}"
-            )
+            allowed = f"(B, C, H, W), or (E, B, C, H, W) with E = {self.members}"
+            raise ValueError(f"images must have shape {allowed}; got {tuple(images.shape)}")
         if not _is_mlp(self._network[0]):
             state = dict(self.named_parameters()) | dict(self.named_buffers())
             one = partial(functional_call, self._network[0])
@@ -73,8 +71,8 @@ class Ensemble(nn.Module):
         """Network e as a module of its own, a copy. Raises IndexError where there is none."""
         if not 0 <= e < self.members:
             raise IndexError(f"e must be from 0 to {self.members - 1}, got {e}")
-        state = [*self.named_parameters(), *self.named_buffers()]
-        return _replaced(self._network[0], {t: _row(t, e) for _, t in state})
+        state = [*self.parameters(), *self.buffers()]
+        return copy.deepcopy(self._network[0], {id(t): _row(t, e) for t in state})
 
 
 def _is_mlp(network: nn.Module) -> bool:
@@ -94,11 +92,6 @@ def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
 def _row(stack: Tensor, e: int) -> Tensor:
     row = stack.detach()[e].clone()
     return nn.Parameter(row, stack.requires_grad) if isinstance(stack, nn.Parameter) else row
-
-
-def _replaced(network: nn.Module, tensors: dict[Tensor, Tensor]) -> nn.Module:
-    """A copy of the network that holds the values of `tensors` in the place of their keys."""
-    return copy.deepcopy(network, {id(old): new for old, new in tensors.items()})
 
 
 def _check_alike(models: Sequence[nn.Module]) -> None:
@@ -154,11 +147,9 @@ class MemberBatches:
             raise ValueError(f"streams must be minibatches of one length, got {found}")
         self.streams = list(streams)
         self.of = list(range(len(self.streams)) if of is None else of)
-        if not self.of or not set(self.of) <= set(range(len(self.streams))):
-            raise ValueError(
-                f"of must hold, for each member, a number from 0 to {len(self.streams) - 1}; "
-                f"got {self.of}"
-            )
+        if not self.of or not {*self.of} <= {*range(len(self.streams))}:
+            allowed = f"for each member, a number from 0 to {len(self.streams) - 1}"
+            raise ValueError(f"of must hold, {allowed}; got {self.of}")
 
     def __len__(self) -> int:
         return len(self.streams[0])
@@ -197,10 +188,9 @@ def scale_lr(optimizer: Optimizer, factors: Tensor) -> None:
     check_bounded("factors", factors, also=", one per member")
     for p in params:
         if members_of(factors) != len(p):
-            raise ValueError(
-                f"factors must be a tensor of shape (E,) and every parameter must have leading "
-                f"dimension E; got {factors} and a parameter of shape {tuple(p.shape)}"
-            )
+            allowed = "a tensor of shape (E,) and every parameter must have leading dimension E"
+            found = f"{factors} and a parameter of shape {tuple(p.shape)}"
+            raise ValueError(f"factors must be {allowed}; got {found}")
     before: list[Tensor] = []
 
     def remember(*_: Any) -> None:

@@ -251,15 +251,13 @@ def _mates(tasks: Sequence[Task], told: bool) -> Tensor:
     return mates
 
 
-def _loss_within(
-    mates: Tensor, loss: Callable[..., Tensor], logits: Tensor, labels: Tensor
-) -> Tensor:
+def _loss_within(mates: Tensor, loss: Any, logits: Tensor, labels: Tensor) -> Tensor:
     """The loss over the classes of each image's own task: its label tells which that is."""
     return loss(logits.masked_fill(~mates[labels], -math.inf), labels)
 
 
 def _scores(
-    model: nn.Module, tasks: Sequence[Task], mates: Tensor, score: Callable[..., Any]
+    model: nn.Module, tasks: Sequence[Task], mates: Tensor, score: Any
 ) -> dict[str, Tensor]:
     """The accuracies (T,) or (E, T) on the tasks, for all splits but that of training."""
     found: dict[str, list[Tensor]] = {}

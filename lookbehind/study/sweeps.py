@@ -126,10 +126,8 @@ def _check(
             raise TypeError(f"recipes must be Recipes, got {recipe!r}")
     for name, measure in measures.items():
         if name in RESERVED or not callable(measure):
-            raise ValueError(
-                f"measures must be functions, under other names than {', '.join(RESERVED)}; "
-                f"got {name!r}: {measure!r}"
-            )
+            allowed = f"measures must be functions, under other names than {', '.join(RESERVED)}"
+            raise ValueError(f"{allowed}; got {name!r}: {measure!r}")
     whole("members", members, 1)
     if isinstance(executor, futures.ProcessPoolExecutor):
         try:
@@ -177,14 +175,12 @@ def _trained(
     """The rows of the blocks as they come. A block that fails is tried again in halves."""
     waiting, running = deque(parts), dict[Future[list[Row]], list[Recipe]]()
     dtype = torch.get_default_dtype()
+    submit = (lambda *args: executor.submit(_in_worker, dtype, *args)) if executor else _here
     try:
         while waiting or running:
             while waiting and (executor or not running):
                 block = waiting.popleft()
-                if executor:
-                    running[executor.submit(_in_worker, dtype, block, *job)] = block
-                else:
-                    running[_here(block, *job)] = block
+                running[submit(block, *job)] = block
             done, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
             for future in sorted(done, key=_is_broken):  # first what is finished
                 block = running.pop(future)

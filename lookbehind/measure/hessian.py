@@ -1,8 +1,7 @@
-"""The curvature of the loss: the largest eigenvalues of the Hessian H = ∇²L(w), its trace, and the
-distribution of all of them. None of it needs H, only products H u, a few gradients' time each.
+"""The largest eigenvalues of the Hessian H = ∇²L(w), its trace, and the distribution of them all.
 
-L(w) and what is left alone are as in `sharpness`. Needs curvlinops and scipy:
-`pip install "lookbehind[notebooks]"`.
+None of it needs H, only products H u, a few gradients' time each. L(w) and what is left alone are
+as in `sharpness`. Needs curvlinops and scipy: `pip install "lookbehind[notebooks]"`.
 """
 
 import math
@@ -48,9 +47,9 @@ def hessian_eigenpairs(
 ) -> Eigenpairs:
     """The `count` largest eigenvalues λ of the Hessian H = ∇²L(w), and the v with H v = λ v.
 
-    Lanczos iterations (ARPACK) on products H u, from a fixed start. The tolerance of √(machine
-    precision) is that of H v − λ v; the error of λ is its square. v's largest entry is positive.
-    Few parameters (≤ 20, or ≤ 2 · count + 1) take all of H and its exact eigenpairs.
+    Lanczos iterations (ARPACK) from a fixed start. The tolerance of √(machine precision) is that of
+    H v − λ v; the error of λ is its square. v's largest entry is positive. Few parameters (≤ 20,
+    or ≤ 2 · count + 1) take all of H and its exact eigenpairs.
 
     Raises ValueError where `count` is not from 1 to the number of parameters.
     """
@@ -61,9 +60,13 @@ def hessian_eigenpairs(
         raise ValueError(f"count must be at most the number of parameters, {n}; got {count}")
     values, vectors = _top(hessian, count)
     signs = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(count)])
-    columns = torch.as_tensor((vectors * signs).T[::-1].copy(), dtype=hessian.dtype)
-    found = tuple(_unflattened(v.to(objective.device), objective.weights) for v in columns)
-    return Eigenpairs(values[::-1].copy(), found)
+    rows = torch.as_tensor((vectors * signs).T[::-1].copy(), dtype=hessian.dtype)
+    weights, found = objective.weights, []
+    for row in rows.to(objective.device):
+        parts = row.split([w.numel() for w in weights.values()])
+        named = zip(weights.items(), parts, strict=True)
+        found.append({name: part.reshape(w.shape) for (name, w), part in named})
+    return Eigenpairs(values[::-1].copy(), tuple(found))
 
 
 def _top(hessian: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -87,8 +90,7 @@ def hessian_trace(
     """tr(H) of the Hessian H = ∇²L(w), by Hutchinson's estimate: the mean of vᵀ H v.
 
     v has independent entries ±1, so E[v vᵀ] = I and E[vᵀ H v] = tr(H); a diagonal H has no error.
-    One product with H for each of `draws`.
-    Raises ValueError where draws < 2.
+    One product with H for each of `draws`. Raises ValueError where draws < 2.
     """
     whole("draws", draws, 2)
     hessian = _hessian(Objective(model, batches))
@@ -111,8 +113,8 @@ def spectral_density(
     are the nodes and y_j1² / draws their weights (Ghorbani et al. 2019, arXiv 1901.10159, sec. 2).
 
     Its mean is tr(H) / n, as `hessian_trace` with the same draws and seed has it. It takes
-    steps · draws products with H, and memory for `steps` copies of the weights.
-    Raises ValueError where steps or draws < 1.
+    steps · draws products with H and memory for `steps` copies of the weights. Raises ValueError
+    where steps or draws < 1.
     """
     whole("steps", steps, 1)
     whole("draws", draws, 1)
@@ -123,18 +125,13 @@ def spectral_density(
 
 
 def _lanczos(hessian: Any, start: Tensor, steps: int) -> np.ndarray:
-    """The tridiagonal matrix of H in the Krylov space of `start`.
-
-    Every vector is made orthogonal to all before it, twice: without that, rounding errors bring
-    eigenvalues back as copies. Ends early where the Krylov space is exhausted.
-    """
+    """The tridiagonal matrix of H in the Krylov space of `start`, which may be exhausted early."""
     basis = (start / start.norm())[None]
-    diagonal: list[float] = []
-    beside: list[float] = []
+    diagonal, beside = list[float](), list[float]()
     while True:
         v = hessian @ basis[-1]
         diagonal.append(float(v @ basis[-1]))
-        for _ in range(2):
+        for _ in range(2):  # orthogonal to all: rounding would bring eigenvalues back as copies
             v = v - (basis @ v) @ basis
         length = float(v.norm())
         rounding = torch.finfo(v.dtype).eps * math.sqrt(len(v)) * max(map(abs, diagonal + beside))
@@ -171,8 +168,3 @@ def _signs(hessian: Any, draws: int, seed: int) -> Iterator[Tensor]:
     for _ in range(draws):
         bits = torch.randint(2, (hessian.shape[0],), generator=generator)
         yield (2 * bits - 1).to(hessian.device, hessian.dtype)
-
-
-def _unflattened(vector: Tensor, like: Weights) -> Weights:
-    parts = vector.split([w.numel() for w in like.values()])
-    return {n: part.reshape(w.shape) for (n, w), part in zip(like.items(), parts, strict=True)}

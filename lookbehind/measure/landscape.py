@@ -2,8 +2,8 @@
 
     L(w₀ + a d₁)        L(w₀ + a d₁ + b d₂)
 
-A picture shows two of very many dimensions. The contour around the last point of a training path
-is not the loss along the path, whose points lie off the plane: `project` says how far.
+A picture shows two of very many dimensions: the loss along a training path is another, as its
+points lie off the plane; `project` says how far.
 """
 
 import math
@@ -38,10 +38,7 @@ def line(
     stop: Callable[[], bool] | None = None,
     update: Callable[[Line], Any] | None = None,
 ) -> Line:
-    """L(w₀ + a d) at `points` steps a from span[0] to span[1]; w₀ are the model's weights.
-
-    All else as in `plane`.
-    """
+    """L(w₀ + a d) at `points` steps a from span[0] to span[1]; all else as in `plane`."""
     a = _axis(span, points)
     objective = Objective(model, batches, statistics=statistics)
     grid = [(a, checked("direction", direction, objective.weights))]
@@ -63,18 +60,16 @@ def plane(
 ) -> Plane:
     """L(w₀ + a d₁ + b d₂) on a grid: `span` and `points` of each axis, or one for both.
 
-    Mean cross-entropy and accuracy over all images of `batches`, in evaluation mode.
-    `statistics` of BatchNorm: "stored" are the network's running averages, "reestimated" are made
-    anew from the images at every point, as training there would; away from w₀ the two show
-    different pictures.
+    Mean cross-entropy and accuracy over all images of `batches`, in evaluation mode, w₀ the model's
+    weights. `statistics` of BatchNorm: "stored" are the network's running averages, "reestimated"
+    are made anew from the images at every point; away from w₀ the pictures differ.
 
     w₀ is evaluated first, then a grid of 3 × 3, then each refinement to 5 × 5, 9 × 9, … up to all
     points. `update` gets the result so far after each. `stop` is asked before each point; after
     it, or Ctrl-C, the result so far is returned. `progress` shows a tqdm bar.
 
-    The model's weights, gradients and modes are never touched. Raises ValueError or TypeError for
-    a wrong argument: a direction must have the names and shapes of the parameters that require a
-    gradient, be finite and not all zero.
+    The model is never touched. Raises ValueError or TypeError for a wrong argument: a direction
+    has the names and shapes of the parameters that require a gradient, is finite and not all zero.
     """
     spans = span if isinstance(span[0], Sequence) else (span, span)
     counts = points if isinstance(points, Sequence) else (points, points)
@@ -93,7 +88,7 @@ def _explored(
     stop: Callable[[], bool] | None,
     update: Callable[[G], Any] | None,
 ) -> G:
-    """Evaluate the grid, the steps along each direction, from coarse to fine."""
+    """Evaluate the grid of steps along each direction, from coarse to fine."""
     from tqdm.auto import tqdm
 
     shape = tuple(len(axis) for axis, _ in grid)
@@ -119,10 +114,7 @@ def _explored(
 
 
 def _levels(shape: tuple[int, ...]) -> Iterator[list[tuple[int, ...]]]:
-    """The indices of a grid from coarse to fine, each once: 3 points an axis, then 5, 9, 17, …
-
-    The points i (n − 1) / 2^m, rounded, of a level are among those of the next; both ends always.
-    """
+    """The indices of a grid from coarse to fine, each once: 3 points an axis, then 5, 9, 17, …"""
     seen: set[tuple[int, ...]] = set()
     intervals = 2
     while len(seen) < math.prod(shape):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lookbehind.scores import Minibatch, Score
 from lookbehind.weights import Weights, plain, weights_of
@@ -25,10 +26,8 @@ class Objective:
     Weights are dictionaries from the names of the parameters that require a gradient to tensors;
     `weights` are the model's, `network` is a copy of it in evaluation mode. `statistics` says what
     its BatchNorm layers normalize by: "stored" are the model's running averages, whatever the
-    weights; "reestimated" are made anew at every point, from the images of `batches`, as the mean
-    over its minibatches. They differ wherever weights are moved, and so do the pictures.
-
-    The minibatches are kept, as `batches`, on the model's device: an iterator will do.
+    weights; "reestimated" are made anew at every point, as the mean over the minibatches. These are
+    kept, as `batches`, on the model's device: an iterator will do.
 
     Raises ValueError where `batches` is empty, the model has no such parameters, or `statistics`
     is unknown.
@@ -43,10 +42,11 @@ class Objective:
         self.device = next(iter(self.weights.values())).device
         self.network = copy.deepcopy(plain(model)).eval().requires_grad_(False)
         self.batches = [(_fast(x.to(self.device)), y.to(self.device)) for x, y in batches]
-        self.statistics = statistics
-        self._layers = _normalizing(self.network) if statistics == "reestimated" else {}
-        for layer in self._layers.values():
-            layer.momentum = None  # the mean over minibatches, where it is made anew
+        self.statistics, self._layers = statistics, dict[str, Any]()
+        for name, layer in self.network.named_modules() if statistics == "reestimated" else ():
+            if isinstance(layer, _BatchNorm) and layer.running_mean is not None:
+                self._layers[name] = layer
+                layer.momentum = None  # the mean over minibatches, where it is made anew
         self.images = sum(len(labels) for _, labels in self.batches)
         if not self.images:
             raise ValueError("batches must hold at least one image, got none")
@@ -63,7 +63,7 @@ class Objective:
         return Score(float(loss) / self.images, float(hits) / self.images)
 
     def loss(self, weights: Weights | None = None) -> float:
-        """The mean loss at `weights` (default: the model's)."""
+        """The mean loss, as `score` has it."""
         return self.score(weights).loss
 
     def gradient(self, weights: Weights | None = None) -> tuple[float, Weights]:
@@ -104,10 +104,3 @@ class Objective:
 def _fast(tensor: Tensor) -> Tensor:
     """In the layout in which convolutions are fastest, channels last."""
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
-
-
-def _normalizing(model: nn.Module) -> dict[str, Any]:
-    """The BatchNorm layers that keep running statistics, by name."""
-    kind = nn.modules.batchnorm._BatchNorm
-    named = model.named_modules()
-    return {n: m for n, m in named if isinstance(m, kind) and m.running_mean is not None}

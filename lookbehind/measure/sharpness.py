@@ -2,8 +2,8 @@
 
 L(w) is everywhere the mean cross-entropy, in nats, over all images of `batches` together, with the
 network in evaluation mode: BatchNorm normalizes by its stored statistics. w are all parameters
-that require a gradient. The caller's network is never touched (see `Objective`), and no measure
-draws from the global random stream. Curvature, another sense of sharp, is in `hessian`.
+that require a gradient. No measure touches the caller's network (see `Objective`) or draws from
+the global random stream.
 """
 
 import math
@@ -50,9 +50,8 @@ def worst_rise(
     Each step goes to the worst point of the loss linearised where the last one ended. One step is
     the sharpness that SAM bounds, to first order (Foret et al. 2021, arXiv 2010.01412, eqs. 1 and
     2); in an `AdaptiveBall`, whose T stays that of w, ASAM's (Kwon et al. 2021, arXiv 2102.11600).
-    To higher order it may come out below 0. More steps never give less, as the highest point met
-    counts. Where L is convex each is higher than the last (the generalized power method, Journée
-    et al. 2010, arXiv 0811.4724).
+    It may come out below 0. More steps never give less; where L is convex each is higher than the
+    last (the generalized power method, Journée et al. 2010, arXiv 0811.4724).
 
     Raises ValueError where `ball` has one radius per member, `batches` is empty or steps < 1.
     """

@@ -2,14 +2,27 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 
+def plain_numbers(value: Any) -> Any:
+    """`value` with NumPy's numbers and arrays as Python's, in dictionaries and lists too: a
+    checkpoint keeps these, and is refused by `torch.load(weights_only=True)` with the others."""
+    if isinstance(value, dict):
+        return {plain_numbers(name): plain_numbers(inside) for name, inside in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(plain_numbers, value))
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+
+
 def check_bounded(
-    name: str, value: object, most: float = math.inf, also: str = ", or one per member"
-) -> None:
-    """Raises unless `value` is in [0, most] and finite: a number, or a tensor of shape () or (E,).
+    name: str, value: Any, most: float = math.inf, also: str = ", or one per member"
+) -> Any:
+    """`value` as a checkpoint can keep it; raises unless it is in [0, most] and finite: a number,
+    or a tensor of shape () or (E,).
 
     `also` is what else the caller allows, for the message.
     """
@@ -28,6 +41,7 @@ def check_bounded(
         raise error(f"{allowed}; got {value!r}")
     elif not (0 <= value <= most and math.isfinite(value)):
         raise ValueError(f"{allowed}; got {value!r}")
+    return value.detach() if isinstance(value, Tensor) else plain_numbers(value)
 
 
 def whole(name: str, value: object, least: int, most: float = math.inf) -> int:
@@ -41,11 +55,19 @@ def whole(name: str, value: object, least: int, most: float = math.inf) -> int:
     return value
 
 
-def check_members(name: str, value: object, params: Iterable[Tensor]) -> None:
+def one_of(name: str, value: Any, *allowed: Any) -> Any:
+    """`value`; ValueError unless it is one of `allowed`, and of its type."""
+    if not any(type(value) is type(each) and value == each for each in allowed):
+        choices = " or ".join(repr(each).replace("'", '"') for each in allowed)
+        raise ValueError(f"{name} must be {choices}, got {value!r}")
+    return value
+
+
+def check_members(name: str, value: object, groups: Iterable[dict[str, Any]]) -> None:
     """Raises ValueError where `value` is one a member, (E,), and a parameter isn't stacked so."""
     if not isinstance(value, Tensor) or value.ndim != 1:
         return
-    for p in params:
+    for p in (p for group in groups for p in group["params"] if p.requires_grad):
         if p.shape[:1] != value.shape:
             raise ValueError(
                 f"{name} has shape {tuple(value.shape)}, one value a member, so every parameter "

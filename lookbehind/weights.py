@@ -78,14 +78,18 @@ def per_member(values: Any, like: Tensor) -> Any:
     return values.view(-1, *(1,) * (like.ndim - 1))
 
 
-def times(tensors: list[Tensor], scale: Tensor, fresh: bool = False) -> list[Tensor]:
-    """`scale` times each, where it is a scalar in the memory of tensors that are `fresh`."""
+def times(tensors: list[Tensor], scale: Tensor, spare: Sequence[Tensor]) -> list[Tensor]:
+    """`scale` times each, a scalar in place, but for tensors that are among `spare`."""
     if scale.ndim:
         return [t * per_member(scale, t) for t in tensors]
+    fresh = [t for t, kept in zip(tensors, spare, strict=True) if t is not kept]
+    if fresh:
+        torch._foreach_mul_(fresh, scale)
+    if len(fresh) == len(tensors):
+        return tensors
     if not fresh:
         return list(torch._foreach_mul(tensors, scale))
-    torch._foreach_mul_(tensors, scale)
-    return tensors
+    return [t * scale if t is kept else t for t, kept in zip(tensors, spare, strict=True)]
 
 
 def clones(tensors: Sequence[Tensor]) -> list[Tensor]:

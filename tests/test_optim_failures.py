@@ -121,6 +121,7 @@ def test_a_failing_evaluation_leaves_everything_as_it_was(method, kind):
                 assert identical(problem.weights, weights)
                 assert same_state(copied_state(optimizer.base), state)
                 assert [p.data_ptr() for p in problem.params] == storage
+                assert closure.n == at + 1  # nothing runs at weights that are NaN
                 if error is FloatingPointError:
                     assert_named(str(caught.value), method, at)
                 closure.armed = False
@@ -132,13 +133,10 @@ def test_a_failing_evaluation_leaves_everything_as_it_was(method, kind):
 
 
 def assert_named(message, method, at):
-    """The message says which evaluation of how many, and how far from φ."""
-    if method == "Lookahead":  # the inner SAM speaks
-        assert f"evaluation {at % 2 + 1} of 2" in message
-    else:
-        assert f"evaluation {at + 1} of {EVALUATIONS[method]}" in message
-        ascents = (at + 1) // 2 if method == "Lookbehind 2k" else at
-        assert f"after {ascents} ascent steps" in message
+    """The message says which evaluation, and how far from φ."""
+    n = at % 2 if method == "Lookahead" else at  # the inner SAM speaks
+    ascents = (at + 1) // 2 if method == "Lookbehind 2k" else n
+    assert f"evaluation {n + 1} (after {ascents} ascent steps)" in message
 
 
 def same_values(one, two):
@@ -223,7 +221,7 @@ def test_lookahead_over_a_plain_optimizer_loses_nothing(at, value, what):
     optimizer.step(closure)
     weights, state = problem.weights, copied_state(optimizer.base)
     closure.armed, closure.n = True, 0
-    with pytest.raises(FloatingPointError, match=f"evaluation {at + 1} of 2"):
+    with pytest.raises(FloatingPointError, match=f"evaluation {at + 1} "):
         optimizer.step(closure)
     assert identical(problem.weights, weights)
     assert same_state(copied_state(optimizer.base), state)

@@ -6,16 +6,17 @@ set, and kept in checkpoints beside the base's state.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lookbehind.checks import whole
+from lookbehind.checks import plain_numbers, whole
 from lookbehind.optim.neighborhood import Ball
 from lookbehind.optim.undo import Step, undone_if_it_fails
+from lookbehind.weights import members_of
 
 Closure = Callable[[], Any]
 
@@ -47,15 +48,13 @@ class Outer(Optimizer):
     param_groups = property(lambda self: self.base.param_groups)
     state = property(lambda self: self.base.state)
     defaults = property(lambda self: self.base.defaults)
-    k: int  # may be changed between steps, like all settings
     inner: Any
+    k: int  # may be changed between steps, like all settings
     observers: list[Observer]
-    rolled_back: Tensor | None  # members whose last step was undone, (E,)
 
-    def __init__(self, inner: Any, k: int, observers: Sequence[Observer]) -> None:
+    def __init__(self, inner: Any, k: int, observers: Sequence[Observer] = ()) -> None:
         # In place of Optimizer.__init__, which would make groups and a state of its own.
-        own = {"inner": inner, "observers": list(observers), "rolled_back": None}
-        self.__setstate__(own)
+        self.__setstate__({"inner": inner, "observers": list(observers), "rolled_back": None})
         if not any(group["params"] for group in self.param_groups):
             raise ValueError("base must hold parameters, got an empty parameter list")
         self.k = k
@@ -65,7 +64,7 @@ class Outer(Optimizer):
 
     @property
     def base(self) -> Optimizer:
-        """The `torch.optim` optimizer that descends; learning-rate schedulers wrap it."""
+        """The `torch.optim` optimizer that descends."""
         return getattr(self.inner, "base", self.inner)
 
     @property
@@ -76,11 +75,7 @@ class Outer(Optimizer):
     @property
     def members(self) -> int | None:
         """How many experiments it runs at once, on parameters that are stacked."""
-        return None
-
-    @property
-    def params(self) -> list[Tensor]:
-        return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
+        return members_of(self.climber.ball.rho if self.climber else getattr(self, "alpha", None))
 
     @torch.no_grad()
     def step(self, closure: Closure | Sequence[Closure]) -> Tensor:  # type: ignore[override]
@@ -90,7 +85,8 @@ class Outer(Optimizer):
         loss. Or a sequence of k closures, one minibatch each (2k gradients of Lookbehind).
 
         An exception in the closure, or a loss or gradient that is not finite (FloatingPointError),
-        leaves the weights and the base optimizer's state as they were.
+        leaves the weights and the base optimizer's state as they were; `rolled_back` tells which
+        members failed, (E,).
         """
         closures = [closure] * self.k if callable(closure) else closure
         if not isinstance(closures, Sequence) or not all(map(callable, closures)):
@@ -101,7 +97,7 @@ class Outer(Optimizer):
         with undone_if_it_fails(self.base, self.members) as step:
             self.outer(step, closures, reuse=callable(closure))
         self.rolled_back = step.rolled_back
-        return step.loss
+        return step.met[0].loss
 
     def outer(self, step: Step, closures: Sequence[Closure], reuse: bool) -> None:
         self.tell(step, "slow", 0)
@@ -115,37 +111,40 @@ class Outer(Optimizer):
         for observer in self.observers:
             observer(Event(kind, i, step.params, **values))
 
-    def slope(self) -> tuple[list[Tensor], list[Tensor], list[bool]]:
-        """The parameters that have a gradient, their gradients, and their `adaptive` flags."""
-        steep = [
-            (p, p.grad, group.get("adaptive", True))
-            for group in self.param_groups
-            for p in group["params"]
-            if p.grad is not None and p.requires_grad
-        ]
-        if not steep:
-            raise ValueError("closure must call backward, got no gradient on any parameter")
-        params, grads, adaptive = map(list, zip(*steep, strict=True))
-        return params, grads, adaptive
-
     def __setattr__(self, name: str, value: Any) -> None:
-        """A setting is what has a check, `_check_<name>`, which sees each value that it gets."""
-        getattr(self, f"_check_{name}", lambda value: None)(value)
-        super().__setattr__(name, value)
+        super().__setattr__(name, self.checked(name, value))
 
-    def _check_k(self, value: Any) -> None:
-        whole("k", value, 1)
+    def checked(self, name: str, value: Any) -> Any:
+        """What is kept of a value. A setting is what has a check, `_check_<name>`."""
+        return getattr(self, f"_check_{name}", lambda value: value)(value)
+
+    def _check_k(self, value: Any) -> int:
+        return whole("k", value, 1)
 
     def settings(self) -> dict[str, Any]:
         names = [n.removeprefix("_check_") for n in dir(self) if n.startswith("_check_")]
         return {name: getattr(self, name) for name in names}
 
+    @property
+    def family(self) -> list["Outer"]:
+        """This optimizer and those of the family inside it."""
+        return [self, *(self.inner.family if isinstance(self.inner, Outer) else ())]
+
+    def described(self) -> dict[str, Any]:
+        """Whose state it is, and the settings; a function, as `alpha` may be one, isn't kept."""
+        settings = [
+            {n: asdict(v) if isinstance(v, Ball) else v for n, v in each.settings().items()}
+            for each in self.family
+        ]
+        return {
+            "made_by": [type(each).__name__ for each in (*self.family, self.base)],
+            "shapes": [list(p.shape) for group in self.param_groups for p in group["params"]],
+            "settings": [{n: v for n, v in s.items() if not callable(v)} for s in settings],
+        }
+
     def state_dict(self) -> dict[str, Any]:
-        """The inner optimizer's state and this one's settings; a callable `alpha` isn't stored."""
-        shapes = [list(p.shape) for group in self.param_groups for p in group["params"]]
-        made_by = {"class": type(self).__name__, "base": type(self.base).__name__, "shapes": shapes}
-        settings = {name: stored(value) for name, value in self.settings().items()}
-        return {"made_by": made_by, "inner": self.inner.state_dict(), "settings": settings}
+        """The base optimizer's `state` and `param_groups`, whose they are, and the settings."""
+        return {**plain_numbers(self.base.state_dict()), **self.described()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on exactly where `state_dict` was taken, settings included.
@@ -153,34 +152,21 @@ class Outer(Optimizer):
         Raises ValueError, before anything is changed, where the state is another optimizer's,
         another model's, or broken.
         """
-        state, mine = state_dict, self.state_dict()
-        if not isinstance(state, dict) or set(state) != set(mine):
+        state, own = state_dict, self.described()
+        if not isinstance(state, dict) or not {"state", "param_groups", *own} <= set(state):
             raise ValueError(f"state must come from {type(self).__name__}.state_dict()")
-        told, own = (
-            {**s["made_by"], **{part: [*s[part]] for part in ("inner", "settings")}}
-            for s in (state, mine)
-        )
-        if told != own:
+        told = {part: state[part] for part in own}
+        if any(told[p] != own[p] for p in ("made_by", "shapes")) or _names(told) != _names(own):
             raise ValueError(f"state is another optimizer's: {told}, this is {own}")
-        now = self.settings()
-        settings = {n: restored(value, now[n]) for n, value in state["settings"].items()}
-        for name, value in settings.items():
-            getattr(self, f"_check_{name}")(value)
-        self.inner.load_state_dict(state["inner"])
-        self.__dict__.update(settings)
+        pairs = list(zip(self.family, state["settings"], strict=True))
+        checked = [{n: each.checked(n, v) for n, v in settings.items()} for each, settings in pairs]
+        self.base.load_state_dict(state)
+        for each, settings in zip(self.family, checked, strict=True):
+            each.__dict__.update(settings)
 
 
-def stored(value: Any) -> Any:
-    """A setting as a checkpoint keeps it."""
-    if isinstance(value, Ball):
-        return {f.name: getattr(value, f.name) for f in fields(value)}
-    return value if isinstance(value, int | float | str | Tensor) else None
-
-
-def restored(value: Any, current: Any) -> Any:
-    """The setting that was `stored`; `current` is the one it replaces."""
-    if value is None or not isinstance(current, Ball):
-        return current if value is None else value
-    if not isinstance(value, dict) or set(value) != {f.name for f in fields(current)}:
-        raise ValueError(f"state was saved with the ball {value}, this optimizer has {current}")
-    return type(current)(**value)
+def _names(value: Any) -> Any:
+    """What two states of one optimizer share: the names in it, without their values."""
+    if isinstance(value, dict):
+        return {name: _names(inside) for name, inside in value.items()}
+    return [_names(inside) for inside in value] if isinstance(value, list) else None

@@ -1,7 +1,8 @@
 """Checks of arguments: errors that name the argument, its value and what is allowed."""
 
 import math
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,41 @@ def one_of(name: str, value: Any, *allowed: Any) -> Any:
         choices = " or ".join(repr(each).replace("'", '"') for each in allowed)
         raise ValueError(f"{name} must be {choices}, got {value!r}")
     return value
+
+
+CLOSURE = """
+
+    def closure():
+        optimizer.zero_grad()
+        loss = criterion(model(inputs), targets)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+"""
+
+
+def closures_of(closure: Any, k: int) -> Sequence[Callable[[], Any]]:
+    """One closure k times, or the k of them; TypeError or ValueError where it is something else."""
+    found = [closure] * k if callable(closure) else closure
+    if not isinstance(found, Sequence) or not all(map(callable, found)):
+        allowed = "closure must be a function that takes a gradient, or a sequence of k of them"
+        raise TypeError(f"{allowed}; got {closure!r}. A step needs it at several points:{CLOSURE}")
+    if len(found) != k:
+        raise ValueError(f"closure must be one, or a sequence of k = {k}; got {len(found)}")
+    return found
+
+
+def check_wrappers() -> None:
+    """Raises ValueError where Accelerate lets `step` through at some minibatches only."""
+    accelerate = sys.modules.get("accelerate.state")
+    count = accelerate.GradientState().num_steps if accelerate else 1
+    if count > 1:
+        raise ValueError(
+            f"gradient_accumulation_steps must be 1, got {count}: Accelerate would skip the step, "
+            "with its minibatch, but every so often. Accumulate in the closure: several backward "
+            "passes before it returns the loss"
+        )
 
 
 def check_members(name: str, value: object, groups: Iterable[dict[str, Any]]) -> None:

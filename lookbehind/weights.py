@@ -8,6 +8,7 @@ is here is worked on, a plain tensor; a norm over all shards is one exchange.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 import torch
@@ -22,8 +23,16 @@ def is_sharded(tensor: Tensor) -> bool:
 
 
 def local(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """What this process holds of each."""
-    return [t.to_local() if hasattr(t, "to_local") else t.detach() for t in tensors]
+    """What this process holds of each: a view, of complex numbers as pairs; sparse ones dense."""
+    return [_local(t) for t in tensors]
+
+
+def _local(tensor: Tensor) -> Tensor:
+    if hasattr(tensor, "to_local"):
+        return tensor.to_local()
+    if tensor.is_complex():
+        return torch.view_as_real(tensor.detach().resolve_conj())
+    return tensor.to_dense() if tensor.is_sparse else tensor.detach()
 
 
 def over_shards(sums: Tensor, of: Tensor) -> Tensor:
@@ -43,7 +52,8 @@ def norm(
     """‖·‖₂ over all tensors together: a scalar, or one a member, (E,). Half precision is summed in
     float32. `of` are the parameters of the tensors where these are shards already."""
     of, tensors = of or tensors, local(tensors)
-    dtype = torch.float32 if any(t.dtype in HALF for t in tensors) else None
+    dtypes = {torch.float32 if t.dtype in HALF else t.dtype for t in tensors}
+    dtype = reduce(torch.promote_types, dtypes)
     if members is None:
         found = list(torch._foreach_norm(tensors, 2, dtype=dtype))
     else:
@@ -54,6 +64,7 @@ def norm(
         squares = torch.stack([found[i] for i in sharded]).square()
         completed = over_shards(squares, of[sharded[0]]).sqrt()
         found = [n for i, n in enumerate(found) if i not in sharded] + [*completed]
+    found = [n.to(found[0].device) for n in found]
     return torch.linalg.vector_norm(torch.stack(found), dim=0) if len(found) > 1 else found[0]
 
 
@@ -80,8 +91,8 @@ def per_member(values: Any, like: Tensor) -> Any:
 
 def times(tensors: list[Tensor], scale: Tensor, spare: Sequence[Tensor]) -> list[Tensor]:
     """`scale` times each, a scalar in place, but for tensors that are among `spare`."""
-    if scale.ndim:
-        return [t * per_member(scale, t) for t in tensors]
+    if scale.ndim or len({t.device for t in tensors}) > 1:
+        return [t * per_member(scale.to(t.device), t) for t in tensors]
     fresh = [t for t, kept in zip(tensors, spare, strict=True) if t is not kept]
     if fresh:
         torch._foreach_mul_(fresh, scale)
@@ -123,6 +134,8 @@ def _exchange(params: Sequence[Tensor], others: list[Tensor]) -> None:
             value = p.to_local().clone()
             p.to_local().copy_(others[i])
             others[i].copy_(value)
+        elif p.is_complex():
+            p.data, others[i] = torch.view_as_complex(others[i]), torch.view_as_real(p.data)
         else:
             p.data, others[i] = others[i], p.data
 

@@ -30,8 +30,6 @@ Around = Callable[[int], AbstractContextManager[Any]]
 class Climber(Outer):
     """The climb that Multistep-SAM and Lookbehind share: φ'_i = φ'_{i−1} + ε_i, φ'_0 = φ."""
 
-    ball: Ball
-
     def __init__(
         self, base: Optimizer, ball: Ball, k: int, around: Around = nullcontext, **options: Any
     ) -> None:
@@ -101,9 +99,6 @@ class Lookbehind(Climber):
         alphas = [self.alpha] * len(fast) if first is None else self.chosen(step, first, fast)
         interpolate_(step.params, step.slow, alphas)
         return alphas
-
-    alpha: Alpha
-    reuse_gradients: bool
 
     def __init__(
         self,
@@ -212,8 +207,6 @@ class Lookahead(Outer):
     `k` ≥ 1; `alpha` in [0, 1] is a number or a tensor of shape (E,). Raises TypeError or ValueError
     for arguments outside these bounds.
     """
-
-    alpha: float | Tensor
 
     def __init__(
         self, inner: Any, *, k: int = 5, alpha: float | Tensor = 0.5, **options: Any

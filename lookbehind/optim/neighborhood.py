@@ -6,6 +6,7 @@ serves the optimizers, which climb by it, and the measures of sharpness.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,9 +58,7 @@ class Ball:
         found = self._stretched(params, grads, adaptive, 2)
         return times(found, self.rho / (norm + NORM_FLOOR), spare=grads)
 
-    def _stretched(
-        self, params: Tensors, grads: Tensors, adaptive: Flags, power: int
-    ) -> list[Tensor]:
+    def _stretched(self, params: Tensors, grads: Tensors, adaptive: Flags, power: int) -> Any:
         """T g, or T² g: of what this process holds, in fresh tensors where T ≠ 1."""
         return list(grads)
 
@@ -85,9 +84,7 @@ class AdaptiveBall(Ball):
             raise TypeError(f"eta must be a finite number ≥ 0, got {self.eta!r}")
         object.__setattr__(self, "eta", check_bounded("eta", self.eta, also=""))
 
-    def _stretched(
-        self, params: Tensors, grads: Tensors, adaptive: Flags, power: int
-    ) -> list[Tensor]:
+    def _stretched(self, params: Tensors, grads: Tensors, adaptive: Flags, power: int) -> Any:
         scaled = [j for j in range(len(grads)) if adaptive is None or adaptive[j]]
         if not scaled:
             return list(grads)

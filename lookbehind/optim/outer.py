@@ -5,6 +5,7 @@ once, so that schedulers and hooks take it like any other. Settings are checked 
 set, and kept in checkpoints beside the base's state.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lookbehind.checks import plain_numbers, whole
+from lookbehind.checks import check_wrappers, closures_of, plain_numbers, whole
 from lookbehind.optim.neighborhood import Ball
 from lookbehind.optim.undo import Step, undone_if_it_fails
 from lookbehind.weights import members_of
@@ -60,7 +61,22 @@ class Outer(Optimizer):
         self.k = k
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__
+        """All but hooks, and the `step` that a scheduler wraps: as of any optimizer."""
+        return {n: v for n, v in vars(self).items() if n != "step" and not n.startswith("_")}
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in self.settings().items())
+        return f"{type(self).__name__}({settings}) around {self.inner!r}"
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Gives the base optimizer one more group of parameters."""
+        self.base.add_param_group(param_group)
+        try:
+            for name, value in self.settings().items():
+                self.checked(name, value)  # are they stacked, where there are members?
+        except ValueError:
+            self.param_groups.pop()
+            raise
 
     @property
     def base(self) -> Optimizer:
@@ -78,7 +94,7 @@ class Outer(Optimizer):
         return members_of(self.climber.ball.rho if self.climber else getattr(self, "alpha", None))
 
     @torch.no_grad()
-    def step(self, closure: Closure | Sequence[Closure]) -> Tensor:  # type: ignore[override]
+    def step(self, closure: Closure | Sequence[Closure] | None = None) -> Tensor:  # type: ignore[override]
         """One outer step. Returns the loss at φ, detached; after it the parameters are the new φ.
 
         `closure` clears the gradients, runs forward and backward on one minibatch, and returns the
@@ -88,12 +104,8 @@ class Outer(Optimizer):
         leaves the weights and the base optimizer's state as they were; `rolled_back` tells which
         members failed, (E,).
         """
-        closures = [closure] * self.k if callable(closure) else closure
-        if not isinstance(closures, Sequence) or not all(map(callable, closures)):
-            raise TypeError(f"closure must be a function, or a sequence of k; got {closure!r}")
-        if len(closures) != self.k:
-            found = f"a sequence of k = {self.k}; got {len(closures)}"
-            raise ValueError(f"closure must be one, or {found}")
+        check_wrappers()
+        closures = closures_of(closure, self.k)
         with undone_if_it_fails(self.base, self.members) as step:
             self.outer(step, closures, reuse=callable(closure))
         self.rolled_back = step.rolled_back
@@ -144,7 +156,12 @@ class Outer(Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """The base optimizer's `state` and `param_groups`, whose they are, and the settings."""
-        return {**plain_numbers(self.base.state_dict()), **self.described()}
+        for hook in self._optimizer_state_dict_pre_hooks.values():
+            hook(self)
+        state = {**plain_numbers(self.base.state_dict()), **self.described()}
+        for change in self._optimizer_state_dict_post_hooks.values():
+            state = change(self, state) or state
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on exactly where `state_dict` was taken, settings included.
@@ -153,6 +170,8 @@ class Outer(Optimizer):
         another model's, or broken.
         """
         state, own = state_dict, self.described()
+        for hook in self._optimizer_load_state_dict_pre_hooks.values():
+            state = hook(self, state) or state
         if not isinstance(state, dict) or not {"state", "param_groups", *own} <= set(state):
             raise ValueError(f"state must come from {type(self).__name__}.state_dict()")
         told = {part: state[part] for part in own}
@@ -163,6 +182,18 @@ class Outer(Optimizer):
         self.base.load_state_dict(state)
         for each, settings in zip(self.family, checked, strict=True):
             each.__dict__.update(settings)
+        for done in self._optimizer_load_state_dict_post_hooks.values():
+            done(self)
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """What GradScaler.step asks, which then would step by gradients that are still scaled."""
+        if sys._getframe(1).f_globals.get("__name__") == "torch.amp.grad_scaler":
+            raise TypeError(
+                "scaler.step(optimizer, closure) must be optimizer.step(closure), with "
+                "scaler.scale(loss).backward() and scaler.unscale_(optimizer) in the closure"
+            )
+        return False
 
 
 def _names(value: Any) -> Any:

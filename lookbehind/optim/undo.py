@@ -97,7 +97,7 @@ class Step:
                 if isinstance(now, Tensor) and now.ndim:
                     pairs.append((now, before.get(p, {}).get(name, torch.zeros_like(now))))
         for now, then in pairs:
-            now.copy_(torch.where(per_member(failed, now), then, now))
+            now.copy_(torch.where(per_member(failed.to(now.device), now), then, now))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,11 @@ CLOSURE = """
 
 
 def closures_of(closure: Any, k: int) -> Sequence[Callable[[], Any]]:
-    """One closure k times, or the k of them; TypeError or ValueError where it is something else."""
+    """One closure k times, or the k of them; TypeError or ValueError where it is something else.
+
+    ValueError too where Accelerate would skip some of the steps.
+    """
+    _check_not_skipped()
     found = [closure] * k if callable(closure) else closure
     if not isinstance(found, Sequence) or not all(map(callable, found)):
         allowed = "closure must be a function that takes a gradient, or a sequence of k of them"
@@ -87,25 +92,45 @@ def closures_of(closure: Any, k: int) -> Sequence[Callable[[], Any]]:
     return found
 
 
-def check_wrappers() -> None:
+def _check_not_skipped() -> None:
     """Raises ValueError where Accelerate lets `step` through at some minibatches only."""
     accelerate = sys.modules.get("accelerate.state")
     count = accelerate.GradientState().num_steps if accelerate else 1
     if count > 1:
         raise ValueError(
-            f"gradient_accumulation_steps must be 1, got {count}: Accelerate would skip the step, "
-            "with its minibatch, but every so often. Accumulate in the closure: several backward "
-            "passes before it returns the loss"
+            f"gradient_accumulation_steps must be 1, got {count}: Accelerate would skip steps with "
+            "their minibatches. Accumulate in the closure: several backward passes before it "
+            "returns the loss"
         )
 
 
-def check_members(name: str, value: object, groups: Iterable[dict[str, Any]]) -> None:
-    """Raises ValueError where `value` is one a member, (E,), and a parameter isn't stacked so."""
-    if not isinstance(value, Tensor) or value.ndim != 1:
-        return
-    for p in (p for group in groups for p in group["params"] if p.requires_grad):
-        if p.shape[:1] != value.shape:
+def check_not_scaled(caller: FrameType) -> bool:
+    """False; TypeError where `caller` is the step of a GradScaler, which would leave the gradients
+    that a closure makes scaled."""
+    if caller.f_globals.get("__name__") == "torch.amp.grad_scaler":
+        raise TypeError(
+            "scaler.step(optimizer, closure) must be optimizer.step(closure), with the gradient "
+            "scaled and unscaled in the closure"
+        )
+    return False
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether two states have the same names and lengths, whatever the values."""
+    if isinstance(other, dict):
+        same = isinstance(one, dict) and one.keys() == other.keys()
+        return same and all(alike(one[name], other[name]) for name in other)
+    if isinstance(other, list):
+        same = isinstance(one, list) and len(one) == len(other)
+        return same and all(map(alike, one, other))
+    return not isinstance(one, dict | list)
+
+
+def check_members(name: str, members: int | None, groups: Iterable[dict[str, Any]]) -> None:
+    """Raises ValueError where there are members, and a parameter isn't a stack of so many."""
+    for p in (p for group in groups for p in group["params"] if p.requires_grad and members):
+        if p.shape[:1] != (members,):
             raise ValueError(
-                f"{name} has shape {tuple(value.shape)}, one value a member, so every parameter "
-                f"must have leading dimension {len(value)}; got one of shape {tuple(p.shape)}"
+                f"{name} has shape ({members},), one value a member, so every parameter must have "
+                f"leading dimension {members}; got one of shape {tuple(p.shape)}"
             )

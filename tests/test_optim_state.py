@@ -18,13 +18,7 @@ from problems import (
 )
 from torch import nn
 
-from lookbehind import (
-    SAM,
-    AdaptiveBall,
-    Ball,
-    Lookahead,
-    Lookbehind,
-)
+from lookbehind import SAM, AdaptiveBall, Ball, Lookahead, Lookbehind
 
 # --- resume and schedules -----------------------------------------------------------------------
 
@@ -56,9 +50,7 @@ def test_resume_is_exact(method, base):
     changed.ball = type(changed.ball)(0.3)
     if hasattr(optimizer, "alpha"):
         optimizer.alpha = 0.3
-    saved = through_disk(
-        [x.state_dict() for x in (problem.model, optimizer, scheduler)],
-    )
+    saved = through_disk([x.state_dict() for x in (problem.model, optimizer, scheduler)])
     other = mlp(seed=5, dtype=torch.float32)
     other.batches = problem.batches
     resumed = METHODS[method](make_base(base, other.params))

@@ -82,7 +82,7 @@ def test_a_scaler_that_steps_is_refused_with_the_way_to_do_it(enabled):
     scaler.scale(torch.ones(()))
     before = problem.weights
     if enabled:
-        with pytest.raises(TypeError, match=r"must be optimizer\.step\(closure\).*unscale"):
+        with pytest.raises(TypeError, match=r"must be optimizer\.step\(closure\).*unscaled"):
             scaler.step(optimizer, problem.closure())
         assert identical(problem.weights, before)
     else:

@@ -89,14 +89,6 @@ def test_groups_state_and_defaults_are_the_bases_and_a_person_reads_what_it_is(m
     assert "rho=0.1" in told and "SGD (" in told and "lr: 0.07" in told and "tensor(" not in told
 
 
-def test_a_group_that_is_not_stacked_is_refused_and_left_out():
-    w = nn.Parameter(torch.ones(3, 2))
-    optimizer = SAM(torch.optim.SGD([w], lr=0.1), torch.full((3,), 0.1))
-    with pytest.raises(ValueError, match=r"rho has shape \(3,\)"):
-        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))]})
-    assert len(optimizer.param_groups) == 1
-
-
 @pytest.mark.parametrize("way", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
 @pytest.mark.parametrize("base", ["momentum", "adamw"])
 @pytest.mark.parametrize("method", METHODS)

@@ -5,8 +5,8 @@ it. Between steps the parameters are the slow weights φ: everything else is loc
 So evaluation needs no swapping, and a step that fails is undone (`undo`).
 
 With members (`rho` of shape (E,), parameters with a leading dimension E) one optimizer runs E
-experiments. There a member whose loss or gradient is not finite is put back to its φ while the
-others go on; alone, it would raise FloatingPointError.
+experiments: one whose loss or gradient isn't finite is put back while the others go on, and
+`rolled_back` tells which.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ from lookbehind.checks import check_bounded, check_members, one_of
 from lookbehind.optim.neighborhood import AdaptiveBall, Ball
 from lookbehind.optim.outer import Closure, Outer
 from lookbehind.optim.undo import Step
-from lookbehind.weights import add_, clones, copy_, cosine, interpolate_, norm, swapped
+from lookbehind.weights import add_, clones, copy_, cosine, interpolate_, members_of, norm, swapped
 
 Alpha = float | Tensor | str | Callable[[Tensor, Tensor], Any]
 Around = Callable[[int], AbstractContextManager[Any]]
@@ -42,7 +42,7 @@ class Climber(Outer):
         ball = type(self.ball)(**value) if isinstance(value, dict) else value  # of a checkpoint
         if not isinstance(ball, Ball):
             raise TypeError(f"ball must be a Ball or an AdaptiveBall, got {value!r}")
-        check_members("rho", ball.rho, self.param_groups)
+        check_members("rho", ball.members, self.param_groups)
         return ball
 
     def evaluate(self, step: Step, closure: Closure, i: int, again: bool = False) -> None:
@@ -115,16 +115,15 @@ class Lookbehind(Climber):
         `k` ≥ 1. `alpha` in [0, 1]: a number, a tensor of shape (E,) (one per member), "adaptive"
         (see `cosine_alpha`), or a callable (first, total) → α, called once per parameter with the
         displacements φ_1 − φ and φ_k − φ (of a sharded parameter, those of the shard that is here).
-        `k`, `ball` and `alpha` may be changed between steps.
 
         `reuse_gradients`: the descent gradient ∇L(φ'_i) is the ascent gradient of step i + 1, so a
         step takes k + 1 gradients with the same weights as the 2k of the official code. That holds
-        for a deterministic closure; with dropout say False (2k gradients).
+        for a deterministic closure; with dropout say False.
 
         `options`: `around(i)` is a context manager around each gradient at φ'_i, 0 ≤ i ≤ k: frozen
         BatchNorm statistics for i ≥ 1, say. `observers` receive every `Event`.
 
-        Raises TypeError or ValueError for arguments outside these bounds.
+        All may be changed between steps. TypeError or ValueError outside these bounds.
         """
         super().__init__(base, ball, k, **options)
         self.alpha, self.reuse_gradients = alpha, reuse_gradients
@@ -132,7 +131,7 @@ class Lookbehind(Climber):
     def _check_alpha(self, value: Any) -> Alpha:
         if callable(value) or (isinstance(value, str) and value == "adaptive"):
             return value
-        check_members("alpha", value, self.param_groups)
+        check_members("alpha", members_of(value), self.param_groups)
         also = ', or one per member, or "adaptive", or a callable (first, total) → α'
         return check_bounded("alpha", value, 1, also)
 
@@ -200,12 +199,9 @@ class ASAM(MultistepSAM):
 class Lookahead(Outer):
     """Lookahead (Zhang et al. 2019, arXiv 1907.08610): k inner steps, then φ ← φ + α (φ_k − φ).
 
-    `inner` is anything of this family or a `torch.optim` optimizer. One outer step takes k inner
-    steps, each on a minibatch of its own: `step` takes k closures, or one that is called for each
-    inner step and may draw its minibatch itself.
-
-    `k` ≥ 1; `alpha` in [0, 1] is a number or a tensor of shape (E,). Raises TypeError or ValueError
-    for arguments outside these bounds.
+    `inner` is one of this family or of `torch.optim`; `k` ≥ 1; `alpha` in [0, 1] is a number or of
+    shape (E,). Each inner step is on a minibatch of its own: `step` takes k closures, or one that
+    draws its minibatch itself. TypeError or ValueError outside these bounds.
     """
 
     def __init__(
@@ -217,7 +213,7 @@ class Lookahead(Outer):
         self.alpha = alpha
 
     def _check_alpha(self, value: Any) -> Any:
-        check_members("alpha", value, self.param_groups)
+        check_members("alpha", members_of(value), self.param_groups)
         return check_bounded("alpha", value, 1)
 
     @property

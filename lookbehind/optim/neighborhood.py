@@ -5,7 +5,7 @@ serves the optimizers, which climb by it, and the measures of sharpness.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -27,15 +27,16 @@ class Ball:
     The worst perturbation of the linearised loss is ε = ρ g / ‖g‖₂ (Foret et al. 2021,
     arXiv 2010.01412, eq. 2).
 
-    `rho` is a radius ≥ 0 in units of the weights. A tensor of shape (E,) takes the parameters
-    as E stacked copies (leading dimension E): one radius and one norm per member.
-    Raises ValueError or TypeError where `rho` is negative, not finite, or not a number.
+    `rho` ≥ 0 is a radius in units of the weights; of shape (E,), it takes the parameters as E
+    stacked copies, each with a radius and a norm of its own. ValueError or TypeError otherwise.
     """
 
     rho: float | Tensor = 0.05
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rho", check_bounded("rho", self.rho))
+
+    asdict = asdict
 
     @property
     def members(self) -> int | None:
@@ -71,8 +72,7 @@ class AdaptiveBall(Ball):
     arXiv 2102.11600, eq. 8). It doesn't change when layers are rescaled without changing the
     function. T = 1 for a parameter whose `adaptive` flag is False (see `param_groups`).
 
-    `rho` is a radius ≥ 0 relative to the weights, or one per member (see `Ball`); `eta` ≥ 0 is in
-    units of the weights. Raises ValueError or TypeError as `Ball` does.
+    `rho` ≥ 0 is relative to the weights, `eta` ≥ 0 in their units. Members and errors as of `Ball`.
     """
 
     rho: float | Tensor = 0.5

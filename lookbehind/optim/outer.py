@@ -7,15 +7,13 @@ set, and kept in checkpoints beside the base's state.
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lookbehind.checks import check_wrappers, closures_of, plain_numbers, whole
-from lookbehind.optim.neighborhood import Ball
+from lookbehind.checks import alike, check_not_scaled, closures_of, plain_numbers, whole
 from lookbehind.optim.undo import Step, undone_if_it_fails
 from lookbehind.weights import members_of
 
@@ -23,14 +21,12 @@ Closure = Callable[[], Any]
 
 
 class Event(NamedTuple):
-    """What an observer receives. One outer step sends, in this order:
+    """What an observer receives: `params` are live, so one that keeps them must copy them.
 
-    `slow` 0 (the weights are φ), `gradient` 0 (∇L(φ) is in `.grad`, `loss` is L(φ)); for each inner
-    step i `ascent` i (the weights are φ'_i), `gradient` i, `descent` i (the weights are φ_i); last
-    `slow` 1 (the weights are φ after the step; `alpha` is what moved them, one per parameter).
+    In this order: `slow` 0 (the weights are φ), `gradient` 0 (∇L(φ) is in `.grad`, `loss` is L(φ));
+    for each inner step i `ascent` i (the weights are φ'_i), `gradient` i, `descent` i (they are
+    φ_i); last `slow` 1 (they are φ after the step; `alpha` is what moved them, one a parameter).
     Multistep-SAM descends once, Lookahead sends no `ascent` and no `gradient`.
-
-    `params` are the live parameters: an observer that keeps them must copy them.
     """
 
     kind: str
@@ -49,7 +45,9 @@ class Outer(Optimizer):
     param_groups = property(lambda self: self.base.param_groups)
     state = property(lambda self: self.base.state)
     defaults = property(lambda self: self.base.defaults)
+    add_param_group = property(lambda self: self.base.add_param_group)
     inner: Any
+    _step_supports_amp_scaling = property(lambda self: check_not_scaled(sys._getframe(1)))
     k: int  # may be changed between steps, like all settings
     observers: list[Observer]
 
@@ -67,16 +65,6 @@ class Outer(Optimizer):
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self.settings().items())
         return f"{type(self).__name__}({settings}) around {self.inner!r}"
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Gives the base optimizer one more group of parameters."""
-        self.base.add_param_group(param_group)
-        try:
-            for name, value in self.settings().items():
-                self.checked(name, value)  # are they stacked, where there are members?
-        except ValueError:
-            self.param_groups.pop()
-            raise
 
     @property
     def base(self) -> Optimizer:
@@ -101,10 +89,8 @@ class Outer(Optimizer):
         loss. Or a sequence of k closures, one minibatch each (2k gradients of Lookbehind).
 
         An exception in the closure, or a loss or gradient that is not finite (FloatingPointError),
-        leaves the weights and the base optimizer's state as they were; `rolled_back` tells which
-        members failed, (E,).
+        leaves the weights and what the base keeps as they were.
         """
-        check_wrappers()
         closures = closures_of(closure, self.k)
         with undone_if_it_fails(self.base, self.members) as step:
             self.outer(step, closures, reuse=callable(closure))
@@ -144,14 +130,11 @@ class Outer(Optimizer):
 
     def described(self) -> dict[str, Any]:
         """Whose state it is, and the settings; a function, as `alpha` may be one, isn't kept."""
-        settings = [
-            {n: asdict(v) if isinstance(v, Ball) else v for n, v in each.settings().items()}
-            for each in self.family
-        ]
+        own = [{n: v for n, v in s.settings().items() if not callable(v)} for s in self.family]
         return {
             "made_by": [type(each).__name__ for each in (*self.family, self.base)],
             "shapes": [list(p.shape) for group in self.param_groups for p in group["params"]],
-            "settings": [{n: v for n, v in s.items() if not callable(v)} for s in settings],
+            "settings": [{n: v.asdict() if n == "ball" else v for n, v in s.items()} for s in own],
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -175,29 +158,14 @@ class Outer(Optimizer):
         if not isinstance(state, dict) or not {"state", "param_groups", *own} <= set(state):
             raise ValueError(f"state must come from {type(self).__name__}.state_dict()")
         told = {part: state[part] for part in own}
-        if any(told[p] != own[p] for p in ("made_by", "shapes")) or _names(told) != _names(own):
+        if not alike(told, own) or any(told[part] != own[part] for part in ("made_by", "shapes")):
             raise ValueError(f"state is another optimizer's: {told}, this is {own}")
-        pairs = list(zip(self.family, state["settings"], strict=True))
-        checked = [{n: each.checked(n, v) for n, v in settings.items()} for each, settings in pairs]
+        new = [
+            (each, {name: each.checked(name, value) for name, value in settings.items()})
+            for each, settings in zip(self.family, told["settings"], strict=True)
+        ]
         self.base.load_state_dict(state)
-        for each, settings in zip(self.family, checked, strict=True):
-            each.__dict__.update(settings)
+        for each, settings in new:
+            vars(each).update(settings)
         for done in self._optimizer_load_state_dict_post_hooks.values():
             done(self)
-
-    @property
-    def _step_supports_amp_scaling(self) -> bool:
-        """What GradScaler.step asks, which then would step by gradients that are still scaled."""
-        if sys._getframe(1).f_globals.get("__name__") == "torch.amp.grad_scaler":
-            raise TypeError(
-                "scaler.step(optimizer, closure) must be optimizer.step(closure), with "
-                "scaler.scale(loss).backward() and scaler.unscale_(optimizer) in the closure"
-            )
-        return False
-
-
-def _names(value: Any) -> Any:
-    """What two states of one optimizer share: the names in it, without their values."""
-    if isinstance(value, dict):
-        return {name: _names(inside) for name, inside in value.items()}
-    return [_names(inside) for inside in value] if isinstance(value, list) else None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lookbehind.checks import check_members
 from lookbehind.weights import clones, copy_, local, per_member
 
 PROMPT = ("cpu",)  # devices that tell a value without being waited for
@@ -21,12 +22,11 @@ class Evaluation(NamedTuple):
 
 
 class Step:
-    """An outer step under way: `params` are live, `slow` is φ, where it began, `met` what it saw.
-
-    With members a failure is a member's own: `rolled_back` (E,) tells whose.
-    """
+    """An outer step under way: `params` are live, `slow` is φ, where it began, `met` what it saw,
+    `rolled_back` (E,) tells which members failed."""
 
     def __init__(self, base: Optimizer, members: int | None) -> None:
+        check_members("rho", members, base.param_groups)
         every = [p for group in base.param_groups for p in group["params"]]
         for p in every:
             if not p.requires_grad:
@@ -53,8 +53,8 @@ class Step:
     def meet(self, ascents: int, loss: Any, norm_of: Callable[..., Tensor]) -> Tensor:
         """Remember an evaluation. Returns the loss as a detached tensor.
 
-        One that isn't finite ends the step here on a CPU, so that no forward pass runs at weights
-        that are NaN; on a GPU at the end of the step, as to ask would be to wait.
+        On a CPU one that isn't finite ends the step here, before a forward pass at weights that
+        are NaN; on a GPU at its end, as to ask would be to wait.
         """
         if loss is None:
             raise TypeError("closure must return the loss, got None")
@@ -69,10 +69,8 @@ class Step:
         return loss
 
     def failed(self, since: int = 0) -> Tensor | None:
-        """Which members met a loss or gradient that is not finite; alone, that is raised.
-
-        Waits for the device once; where there are members, never.
-        """
+        """Which members met a loss or gradient that isn't finite, without waiting for the device;
+        alone, that is raised."""
         seen = [value for e in self.met[since:] for value in (e.loss, e.norm)]
         if self.members is not None:
             return ~torch.stack(torch.broadcast_tensors(*seen)).isfinite().all(0)
@@ -87,10 +85,7 @@ class Step:
         )
 
     def put_back(self, failed: Tensor, before: dict[Any, dict[str, Any]]) -> None:
-        """Undo the step of the members that failed, without asking which they are.
-
-        State that all members share (Adam's step count) goes on.
-        """
+        """Undo the step of those that failed; what all members share (a step count) goes on."""
         pairs = list(zip(local(self.params), self.slow, strict=True))
         for p, values in self.base.state.items():
             for name, now in values.items():
@@ -121,10 +116,8 @@ def undone_if_it_fails(base: Optimizer, members: int | None) -> Iterator[Step]:
 
 
 def _kept(optimizer: Optimizer) -> Iterator[tuple[Any, Any]]:
-    """The dictionaries in which it keeps what it knows, the state first, each with a copy.
-
-    Optimizers inside it too, as ZeroRedundancyOptimizer has one.
-    """
+    """The dictionaries in which it keeps what it knows, the state first, each with a copy; those of
+    optimizers inside it too, as ZeroRedundancyOptimizer has one."""
     yield optimizer.state, _copied(optimizer.state)
     for group in optimizer.param_groups:
         options = {name: value for name, value in group.items() if name != "params"}

@@ -59,10 +59,8 @@ class Climber(Outer):
         add_(params, self.ball.worst(params, grads, adaptive, step.met[-1].norm))
 
     def climb(self, step: Step, closures: Sequence[Closure], reuse: bool) -> Iterator[int]:
-        """Yield i = 1..k, each time with ∇L(φ'_i) in `.grad`: k + 1 gradients if they are reused.
-
-        Then the ascent i + 1 comes before the yield: a base may overwrite its gradient (nesterov).
-        """
+        """Yield i = 1..k, each time with ∇L(φ'_i) in `.grad`: k + 1 gradients if they are reused,
+        by ascents before the yield, as a base may overwrite its gradient (nesterov)."""
         self.evaluate(step, closures[0], 0)
         self.ascend(step)
         for i, closure in enumerate(closures, 1):

@@ -128,7 +128,9 @@ def alike(one: Any, other: Any) -> bool:
 
 def check_members(name: str, members: int | None, groups: Iterable[dict[str, Any]]) -> None:
     """Raises ValueError where there are members, and a parameter isn't a stack of so many."""
-    for p in (p for group in groups for p in group["params"] if p.requires_grad and members):
+    if members is None:
+        return
+    for p in (p for group in groups for p in group["params"] if p.requires_grad):
         if p.shape[:1] != (members,):
             raise ValueError(
                 f"{name} has shape ({members},), one value a member, so every parameter must have "

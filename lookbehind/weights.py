@@ -15,20 +15,22 @@ import torch
 from torch import Tensor, nn
 
 HALF = (torch.float16, torch.bfloat16)
+WHOLE = (Tensor, nn.Parameter)  # types known to be no shards, at once
 
 
-def is_sharded(tensor: Tensor) -> bool:
+def is_sharded(tensor: Any) -> bool:
     """Whether other processes hold the rest of it."""
-    return hasattr(tensor, "to_local")
+    return type(tensor) not in WHOLE and hasattr(tensor, "to_local")
 
 
 def local(tensors: Sequence[Tensor]) -> list[Tensor]:
     """What this process holds of each: a view, of complex numbers as pairs; sparse ones dense."""
-    return [_local(t) for t in tensors]
+    usual = [type(t) in WHOLE and not (t.is_sparse or t.is_complex()) for t in tensors]
+    return [t.detach() if u else _local(t) for t, u in zip(tensors, usual, strict=True)]
 
 
-def _local(tensor: Tensor) -> Tensor:
-    if hasattr(tensor, "to_local"):
+def _local(tensor: Any) -> Tensor:
+    if is_sharded(tensor):
         return tensor.to_local()
     if tensor.is_complex():
         return torch.view_as_real(tensor.detach().resolve_conj())
@@ -64,7 +66,8 @@ def norm(
         squares = torch.stack([found[i] for i in sharded]).square()
         completed = over_shards(squares, of[sharded[0]]).sqrt()
         found = [n for i, n in enumerate(found) if i not in sharded] + [*completed]
-    found = [n.to(found[0].device) for n in found]
+    if len({n.device for n in found}) > 1:
+        found = [n.to(found[0].device) for n in found]
     return torch.linalg.vector_norm(torch.stack(found), dim=0) if len(found) > 1 else found[0]
 
 
@@ -130,9 +133,9 @@ def swapped(params: Sequence[Tensor], others: list[Tensor]) -> Iterator[None]:
 def _exchange(params: Sequence[Tensor], others: list[Tensor]) -> None:
     """Of pointers: the closure always sees the parameters' own storage. A shard hides its own."""
     for i, p in enumerate(params):
-        if hasattr(p, "to_local"):
-            value = p.to_local().clone()
-            p.to_local().copy_(others[i])
+        if is_sharded(p):
+            value = local([p])[0].clone()
+            local([p])[0].copy_(others[i])
             others[i].copy_(value)
         elif p.is_complex():
             p.data, others[i] = torch.view_as_complex(others[i]), torch.view_as_real(p.data)

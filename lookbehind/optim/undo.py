@@ -1,6 +1,7 @@
 """A step under way, undone where it fails: the weights and all that the base keeps go back."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -64,20 +65,21 @@ class Step:
             found = f"got shape {tuple(loss.shape)}"
             raise ValueError(f"closure must return one loss, or one per member; {found}")
         self.met.append(Evaluation(ascents, loss, norm))
-        if self.members is None and norm.device.type in PROMPT:
-            self.failed(since=len(self.met) - 1)
+        asked = self.members is None and norm.device.type in PROMPT
+        if asked and not all(map(math.isfinite, (norm, loss.sum() if loss.ndim else loss))):
+            self.failed()
         return loss
 
-    def failed(self, since: int = 0) -> Tensor | None:
+    def failed(self) -> Tensor | None:
         """Which members met a loss or gradient that isn't finite, without waiting for the device;
         alone, that is raised."""
-        seen = [value for e in self.met[since:] for value in (e.loss, e.norm)]
+        seen = [value for e in self.met for value in (e.loss, e.norm)]
         if self.members is not None:
             return ~torch.stack(torch.broadcast_tensors(*seen)).isfinite().all(0)
         flags = torch.stack([v.sum() if v.ndim else v for v in seen]).isfinite().tolist()
         if False not in flags:
             return None
-        n, what = divmod(flags.index(False) + 2 * since, 2)
+        n, what = divmod(flags.index(False), 2)
         raise FloatingPointError(
             f"the {('loss', 'gradient')[what]} is not finite at evaluation {n + 1} (after "
             f"{self.met[n].ascents} ascent steps); the weights and the base optimizer's state "
@@ -131,4 +133,6 @@ def _kept(optimizer: Optimizer) -> Iterator[tuple[Any, Any]]:
 def _copied(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _copied(inside) for name, inside in value.items()}
-    return value.clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+    if isinstance(value, Tensor):
+        return value.clone()
+    return value if type(value) in (float, int, bool, type(None)) else copy.deepcopy(value)

@@ -37,6 +37,14 @@ def _local(tensor: Any) -> Tensor:
     return tensor.to_dense() if tensor.is_sparse else tensor.detach()
 
 
+def prompt(tensor: Tensor) -> bool:
+    """Whether its value is there for the asking, and nobody waits for what this process does next:
+    on a CPU, in one process."""
+    group = torch.distributed
+    others = group.is_available() and group.is_initialized() and group.get_world_size() > 1
+    return tensor.device.type == "cpu" and not others
+
+
 def over_shards(sums: Tensor, of: Tensor) -> Tensor:
     """`sums` over what is held here, completed over all processes that share the tensor `of`."""
     if not is_sharded(of):

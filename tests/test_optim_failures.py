@@ -19,28 +19,10 @@ from torch import nn
 from lookbehind import SAM, Lookahead
 
 NAN, INF = math.nan, math.inf
-EVALUATIONS = {
-    "SAM": 2,
-    "ASAM": 2,
-    "Multistep last": 4,
-    "Multistep mean": 4,
-    "Lookbehind": 4,
-    "Lookbehind-ASAM": 4,
-    "Lookbehind adaptive": 4,
-    "Lookbehind 2k": 6,
-    "Lookahead": 6,
-}
-EVENTS = {  # with k = 3
-    "SAM": 6,
-    "ASAM": 6,
-    "Multistep last": 10,
-    "Multistep mean": 10,
-    "Lookbehind": 12,
-    "Lookbehind-ASAM": 12,
-    "Lookbehind adaptive": 12,
-    "Lookbehind 2k": 12,
-    "Lookahead": 5,
-}
+# With k = 3.
+EVALUATIONS = {**dict.fromkeys(METHODS, 4), "SAM": 2, "ASAM": 2, "Lookbehind 2k": 6, "Lookahead": 6}
+EVENTS = {**dict.fromkeys(METHODS, 12), "SAM": 6, "ASAM": 6, "Lookahead": 5}
+EVENTS |= {"Multistep last": 10, "Multistep mean": 10}
 
 
 class Mishap(Exception):

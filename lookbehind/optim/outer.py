@@ -1,8 +1,7 @@
 """One outer step around an inner optimizer: what the whole family shares, and what it is to others.
 
-It is a `torch.optim.Optimizer` whose groups, state and defaults are the base optimizer's, stored
-once, so that schedulers and hooks take it like any other. Settings are checked whenever they are
-set, and kept in checkpoints beside the base's state.
+It is a `torch.optim.Optimizer` whose groups, state and defaults are the base's, stored once.
+Settings are checked whenever they are set, and kept in checkpoints beside the base's state.
 """
 
 import sys

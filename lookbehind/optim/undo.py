@@ -11,9 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lookbehind.checks import check_members
-from lookbehind.weights import clones, copy_, local, per_member
-
-PROMPT = ("cpu",)  # devices that tell a value without being waited for
+from lookbehind.weights import clones, copy_, local, per_member, prompt
 
 
 class Evaluation(NamedTuple):
@@ -38,7 +36,7 @@ class Step:
         self.met: list[Evaluation] = []
         self.rolled_back: Tensor | None = None
 
-    def slope(self) -> tuple[list[Tensor], list[Tensor], list[bool]]:
+    def slope(self) -> Any:
         """The parameters that have a gradient, their slopes uphill for the base, `adaptive`."""
         steep = [
             (p, -p.grad if group.get("maximize") else p.grad, group.get("adaptive", True))
@@ -48,14 +46,13 @@ class Step:
         ]
         if not steep:
             raise ValueError("closure must call backward, got no gradient on any parameter")
-        params, grads, adaptive = map(list, zip(*steep, strict=True))
-        return params, grads, adaptive
+        return map(list, zip(*steep, strict=True))
 
     def meet(self, ascents: int, loss: Any, norm_of: Callable[..., Tensor]) -> Tensor:
         """Remember an evaluation. Returns the loss as a detached tensor.
 
         On a CPU one that isn't finite ends the step here, before a forward pass at weights that
-        are NaN; on a GPU at its end, as to ask would be to wait.
+        are NaN; elsewhere at its end, as to ask would be to wait, or to part from other processes.
         """
         if loss is None:
             raise TypeError("closure must return the loss, got None")
@@ -65,7 +62,7 @@ class Step:
             found = f"got shape {tuple(loss.shape)}"
             raise ValueError(f"closure must return one loss, or one per member; {found}")
         self.met.append(Evaluation(ascents, loss, norm))
-        asked = self.members is None and norm.device.type in PROMPT
+        asked = self.members is None and prompt(norm)
         if asked and not all(map(math.isfinite, (norm, loss.sum() if loss.ndim else loss))):
             self.failed()
         return loss
@@ -107,7 +104,7 @@ def undone_if_it_fails(base: Optimizer, members: int | None) -> Iterator[Step]:
     try:
         yield step
         failed = step.rolled_back = step.failed()
-        if failed is not None and (failed.device.type not in PROMPT or failed.any()):
+        if failed is not None and (not prompt(failed) or failed.any()):
             step.put_back(failed, kept[0][1])
     except BaseException:
         copy_(step.params, step.slow)

@@ -1,15 +1,30 @@
 """Checks of arguments: errors that name the argument, its value and what is allowed."""
 
 import math
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from types import FrameType
+from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 
+def plain_numbers(value: Any) -> Any:
+    """`value` with NumPy's numbers and arrays as Python's, in dictionaries and lists too: a
+    checkpoint keeps these, and is refused by `torch.load(weights_only=True)` with the others."""
+    if isinstance(value, dict):
+        return {plain_numbers(name): plain_numbers(inside) for name, inside in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(plain_numbers, value))
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+
+
 def check_bounded(
-    name: str, value: object, most: float = math.inf, also: str = ", or one per member"
-) -> None:
-    """Raises unless `value` is in [0, most] and finite: a number, or a tensor of shape () or (E,).
+    name: str, value: Any, most: float = math.inf, also: str = ", or one per member"
+) -> Any:
+    """`value` as a checkpoint can keep it; raises unless it is in [0, most] and finite: a number,
+    or a tensor of shape () or (E,).
 
     `also` is what else the caller allows, for the message.
     """
@@ -28,6 +43,7 @@ def check_bounded(
         raise error(f"{allowed}; got {value!r}")
     elif not (0 <= value <= most and math.isfinite(value)):
         raise ValueError(f"{allowed}; got {value!r}")
+    return value.detach() if isinstance(value, Tensor) else plain_numbers(value)
 
 
 def whole(name: str, value: object, least: int, most: float = math.inf) -> int:
@@ -41,13 +57,82 @@ def whole(name: str, value: object, least: int, most: float = math.inf) -> int:
     return value
 
 
-def check_members(name: str, value: object, params: Iterable[Tensor]) -> None:
-    """Raises ValueError where `value` is one a member, (E,), and a parameter isn't stacked so."""
-    if not isinstance(value, Tensor) or value.ndim != 1:
+def one_of(name: str, value: Any, *allowed: Any) -> Any:
+    """`value`; ValueError unless it is one of `allowed`, and of its type."""
+    if not any(type(value) is type(each) and value == each for each in allowed):
+        choices = " or ".join(repr(each).replace("'", '"') for each in allowed)
+        raise ValueError(f"{name} must be {choices}, got {value!r}")
+    return value
+
+
+CLOSURE = """
+
+    def closure():
+        optimizer.zero_grad()
+        loss = criterion(model(inputs), targets)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+"""
+
+
+def closures_of(closure: Any, k: int) -> Sequence[Callable[[], Any]]:
+    """One closure k times, or the k of them; TypeError or ValueError where it is something else.
+
+    ValueError too where Accelerate would skip some of the steps.
+    """
+    _check_not_skipped()
+    found = [closure] * k if callable(closure) else closure
+    if not isinstance(found, Sequence) or not all(map(callable, found)):
+        allowed = "closure must be a function that takes a gradient, or a sequence of k of them"
+        raise TypeError(f"{allowed}; got {closure!r}. A step needs it at several points:{CLOSURE}")
+    if len(found) != k:
+        raise ValueError(f"closure must be one, or a sequence of k = {k}; got {len(found)}")
+    return found
+
+
+def _check_not_skipped() -> None:
+    """Raises ValueError where Accelerate lets `step` through at some minibatches only."""
+    accelerate = sys.modules.get("accelerate.state")
+    count = accelerate.GradientState().num_steps if accelerate else 1
+    if count > 1:
+        raise ValueError(
+            f"gradient_accumulation_steps must be 1, got {count}: Accelerate would skip steps with "
+            "their minibatches. Accumulate in the closure: several backward passes before it "
+            "returns the loss"
+        )
+
+
+def check_not_scaled(caller: FrameType) -> bool:
+    """False; TypeError where `caller` is the step of a GradScaler, which would leave the gradients
+    that a closure makes scaled."""
+    if caller.f_globals.get("__name__") == "torch.amp.grad_scaler":
+        raise TypeError(
+            "scaler.step(optimizer, closure) must be optimizer.step(closure), with the gradient "
+            "scaled and unscaled in the closure"
+        )
+    return False
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether two states have the same names and lengths, whatever the values."""
+    if isinstance(other, dict):
+        same = isinstance(one, dict) and one.keys() == other.keys()
+        return same and all(alike(one[name], other[name]) for name in other)
+    if isinstance(other, list):
+        same = isinstance(one, list) and len(one) == len(other)
+        return same and all(map(alike, one, other))
+    return not isinstance(one, dict | list)
+
+
+def check_members(name: str, members: int | None, groups: Iterable[dict[str, Any]]) -> None:
+    """Raises ValueError where there are members, and a parameter isn't a stack of so many."""
+    if members is None:
         return
-    for p in params:
-        if p.shape[:1] != value.shape:
+    for p in (p for group in groups for p in group["params"] if p.requires_grad):
+        if p.shape[:1] != (members,):
             raise ValueError(
-                f"{name} has shape {tuple(value.shape)}, one value a member, so every parameter "
-                f"must have leading dimension {len(value)}; got one of shape {tuple(p.shape)}"
+                f"{name} has shape ({members},), one value a member, so every parameter must have "
+                f"leading dimension {members}; got one of shape {tuple(p.shape)}"
             )

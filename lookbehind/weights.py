@@ -8,22 +8,41 @@ is here is worked on, a plain tensor; a norm over all shards is one exchange.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 HALF = (torch.float16, torch.bfloat16)
+WHOLE = (Tensor, nn.Parameter)  # types known to be no shards, at once
 
 
-def is_sharded(tensor: Tensor) -> bool:
+def is_sharded(tensor: Any) -> bool:
     """Whether other processes hold the rest of it."""
-    return hasattr(tensor, "to_local")
+    return type(tensor) not in WHOLE and hasattr(tensor, "to_local")
 
 
 def local(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """What this process holds of each."""
-    return [t.to_local() if hasattr(t, "to_local") else t.detach() for t in tensors]
+    """What this process holds of each: a view, of complex numbers as pairs; sparse ones dense."""
+    usual = [type(t) in WHOLE and not (t.is_sparse or t.is_complex()) for t in tensors]
+    return [t.detach() if u else _local(t) for t, u in zip(tensors, usual, strict=True)]
+
+
+def _local(tensor: Any) -> Tensor:
+    if is_sharded(tensor):
+        return tensor.to_local()
+    if tensor.is_complex():
+        return torch.view_as_real(tensor.detach().resolve_conj())
+    return tensor.to_dense() if tensor.is_sparse else tensor.detach()
+
+
+def prompt(tensor: Tensor) -> bool:
+    """Whether its value is there for the asking, and nobody waits for what this process does next:
+    on a CPU, in one process."""
+    group = torch.distributed
+    others = group.is_available() and group.is_initialized() and group.get_world_size() > 1
+    return tensor.device.type == "cpu" and not others
 
 
 def over_shards(sums: Tensor, of: Tensor) -> Tensor:
@@ -43,7 +62,8 @@ def norm(
     """‖·‖₂ over all tensors together: a scalar, or one a member, (E,). Half precision is summed in
     float32. `of` are the parameters of the tensors where these are shards already."""
     of, tensors = of or tensors, local(tensors)
-    dtype = torch.float32 if any(t.dtype in HALF for t in tensors) else None
+    dtypes = {torch.float32 if t.dtype in HALF else t.dtype for t in tensors}
+    dtype = reduce(torch.promote_types, dtypes)
     if members is None:
         found = list(torch._foreach_norm(tensors, 2, dtype=dtype))
     else:
@@ -54,6 +74,8 @@ def norm(
         squares = torch.stack([found[i] for i in sharded]).square()
         completed = over_shards(squares, of[sharded[0]]).sqrt()
         found = [n for i, n in enumerate(found) if i not in sharded] + [*completed]
+    if len({n.device for n in found}) > 1:
+        found = [n.to(found[0].device) for n in found]
     return torch.linalg.vector_norm(torch.stack(found), dim=0) if len(found) > 1 else found[0]
 
 
@@ -78,14 +100,18 @@ def per_member(values: Any, like: Tensor) -> Any:
     return values.view(-1, *(1,) * (like.ndim - 1))
 
 
-def times(tensors: list[Tensor], scale: Tensor, fresh: bool = False) -> list[Tensor]:
-    """`scale` times each, where it is a scalar in the memory of tensors that are `fresh`."""
-    if scale.ndim:
-        return [t * per_member(scale, t) for t in tensors]
+def times(tensors: list[Tensor], scale: Tensor, spare: Sequence[Tensor]) -> list[Tensor]:
+    """`scale` times each, a scalar in place, but for tensors that are among `spare`."""
+    if scale.ndim or len({t.device for t in tensors}) > 1:
+        return [t * per_member(scale.to(t.device), t) for t in tensors]
+    fresh = [t for t, kept in zip(tensors, spare, strict=True) if t is not kept]
+    if fresh:
+        torch._foreach_mul_(fresh, scale)
+    if len(fresh) == len(tensors):
+        return tensors
     if not fresh:
         return list(torch._foreach_mul(tensors, scale))
-    torch._foreach_mul_(tensors, scale)
-    return tensors
+    return [t * scale if t is kept else t for t, kept in zip(tensors, spare, strict=True)]
 
 
 def clones(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -115,10 +141,12 @@ def swapped(params: Sequence[Tensor], others: list[Tensor]) -> Iterator[None]:
 def _exchange(params: Sequence[Tensor], others: list[Tensor]) -> None:
     """Of pointers: the closure always sees the parameters' own storage. A shard hides its own."""
     for i, p in enumerate(params):
-        if hasattr(p, "to_local"):
-            value = p.to_local().clone()
-            p.to_local().copy_(others[i])
+        if is_sharded(p):
+            value = local([p])[0].clone()
+            local([p])[0].copy_(others[i])
             others[i].copy_(value)
+        elif p.is_complex():
+            p.data, others[i] = torch.view_as_complex(others[i]), torch.view_as_real(p.data)
         else:
             p.data, others[i] = others[i], p.data
 

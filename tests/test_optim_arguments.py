@@ -4,9 +4,7 @@ import math
 
 import pytest
 import torch
-from problems import (
-    one_thread,  # noqa: F401
-)
+from problems import one_thread  # noqa: F401
 from torch import nn
 
 from lookbehind import ASAM, SAM, AdaptiveBall, Ball, Lookahead, Lookbehind, MultistepSAM

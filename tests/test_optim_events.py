@@ -22,11 +22,7 @@ from problems import (
 )
 from torch import nn
 
-from lookbehind import (
-    AdaptiveBall,
-    Ball,
-    Lookbehind,
-)
+from lookbehind import AdaptiveBall, Ball, Lookbehind
 
 # --- events, around -----------------------------------------------------------------------------
 

@@ -14,32 +14,15 @@ from problems import (
     one_thread,  # noqa: F401
     same_state,
 )
+from torch import nn
 
 from lookbehind import SAM, Lookahead
 
 NAN, INF = math.nan, math.inf
-EVALUATIONS = {
-    "SAM": 2,
-    "ASAM": 2,
-    "Multistep last": 4,
-    "Multistep mean": 4,
-    "Lookbehind": 4,
-    "Lookbehind-ASAM": 4,
-    "Lookbehind adaptive": 4,
-    "Lookbehind 2k": 6,
-    "Lookahead": 6,
-}
-EVENTS = {  # with k = 3
-    "SAM": 6,
-    "ASAM": 6,
-    "Multistep last": 10,
-    "Multistep mean": 10,
-    "Lookbehind": 12,
-    "Lookbehind-ASAM": 12,
-    "Lookbehind adaptive": 12,
-    "Lookbehind 2k": 12,
-    "Lookahead": 5,
-}
+# With k = 3.
+EVALUATIONS = {**dict.fromkeys(METHODS, 4), "SAM": 2, "ASAM": 2, "Lookbehind 2k": 6, "Lookahead": 6}
+EVENTS = {**dict.fromkeys(METHODS, 12), "SAM": 6, "ASAM": 6, "Lookahead": 5}
+EVENTS |= {"Multistep last": 10, "Multistep mean": 10}
 
 
 class Mishap(Exception):
@@ -121,6 +104,7 @@ def test_a_failing_evaluation_leaves_everything_as_it_was(method, kind):
                 assert identical(problem.weights, weights)
                 assert same_state(copied_state(optimizer.base), state)
                 assert [p.data_ptr() for p in problem.params] == storage
+                assert closure.n == at + 1  # nothing runs at weights that are NaN
                 if error is FloatingPointError:
                     assert_named(str(caught.value), method, at)
                 closure.armed = False
@@ -132,13 +116,10 @@ def test_a_failing_evaluation_leaves_everything_as_it_was(method, kind):
 
 
 def assert_named(message, method, at):
-    """The message says which evaluation of how many, and how far from φ."""
-    if method == "Lookahead":  # the inner SAM speaks
-        assert f"evaluation {at % 2 + 1} of 2" in message
-    else:
-        assert f"evaluation {at + 1} of {EVALUATIONS[method]}" in message
-        ascents = (at + 1) // 2 if method == "Lookbehind 2k" else at
-        assert f"after {ascents} ascent steps" in message
+    """The message says which evaluation, and how far from φ."""
+    n = at % 2 if method == "Lookahead" else at  # the inner SAM speaks
+    ascents = (at + 1) // 2 if method == "Lookbehind 2k" else n
+    assert f"evaluation {n + 1} (after {ascents} ascent steps)" in message
 
 
 def same_values(one, two):
@@ -223,7 +204,7 @@ def test_lookahead_over_a_plain_optimizer_loses_nothing(at, value, what):
     optimizer.step(closure)
     weights, state = problem.weights, copied_state(optimizer.base)
     closure.armed, closure.n = True, 0
-    with pytest.raises(FloatingPointError, match=f"evaluation {at + 1} of 2"):
+    with pytest.raises(FloatingPointError, match=f"evaluation {at + 1} "):
         optimizer.step(closure)
     assert identical(problem.weights, weights)
     assert same_state(copied_state(optimizer.base), state)
@@ -241,3 +222,88 @@ def test_an_error_inside_lookahead_does_not_leave_the_inner_step_unguarded():
         with pytest.raises(FloatingPointError):
             failing.step(closure)
         assert same_state(copied_state(optimizer.base), state)
+
+
+def test_an_infinite_gradient_is_not_climbed_along():
+    """BatchNorm's running statistics are from forward passes at finite weights only."""
+    problem = mlp()
+    problem.model.insert(1, nn.BatchNorm1d(5))
+    problem.model.double()
+    optimizer = METHODS["Lookbehind"](make_base("sgd", problem.params))
+    closure = Failing(problem, "inf gradient", 0)
+    closure.armed = True
+    with pytest.raises(FloatingPointError):
+        optimizer.step(closure)
+    assert problem.model[1].num_batches_tracked == 1
+    assert all(b.isfinite().all() for b in problem.model.buffers())
+
+
+# --- what a base keeps beside its state ---------------------------------------------------------
+
+
+class Counting(torch.optim.SGD):
+    """Keeps numbers of its own, in itself, in its groups, and under a name in its state."""
+
+    def __init__(self, params):
+        super().__init__(params, lr=0.1, momentum=0.9)
+        self.count, self.param_groups[0]["seen"] = 0, torch.zeros(())
+
+    def step(self, closure=None):
+        super().step(closure)
+        self.count += 1
+        self.state["total"] = self.state.get("total", 0) + 1
+        for group in self.param_groups:
+            group["lr"] *= 0.9
+            group["seen"] += 1
+            group["last"] = self.count
+
+
+def scheduled(name):
+    def make(params):
+        base = getattr(pytest.importorskip("schedulefree"), name)(params, lr=0.1)
+        base.train()
+        return base
+
+    return make
+
+
+def sharded(params):
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    return ZeroRedundancyOptimizer(params, torch.optim.AdamW, lr=0.1)
+
+
+KEEPING = {
+    "own": Counting,
+    "SGDScheduleFree": scheduled("SGDScheduleFree"),
+    "AdamWScheduleFree": scheduled("AdamWScheduleFree"),
+    "RAdamScheduleFree": scheduled("RAdamScheduleFree"),
+    "ZeroRedundancyOptimizer": sharded,
+}
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """A process group of this process."""
+    store = f"file://{tmp_path}/store"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("base", KEEPING)
+@pytest.mark.parametrize("method", ["Lookbehind adaptive", "Lookahead"])
+def test_all_that_a_base_keeps_goes_back(method, base, alone):
+    """After a failed step training goes on as if it had not been, bit for bit."""
+    problems = [mlp(), mlp()]
+    for problem, fails in zip(problems, ([0, 1, 0, 1, 0], [0, 0, 0]), strict=True):
+        optimizer = METHODS[method](KEEPING[base](problem.params))
+        closure = Failing(problem, "nan gradient", EVALUATIONS[method] - 1)
+        for armed in fails:
+            closure.armed, closure.n = armed, 0
+            if armed:
+                with pytest.raises(FloatingPointError):
+                    optimizer.step(closure)
+            else:
+                optimizer.step(closure)
+    assert identical(problems[0].weights, problems[1].weights)

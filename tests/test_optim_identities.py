@@ -25,14 +25,7 @@ from problems import (
 )
 from torch import nn
 
-from lookbehind import (
-    ASAM,
-    SAM,
-    AdaptiveBall,
-    Ball,
-    Lookbehind,
-    MultistepSAM,
-)
+from lookbehind import ASAM, SAM, AdaptiveBall, Ball, Lookbehind, MultistepSAM
 from lookbehind.optim import cosine_alpha
 
 # --- identities ---------------------------------------------------------------------------------

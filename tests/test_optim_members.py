@@ -12,12 +12,7 @@ from problems import (
 )
 from torch import nn
 
-from lookbehind import (
-    SAM,
-    AdaptiveBall,
-    Ball,
-    Lookbehind,
-)
+from lookbehind import SAM, AdaptiveBall, Ball, Lookbehind
 
 # --- members ------------------------------------------------------------------------------------
 

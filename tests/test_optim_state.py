@@ -18,13 +18,7 @@ from problems import (
 )
 from torch import nn
 
-from lookbehind import (
-    SAM,
-    AdaptiveBall,
-    Ball,
-    Lookahead,
-    Lookbehind,
-)
+from lookbehind import SAM, AdaptiveBall, Ball, Lookahead, Lookbehind
 
 # --- resume and schedules -----------------------------------------------------------------------
 
@@ -56,9 +50,7 @@ def test_resume_is_exact(method, base):
     changed.ball = type(changed.ball)(0.3)
     if hasattr(optimizer, "alpha"):
         optimizer.alpha = 0.3
-    saved = through_disk(
-        [x.state_dict() for x in (problem.model, optimizer, scheduler)],
-    )
+    saved = through_disk([x.state_dict() for x in (problem.model, optimizer, scheduler)])
     other = mlp(seed=5, dtype=torch.float32)
     other.batches = problem.batches
     resumed = METHODS[method](make_base(base, other.params))
@@ -109,18 +101,18 @@ def broken(change):
 
 FOREIGN = {
     "no dict": lambda good, problem: None,
-    "of the base alone": lambda good, problem: good["inner"],
+    "of the base alone": lambda good, problem: {n: good[n] for n in ("state", "param_groups")},
     "without settings": broken(lambda s: s.pop("settings")),
-    "setting missing": broken(lambda s: s["settings"].pop("k")),
-    "setting too many": broken(lambda s: s["settings"].update(extra=1)),
-    "k of 0": broken(lambda s: s["settings"].update(k=0)),
-    "k of words": broken(lambda s: s["settings"].update(k="five")),
-    "negative rho": broken(lambda s: s["settings"]["ball"].update(rho=-1.0)),
-    "alpha of 2": broken(lambda s: s["settings"].update(alpha=2.0)),
-    "other ball": broken(lambda s: s["settings"].update(ball={"rho": 0.1, "eta": 0.1})),
-    "no base state": broken(lambda s: s["inner"].pop("state")),
-    "no groups": broken(lambda s: s["inner"].pop("param_groups")),
-    "other groups": broken(lambda s: s["inner"]["param_groups"].append({"params": []})),
+    "setting missing": broken(lambda s: s["settings"][0].pop("k")),
+    "setting too many": broken(lambda s: s["settings"][0].update(extra=1)),
+    "k of 0": broken(lambda s: s["settings"][0].update(k=0)),
+    "k of words": broken(lambda s: s["settings"][0].update(k="five")),
+    "negative rho": broken(lambda s: s["settings"][0]["ball"].update(rho=-1.0)),
+    "alpha of 2": broken(lambda s: s["settings"][0].update(alpha=2.0)),
+    "other ball": broken(lambda s: s["settings"][0].update(ball={"rho": 0.1, "eta": 0.1})),
+    "no base state": broken(lambda s: s.pop("state")),
+    "no groups": broken(lambda s: s.pop("param_groups")),
+    "other groups": broken(lambda s: s["param_groups"].append({"params": []})),
     "other base": lambda good, problem: Lookbehind(
         make_base("adamw", problem.params), Ball()
     ).state_dict(),
@@ -137,7 +129,7 @@ def test_a_foreign_or_broken_state_is_refused_before_anything_changes(kind):
     optimizer = Lookbehind(make_base("momentum", problem.params), Ball(0.2), k=3, alpha=0.7)
     optimizer.step(problem.closure())
     good = copy.deepcopy(optimizer.state_dict())
-    good["settings"].update(k=4)
+    good["settings"][0].update(k=4)
     state = FOREIGN[kind](good, problem)
     before, options = copied_state(optimizer.base), copy.deepcopy(optimizer.base.defaults)
     lrs = [group["lr"] for group in optimizer.param_groups]
@@ -153,8 +145,8 @@ def test_a_foreign_inner_state_leaves_lookahead_as_it_was():
     problem = mlp()
     optimizer = Lookahead(SAM(make_base("momentum", problem.params), 0.2), k=3, alpha=0.7)
     state = copy.deepcopy(optimizer.state_dict())
-    state["settings"]["k"] = 4
-    state["inner"]["settings"]["ball"]["rho"] = -1.0
+    state["settings"][0]["k"] = 4
+    state["settings"][1]["ball"]["rho"] = -1.0
     with pytest.raises(ValueError, match="rho must"):
         optimizer.load_state_dict(state)
     assert optimizer.k == 3

@@ -9,8 +9,8 @@ from lookbehind.optim.family import (
     MultistepSAM,
     cosine_alpha,
 )
-from lookbehind.optim.methods import METHODS, Method, make_method
-from lookbehind.optim.neighborhood import AdaptiveBall, Ball, param_groups
+from lookbehind.optim.methods import METHODS, Method, make_method, param_groups
+from lookbehind.optim.neighborhood import AdaptiveBall, Ball
 from lookbehind.optim.outer import Event, Observer
 
 __all__ = [

@@ -2,12 +2,11 @@
 
 The closure owns how a gradient is made; the optimizer owns where it is taken and what is done with
 it. Between steps the parameters are the slow weights φ: everything else is local to one `step`.
-So evaluation needs no swapping, a checkpoint is the base optimizer's, and a step that fails puts
-the weights and the base optimizer's state back (`undo`).
+So evaluation needs no swapping, and a step that fails is undone (`undo`).
 
 With members (`rho` of shape (E,), parameters with a leading dimension E) one optimizer runs E
-experiments. There a member whose loss or gradient is not finite is put back to its φ while the
-others go on; `rolled_back` tells which. Alone, it would raise FloatingPointError.
+experiments: one whose loss or gradient isn't finite is put back while the others go on, and
+`rolled_back` tells which.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,61 +17,50 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lookbehind.checks import check_bounded, check_members
+from lookbehind.checks import check_bounded, check_members, one_of
 from lookbehind.optim.neighborhood import AdaptiveBall, Ball
-from lookbehind.optim.outer import Closure, Observer, Outer
+from lookbehind.optim.outer import Closure, Outer
 from lookbehind.optim.undo import Step
 from lookbehind.weights import add_, clones, copy_, cosine, interpolate_, members_of, norm, swapped
 
 Alpha = float | Tensor | str | Callable[[Tensor, Tensor], Any]
+Around = Callable[[int], AbstractContextManager[Any]]
 
 
 class Climber(Outer):
     """The climb that Multistep-SAM and Lookbehind share: φ'_i = φ'_{i−1} + ε_i, φ'_0 = φ."""
 
-    ball: Ball
-
     def __init__(
-        self,
-        base: Optimizer,
-        ball: Ball,
-        *,
-        k: int,
-        around: Callable[[int], AbstractContextManager[Any]] = nullcontext,
-        observers: Sequence[Observer] = (),
+        self, base: Optimizer, ball: Ball, k: int, around: Around = nullcontext, **options: Any
     ) -> None:
         if not isinstance(base, Optimizer) or isinstance(base, Outer):
             raise TypeError(f"base must be a torch.optim.Optimizer, got {base!r}")
-        super().__init__(base, k, observers)
+        super().__init__(base, k, **options)
         self.ball, self.around = ball, around
 
-    def _check_ball(self, value: Any) -> None:
-        if not isinstance(value, Ball):
+    def _check_ball(self, value: Any) -> Ball:
+        ball = type(self.ball)(**value) if isinstance(value, dict) else value  # of a checkpoint
+        if not isinstance(ball, Ball):
             raise TypeError(f"ball must be a Ball or an AdaptiveBall, got {value!r}")
-        check_members("rho", value.rho, self.params)
-
-    @property
-    def members(self) -> int | None:
-        return self.ball.members
+        check_members("rho", ball.members, self.param_groups)
+        return ball
 
     def evaluate(self, step: Step, closure: Closure, i: int, again: bool = False) -> None:
         """Leave the gradient at φ'_i in `.grad`."""
         with self.around(i), torch.enable_grad():
             loss = closure()
-        loss = step.meet(i, loss, lambda: self.ball.norm(*self.slope()))
+        loss = step.meet(i, loss, self.ball.norm)
         if not again:
             self.tell(step, "gradient", i, loss=loss)
 
     def ascend(self, step: Step) -> None:
         """φ' ← φ' + ε, by the gradient that was evaluated last."""
-        params, grads, adaptive = self.slope()
+        params, grads, adaptive = step.slope()
         add_(params, self.ball.worst(params, grads, adaptive, step.met[-1].norm))
 
     def climb(self, step: Step, closures: Sequence[Closure], reuse: bool) -> Iterator[int]:
-        """Yield i = 1..k, each time with ∇L(φ'_i) in `.grad`: k + 1 gradients if they are reused.
-
-        Then the ascent i + 1 comes before the yield: a base may overwrite its gradient (nesterov).
-        """
+        """Yield i = 1..k, each time with ∇L(φ'_i) in `.grad`: k + 1 gradients if they are reused,
+        by ascents before the yield, as a base may overwrite its gradient (nesterov)."""
         self.evaluate(step, closures[0], 0)
         self.ascend(step)
         for i, closure in enumerate(closures, 1):
@@ -110,8 +98,6 @@ class Lookbehind(Climber):
         interpolate_(step.params, step.slow, alphas)
         return alphas
 
-    alpha: Alpha
-
     def __init__(
         self,
         base: Optimizer,
@@ -127,25 +113,28 @@ class Lookbehind(Climber):
         `k` ≥ 1. `alpha` in [0, 1]: a number, a tensor of shape (E,) (one per member), "adaptive"
         (see `cosine_alpha`), or a callable (first, total) → α, called once per parameter with the
         displacements φ_1 − φ and φ_k − φ (of a sharded parameter, those of the shard that is here).
-        `k`, `ball` and `alpha` may be changed between steps.
 
         `reuse_gradients`: the descent gradient ∇L(φ'_i) is the ascent gradient of step i + 1, so a
         step takes k + 1 gradients with the same weights as the 2k of the official code. That holds
-        for a deterministic closure; with dropout say False (2k gradients).
+        for a deterministic closure; with dropout say False.
 
         `options`: `around(i)` is a context manager around each gradient at φ'_i, 0 ≤ i ≤ k: frozen
         BatchNorm statistics for i ≥ 1, say. `observers` receive every `Event`.
 
-        Raises TypeError or ValueError for arguments outside these bounds.
+        All may be changed between steps. TypeError or ValueError outside these bounds.
         """
-        super().__init__(base, ball, k=k, **options)
+        super().__init__(base, ball, k, **options)
         self.alpha, self.reuse_gradients = alpha, reuse_gradients
 
-    def _check_alpha(self, value: Any) -> None:
-        if not callable(value) and not (isinstance(value, str) and value == "adaptive"):
-            also = ', or one per member, or "adaptive", or a callable (first, total) → α'
-            check_bounded("alpha", value, 1, also)
-            check_members("alpha", value, self.params)
+    def _check_alpha(self, value: Any) -> Alpha:
+        if callable(value) or (isinstance(value, str) and value == "adaptive"):
+            return value
+        check_members("alpha", members_of(value), self.param_groups)
+        also = ', or one per member, or "adaptive", or a callable (first, total) → α'
+        return check_bounded("alpha", value, 1, also)
+
+    def _check_reuse_gradients(self, value: Any) -> bool:
+        return one_of("reuse_gradients", value, True, False)
 
     def chosen(self, step: Step, first: list[Tensor], fast: list[Tensor]) -> list[Any]:
         """α of each parameter, from its first and its whole displacement; overwrites both lists."""
@@ -170,10 +159,11 @@ class MultistepSAM(Climber):
     def __init__(
         self, base: Optimizer, ball: Ball, *, k: int, gradient: str = "last", **options: Any
     ) -> None:
-        super().__init__(base, ball, k=k, **options)
-        if gradient not in ("last", "mean"):
-            raise ValueError(f'gradient must be "last" or "mean", got {gradient!r}')
+        super().__init__(base, ball, k, **options)
         self.gradient = gradient
+
+    def _check_gradient(self, value: Any) -> str:
+        return one_of("gradient", value, "last", "mean")
 
     def walk(self, step: Step, closures: Sequence[Closure], reuse: bool) -> None:
         total: dict[Tensor, Tensor] = {}
@@ -207,61 +197,42 @@ class ASAM(MultistepSAM):
 class Lookahead(Outer):
     """Lookahead (Zhang et al. 2019, arXiv 1907.08610): k inner steps, then φ ← φ + α (φ_k − φ).
 
-    `inner` is anything of this family or a `torch.optim` optimizer. One outer step takes k inner
-    steps, each on a minibatch of its own: `step` takes k closures, or one that is called for each
-    inner step and may draw its minibatch itself.
-
-    `k` ≥ 1; `alpha` in [0, 1] is a number or a tensor of shape (E,). Raises TypeError or ValueError
-    for arguments outside these bounds.
+    `inner` is one of this family or of `torch.optim`; `k` ≥ 1; `alpha` in [0, 1] is a number or of
+    shape (E,). Each inner step is on a minibatch of its own: `step` takes k closures, or one that
+    draws its minibatch itself. TypeError or ValueError outside these bounds.
     """
 
-    alpha: float | Tensor
-
     def __init__(
-        self,
-        inner: Any,
-        *,
-        k: int = 5,
-        alpha: float | Tensor = 0.5,
-        observers: Sequence[Observer] = (),
+        self, inner: Any, *, k: int = 5, alpha: float | Tensor = 0.5, **options: Any
     ) -> None:
         if not isinstance(inner, Optimizer):
             raise TypeError(f"inner must be an optimizer with step(closure), got {inner!r}")
-        super().__init__(inner, k, observers)
+        super().__init__(inner, k, **options)
         self.alpha = alpha
 
-    def _check_alpha(self, value: Any) -> None:
-        check_bounded("alpha", value, 1)
-        check_members("alpha", value, self.params)
+    def _check_alpha(self, value: Any) -> Any:
+        check_members("alpha", members_of(value), self.param_groups)
+        return check_bounded("alpha", value, 1)
 
     @property
     def minibatches(self) -> int:
         """How many minibatches one `step` is made for: k."""
         return self.k
 
-    @property
-    def members(self) -> int | None:
-        inner = self.inner.members if isinstance(self.inner, Outer) else None
-        return members_of(self.alpha) if inner is None else inner
-
     def walk(self, step: Step, closures: Sequence[Closure], reuse: bool) -> list[Any]:
         for i, closure in enumerate(closures, 1):
-            self.inner_step(step, closure)
+            if isinstance(self.inner, Outer):  # whose evaluations are this step's
+                inside = Step(self.base, self.members)
+                self.inner.outer(inside, [closure] * self.inner.k, reuse=True)
+                self.inner.rolled_back = inside.failed()
+                step.met += inside.met
+            else:
+                loss = self.inner.step(closure)
+                step.meet(0, loss, lambda _, grads, __: norm(grads, self.members))
             self.tell(step, "descent", i)
         alphas = [self.alpha] * len(step.params)
         interpolate_(step.params, step.slow, alphas)
         return alphas
-
-    def inner_step(self, step: Step, closure: Closure) -> None:
-        """One step of `inner`, whose evaluations are also this step's."""
-        if isinstance(self.inner, Outer):
-            inside = Step(self.base, self.members)
-            self.inner.outer(inside, [closure] * self.inner.k, reuse=True)
-            self.inner.rolled_back = inside.failed()
-            step.met += inside.met
-        else:
-            loss = self.inner.step(closure)
-            step.meet(0, loss, lambda: norm(self.slope()[1], self.members))
 
 
 def cosine_alpha(
@@ -270,7 +241,6 @@ def cosine_alpha(
     """Adaptive α = (1 + cos ∠(first, total)) / 2 of one parameter: a scalar, or shape (E,).
 
     `first` = φ_1 − φ and `total` = φ_k − φ. Near 1 where the k descents agree with the first, near
-    0 where they turned back (Mordido et al. 2024, as in the official code). `of`: the parameter,
-    where other processes hold a part of it.
+    0 where they turned back (as in the official code). `of`: the parameter, where it is sharded.
     """
     return (1 + cosine(first, total, members, total if of is None else of)) / 2

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
 from torch.optim import Optimizer
 
 from lookbehind.optim.family import ASAM, SAM, Alpha, Lookahead, Lookbehind, MultistepSAM
@@ -78,3 +79,19 @@ def make_method(
     given = {"rho": rho, "k": k, "alpha": alpha, "eta": eta, "gradient": gradient}
     method = METHODS[name]
     return method.make(base, **{axis: given[axis] for axis in method.axes})
+
+
+def param_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """The two parameter groups by which the official ASAM scales, for any `torch.optim` optimizer.
+
+    Parameters whose name contains "weight" are scaled by T = |w| + η; the rest carry
+    `"adaptive": False` and keep T = 1. Add learning rates or weight decay to the groups as usual.
+    Raises ValueError where the model has no parameters.
+    """
+    named = list(model.named_parameters())
+    if not named:
+        raise ValueError(f"model must have parameters, got {type(model).__name__} with none")
+    weights = [p for name, p in named if "weight" in name]
+    rest = [p for name, p in named if "weight" not in name]
+    groups: list[dict[str, Any]] = [{"params": weights}, {"params": rest, "adaptive": False}]
+    return [group for group in groups if group["params"]]

@@ -5,11 +5,11 @@ serves the optimizers, which climb by it, and the measures of sharpness.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lookbehind.checks import check_bounded
 from lookbehind.weights import local, members_of, norm, times
@@ -17,7 +17,7 @@ from lookbehind.weights import local, members_of, norm, times
 # Added to the norm, as the official implementation does: a zero gradient then moves nothing.
 NORM_FLOOR = 1e-16
 Tensors = Sequence[Tensor]
-Flags = Sequence[bool]
+Flags = Sequence[bool] | None
 
 
 @dataclass(frozen=True)
@@ -27,44 +27,41 @@ class Ball:
     The worst perturbation of the linearised loss is ε = ρ g / ‖g‖₂ (Foret et al. 2021,
     arXiv 2010.01412, eq. 2).
 
-    `rho` is a radius ≥ 0 in units of the weights. A tensor of shape (E,) takes the parameters
-    as E stacked copies (leading dimension E): one radius and one norm per member.
-    Raises ValueError or TypeError where `rho` is negative, not finite, or not a number.
+    `rho` ≥ 0 is a radius in units of the weights; of shape (E,), it takes the parameters as E
+    stacked copies, each with a radius and a norm of its own. ValueError or TypeError otherwise.
     """
 
     rho: float | Tensor = 0.05
 
     def __post_init__(self) -> None:
-        check_bounded("rho", self.rho)
+        object.__setattr__(self, "rho", check_bounded("rho", self.rho))
+
+    asdict = asdict
 
     @property
     def members(self) -> int | None:
         """E where `rho` has shape (E,), else None."""
         return members_of(self.rho)
 
-    def norm(self, params: Tensors, grads: Tensors, adaptive: Flags | None = None) -> Tensor:
+    def norm(self, params: Tensors, grads: Tensors, adaptive: Flags = None) -> Tensor:
         """‖T g‖₂, by ρ times which the linearised loss rises at worst: a scalar, or shape (E,)."""
-        return norm(self._stretched(params, grads, adaptive), self.members, of=grads)
+        return norm(self._stretched(params, local(grads), adaptive, 1), self.members, of=grads)
 
     def worst(
-        self,
-        params: Tensors,
-        grads: Tensors,
-        adaptive: Flags | None = None,
-        norm: Tensor | None = None,
+        self, params: Tensors, grads: Tensors, adaptive: Flags = None, norm: Tensor | None = None
     ) -> list[Tensor]:
         """ε = ρ T² g / ‖T g‖₂, a fresh tensor a parameter: one copy of the weights.
 
         `adaptive[j]` False makes T_j = 1. `norm` is ‖T g‖₂, where it is known.
         """
         norm = self.norm(params, grads, adaptive) if norm is None else norm
-        return self._stretched(params, grads, adaptive, self.rho / (norm + NORM_FLOOR))
+        grads = local(grads)
+        found = self._stretched(params, grads, adaptive, 2)
+        return times(found, self.rho / (norm + NORM_FLOOR), spare=grads)
 
-    def _stretched(
-        self, params: Tensors, grads: Tensors, adaptive: Flags | None, scale: Tensor | None = None
-    ) -> list[Tensor]:
-        """T g; or, with `scale`, scale · T² g in fresh tensors. What this process holds of it."""
-        return local(grads) if scale is None else times(local(grads), scale)
+    def _stretched(self, params: Tensors, grads: Tensors, adaptive: Flags, power: int) -> Any:
+        """T g, or T² g: of what this process holds, in fresh tensors where T ≠ 1."""
+        return list(grads)
 
 
 @dataclass(frozen=True)
@@ -75,8 +72,7 @@ class AdaptiveBall(Ball):
     arXiv 2102.11600, eq. 8). It doesn't change when layers are rescaled without changing the
     function. T = 1 for a parameter whose `adaptive` flag is False (see `param_groups`).
 
-    `rho` is a radius ≥ 0 relative to the weights, or one per member (see `Ball`); `eta` ≥ 0 is in
-    units of the weights. Raises ValueError or TypeError as `Ball` does.
+    `rho` ≥ 0 is relative to the weights, `eta` ≥ 0 in their units. Members and errors as of `Ball`.
     """
 
     rho: float | Tensor = 0.5
@@ -86,40 +82,16 @@ class AdaptiveBall(Ball):
         super().__post_init__()
         if isinstance(self.eta, Tensor):
             raise TypeError(f"eta must be a finite number ≥ 0, got {self.eta!r}")
-        check_bounded("eta", self.eta, also="")
+        object.__setattr__(self, "eta", check_bounded("eta", self.eta, also=""))
 
-    def _stretched(
-        self, params: Tensors, grads: Tensors, adaptive: Flags | None, scale: Tensor | None = None
-    ) -> list[Tensor]:
-        found = local(grads)
-        flags = [True] * len(found) if adaptive is None else adaptive
-        scaled = [j for j, flag in enumerate(flags) if flag]
+    def _stretched(self, params: Tensors, grads: Tensors, adaptive: Flags, power: int) -> Any:
+        scaled = [j for j in range(len(grads)) if adaptive is None or adaptive[j]]
         if not scaled:
-            return super()._stretched(params, grads, adaptive, scale)
+            return list(grads)
         t = list(torch._foreach_abs(local([params[j] for j in scaled])))
         torch._foreach_add_(t, self.eta)
-        if scale is not None:
+        if power == 2:
             torch._foreach_mul_(t, t)
-        torch._foreach_mul_(t, [found[j] for j in scaled])
-        if scale is not None:
-            t = times(t, scale, fresh=True)
-            found = [g if f else times([g], scale)[0] for g, f in zip(found, flags, strict=True)]
-        for j, product in zip(scaled, t, strict=True):
-            found[j] = product
-        return found
-
-
-def param_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """The two parameter groups by which the official ASAM scales, for any `torch.optim` optimizer.
-
-    Parameters whose name contains "weight" are scaled by T = |w| + η; the rest carry
-    `"adaptive": False` and keep T = 1. Add learning rates or weight decay to the groups as usual.
-    Raises ValueError where the model has no parameters.
-    """
-    named = list(model.named_parameters())
-    if not named:
-        raise ValueError(f"model must have parameters, got {type(model).__name__} with none")
-    weights = [p for name, p in named if "weight" in name]
-    rest = [p for name, p in named if "weight" not in name]
-    groups: list[dict[str, Any]] = [{"params": weights}, {"params": rest, "adaptive": False}]
-    return [group for group in groups if group["params"]]
+        torch._foreach_mul_(t, [grads[j] for j in scaled])
+        stretched = dict(zip(scaled, t, strict=True))
+        return [stretched.get(j, g) for j, g in enumerate(grads)]

@@ -1,0 +1,262 @@
+"""Each of the family is a `torch.optim.Optimizer`, whatever the base, the schedule, the tensors."""
+
+import copy
+import io
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from problems import METHODS, difference, identical, make_base, mlp, one_thread  # noqa: F401
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.functional import cross_entropy
+from torch.optim import lr_scheduler as schedulers
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from lookbehind import SAM, AdaptiveBall, Ball, Lookbehind
+
+SCHEDULES = {
+    "StepLR": lambda o: schedulers.StepLR(o, 2),
+    "OneCycleLR": lambda o: schedulers.OneCycleLR(o, 0.1, total_steps=8),
+    "CosineAnnealingWarmRestarts": lambda o: schedulers.CosineAnnealingWarmRestarts(o, 3),
+    "ReduceLROnPlateau": lambda o: schedulers.ReduceLROnPlateau(o, patience=0),
+    "SequentialLR": lambda o: schedulers.SequentialLR(
+        o, [schedulers.LambdaLR(o, lambda t: t / 3), schedulers.ExponentialLR(o, 0.5)], [3]
+    ),
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("method", ["SAM", "Lookbehind adaptive", "Lookahead"])
+def test_a_scheduler_wraps_an_optimizer_or_its_base_alike(method, schedule):
+    """Learning rates as of the base alone; the weights are the same by either way."""
+    problems, paths = [mlp(), mlp(), mlp()], []
+    for problem, wraps in zip(problems, ("outer", "base", "plain"), strict=True):
+        base = make_base("momentum", problem.params, lr=0.1)
+        optimizer = base if wraps == "plain" else METHODS[method](base)
+        scheduler = SCHEDULES[schedule](base if wraps == "base" else optimizer)
+        paths.append([])
+        for loss in (3.0, 2.0, 2.0, 2.0, 1.0, 1.0):
+            optimizer.step(problem.closure())
+            scheduler.step(*[loss] * (schedule == "ReduceLROnPlateau"))
+            paths[-1].append([(g["lr"], g["momentum"]) for g in optimizer.param_groups])
+    assert paths[0] == paths[1] == paths[2]
+    assert len({lr for ((lr, _),) in paths[0]}) > 1
+    assert identical(problems[0].weights, problems[1].weights)
+    assert all(p.isfinite().all() for p in problems[0].params)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_step_hooks_run_once_an_outer_step(method):
+    problem, seen = mlp(), []
+    optimizer = METHODS[method](make_base("sgd", problem.params))
+    optimizer.register_step_pre_hook(lambda o, *_: seen.append(("pre", o)))
+    optimizer.register_step_post_hook(lambda o, *_: seen.append(("post", o)))
+    everywhere = [
+        register_optimizer_step_pre_hook(lambda o, *_: seen.append(("any pre", o))),
+        register_optimizer_step_post_hook(lambda o, *_: seen.append(("any post", o))),
+    ]
+    try:
+        for t in range(2):
+            optimizer.step(problem.closure())
+            own = [name for name, by in seen if by is not optimizer.base]
+            assert own == ["any pre", "pre", "post", "any post"] * (t + 1)
+    finally:
+        for handle in everywhere:
+            handle.remove()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_groups_state_and_defaults_are_the_bases_and_a_person_reads_what_it_is(method):
+    problem = mlp()
+    base = make_base("momentum", problem.params[:2], lr=0.07)
+    optimizer = METHODS[method](base)
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    assert optimizer.defaults is base.defaults
+    optimizer.step(problem.closure())
+    late = problem.params[2:]
+    before = [p.detach().clone() for p in late]
+    optimizer.add_param_group({"params": late, "lr": 0.01})
+    optimizer.step(problem.closure())
+    assert optimizer.param_groups is base.param_groups and len(base.param_groups) == 2
+    assert optimizer.state is base.state and set(base.state) == set(problem.params)
+    assert difference(late, before) > 0
+    told = repr(optimizer)
+    assert told.startswith(f"{type(optimizer).__name__}(") and "k=" in told
+    assert "rho=0.1" in told and "SGD (" in told and "lr: 0.07" in told and "tensor(" not in told
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+@pytest.mark.parametrize("base", ["momentum", "adamw"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_copy_goes_on_as_the_optimizer_does(method, base, way):
+    """Beside a scheduler and hooks, which stay with the optimizer that they were given to."""
+    problem = mlp()
+    optimizer = METHODS[method](make_base(base, problem.params))
+    schedulers.StepLR(optimizer, 1)
+    hooked = []
+    optimizer.register_step_post_hook(lambda *_: hooked.append(1))
+    optimizer.step(problem.closure())
+    model, twin = way((problem.model, optimizer))
+    again = mlp()
+    again.model, again.batches = model, problem.batches
+    for o, p in ((optimizer, problem), (twin, again)):
+        o.step(p.closure())
+    assert identical(problem.weights, again.weights)
+    assert len(hooked) == 2
+    assert repr(twin) == repr(optimizer)
+
+
+def test_hooks_of_a_state_dict_run():
+    problem, seen = mlp(), []
+    optimizer = SAM(make_base("momentum", problem.params))
+    optimizer.register_state_dict_pre_hook(lambda o: seen.append("save"))
+    optimizer.register_state_dict_post_hook(lambda o, state: {**state, "mine": 1})
+    optimizer.register_load_state_dict_pre_hook(lambda o, state: seen.append(state["mine"]))
+    optimizer.register_load_state_dict_post_hook(lambda o: seen.append("loaded"))
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert seen == ["save", 1, "loaded"]
+
+
+# --- values that a checkpoint keeps -------------------------------------------------------------
+
+
+def test_numbers_of_numpy_become_plain():
+    problem = mlp()
+    base = torch.optim.Adam(problem.params, betas=tuple(np.array([0.9, 0.99])))
+    optimizer = Lookbehind(base, AdaptiveBall(np.float64(0.1), np.float64(0.2)), k=2)
+    optimizer.alpha = np.float64(0.5)
+    scheduler = schedulers.LambdaLR(base, lambda t: np.float64(0.5) ** t)
+    base.param_groups[0].update(tags=[np.int64(3)], table=np.eye(2), note={"a": np.float32(1)})
+    optimizer.step(problem.closure())
+    scheduler.step()
+    base.state[problem.params[0]]["own"] = np.float64(2)
+    assert {type(v) for v in (optimizer.alpha, optimizer.ball.rho, optimizer.ball.eta)} == {float}
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    assert state["param_groups"][0]["lr"] == 0.0005
+    optimizer.load_state_dict(state)
+    assert optimizer.state[problem.params[0]]["own"] == 2
+
+
+def test_a_state_holds_the_base_once_and_every_setting():
+    problem = mlp()
+    optimizer = Lookbehind(make_base("adamw", problem.params), Ball(0.1), reuse_gradients=False)
+    optimizer.step(problem.closure())
+    state = optimizer.state_dict()
+    assert set(state) == {"state", "param_groups", "made_by", "shapes", "settings"}
+    assert {tuple(v) for v in state["state"].values()} == {("step", "exp_avg", "exp_avg_sq")}
+    settings = {"k": 5, "ball": {"rho": 0.1}, "alpha": 0.5, "reuse_gradients": False}
+    assert state["settings"] == [settings]
+    mean = METHODS["Multistep mean"](make_base("sgd", problem.params))
+    assert mean.state_dict()["settings"][0]["gradient"] == "mean"
+    last = METHODS["Multistep last"](make_base("sgd", problem.params))
+    last.ball = AdaptiveBall()
+    last.load_state_dict(mean.state_dict())
+    assert last.gradient == "mean"
+
+
+# --- bases and tensors of other kinds -----------------------------------------------------------
+
+
+def torch_bases():
+    """Every optimizer of torch, with each set of options by which torch itself tests it."""
+    pytest.importorskip("expecttest")
+    from torch.testing._internal.common_optimizers import optim_db
+
+    apart = ("LBFGS", "SparseAdam")  # they need a closure of their own, sparse gradients
+    return {
+        f"{info.optim_cls.__name__} {given.desc}": (info.optim_cls, given.kwargs)
+        for info in optim_db
+        if info.optim_cls.__name__ not in apart
+        for given in info.optim_inputs_func(device="cpu")
+    }
+
+
+def test_around_any_optimizer_of_torch_it_is_the_optimizer_where_it_does_not_climb():
+    for name, (make, options) in torch_bases().items():
+        problems = [mlp((4, 5), dtype=torch.float32) for _ in range(3)]
+        bases = [make([q.params[0]], **options) for q in problems]
+        plain, sam, lookbehind = (*bases[:1], SAM(bases[1], 0.0), Lookbehind(bases[2], Ball(0.0)))
+        lookbehind.k, lookbehind.alpha = 1, 1.0
+        for _ in range(3):
+            for optimizer, q in zip((plain, sam, lookbehind), problems, strict=True):
+                optimizer.step(q.closure())
+        for q in problems[1:]:
+            assert identical(q.weights, problems[0].weights), name
+        twin = copy.deepcopy(lookbehind)
+        twin.load_state_dict(lookbehind.state_dict())
+
+
+@pytest.mark.parametrize("base", ["momentum", "adam wd"])
+@pytest.mark.parametrize("method", METHODS)
+def test_to_maximize_a_loss_is_to_minimize_its_negative(method, base):
+    problems = [mlp(), mlp()]
+    problems[1].loss = lambda out, y: -cross_entropy(out, y)
+    for problem, maximize in zip(problems, (True, False), strict=True):
+        made = make_base(base, problem.params)
+        made.param_groups[0]["maximize"] = maximize
+        optimizer = METHODS[method](made, alpha=0.3)
+        for _ in range(3):
+            optimizer.step(problem.closure())
+    assert difference(problems[0].weights, problems[1].weights) < 1e-12
+
+
+def embedded(sparse):
+    table, head = nn.Embedding(10, 4, sparse=sparse).double(), nn.Linear(4, 3).double()
+    x, y = torch.tensor([1, 1, 2, 7]), torch.tensor([0, 1, 2, 0])
+    return [*table.parameters(), *head.parameters()], lambda: cross_entropy(head(table(x)), y)
+
+
+def mixed(halves):
+    """Double precision beside bfloat16, or beside the same numbers in double precision."""
+    one = nn.Linear(4, 5).double()
+    other = nn.Parameter(
+        torch.randn(3, 5).bfloat16().to(torch.bfloat16 if halves else torch.double)
+    )
+    x, y = torch.randn(6, 4).double(), torch.randint(3, (6,))
+    return [*one.parameters(), other], lambda: cross_entropy(one(x).tanh() @ other.double().T, y)
+
+
+def numbers(complex_):
+    w, t = torch.randn(2, 5, dtype=torch.complex128)
+    p = nn.Parameter(w if complex_ else torch.view_as_real(w).clone())
+    return [p], lambda: ((p if complex_ else torch.view_as_complex(p)) ** 2 - t).abs().pow(2).sum()
+
+
+@pytest.mark.parametrize(("make", "close"), [(embedded, 1e-12), (mixed, 0.05), (numbers, 1e-12)])
+@pytest.mark.parametrize("method", METHODS)
+def test_sparse_mixed_and_complex_tensors_go_as_dense_wide_and_real_ones(method, make, close):
+    found = []
+    for kind in (True, False):
+        torch.manual_seed(0)
+        params, loss = make(kind)
+        optimizer = METHODS[method](torch.optim.SGD(params, lr=0.02))
+
+        def closure(optimizer=optimizer, loss=loss):
+            optimizer.zero_grad()
+            value = loss()
+            value.backward()
+            return value
+
+        for _ in range(3):
+            optimizer.step(closure)
+        flat = [torch.view_as_real(p) if p.is_complex() else p for p in params]
+        found.append([p.detach().double() for p in flat])
+    assert difference(*found) < close
+
+
+def test_tensors_may_lie_on_several_devices():
+    """Norms meet on the first one; each perturbation stays beside its parameter."""
+    with FakeTensorMode():
+        places = ["cuda:0", "cuda:1", "cpu"]
+        params, grads = ([torch.empty(3, 2, device=d) for d in places] for _ in range(2))
+        for ball in (Ball(0.1), AdaptiveBall(0.1)):
+            assert str(ball.norm(params, grads).device) == "cuda:0"
+            assert [str(w.device) for w in ball.worst(params, grads)] == places

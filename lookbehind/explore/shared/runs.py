@@ -22,10 +22,9 @@ def recipes_in(path: str | Path, state: dict[str, Any]) -> tuple[Recipe, Recipe]
     try:
         began = Recipe(**state["plan"]["config"])
         part = state["optimizer"]
-        settings = dict[str, Any]()
-        while "inner" in part:  # Lookahead's k, not that of the SAM inside
-            settings = part["settings"] | settings
-            part = part["inner"]
+        settings: dict[str, Any] = {}
+        for own in part.get("settings", ()):  # Lookahead's k, not that of the SAM inside
+            settings = own | settings
         group = part["param_groups"][0]
         settings |= {"lr": group.get("initial_lr", group["lr"])}  # not set before the first step
         settings |= settings.pop("ball", {})

@@ -7,6 +7,7 @@ whole minibatches and takes its share of their images, and gradients are average
     fit(model, optimizer, batches, ..., setup=Setup(ranks=Ranks()))
 """
 
+import gc
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -133,9 +134,16 @@ class Ranks(Alone):
         return result
 
     def leave(self) -> None:
+        gc.collect()
         self._state.destroy_process_group()
 
 
 def started_as_one_of_several() -> bool:
-    """Whether a launcher has started this process beside others (it sets WORLD_SIZE)."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    """Whether a launcher has started this process beside others.
+
+    Raises ValueError where WORLD_SIZE, which it sets, is no int ≥ 1.
+    """
+    given = os.environ.get("WORLD_SIZE", "1").strip()
+    if not given.isdecimal() or int(given) < 1:
+        raise ValueError(f"WORLD_SIZE must be an int ≥ 1, as launchers set it, got {given!r}")
+    return int(given) > 1

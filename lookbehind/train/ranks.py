@@ -79,6 +79,7 @@ class Ranks(Alone):
     """
 
     def __init__(self, *, cpu: bool = False) -> None:
+        import torch.distributed.nn  # imported later, its defaults would keep the group for ever
         from accelerate import PartialState
 
         self._state = PartialState(cpu=cpu or not torch.cuda.is_available())
@@ -134,7 +135,9 @@ class Ranks(Alone):
         return result
 
     def leave(self) -> None:
-        gc.collect()
+        # Gloo's threads end with the last reference to the group, and must before the interpreter:
+        # one that then lets go of a tensor asks for the GIL, which aborts the process.
+        gc.collect()  # DistributedDataParallel has one, in a cycle
         self._state.destroy_process_group()
 
 

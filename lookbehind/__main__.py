@@ -130,6 +130,13 @@ def follow(log: journal.Journal, ranks: Alone, run: Callable[[], History]) -> No
     except FloatingPointError as error:
         reason, code = str(error), 1
         ranks.once(lambda: tell_divergence(log, reason))
+    except (TypeError, LookupError, AttributeError) as error:
+        if log.records or CHECKPOINT not in journal.held(log.folder):
+            raise  # else the run did not begin
+        file, kind = log.folder / CHECKPOINT, type(error).__name__
+        raise ValueError(
+            f"{file} was altered, it is not that of a run ({kind}: {error})"
+        ) from error
     else:
         code = INTERRUPTED if history.stopped else 0
         ranks.once(lambda: tell(log, history))
@@ -173,7 +180,7 @@ def one_of(names: Iterable[str]) -> Callable[[str], str]:
 
     def name_of(value: str) -> str:
         if plain(value) not in spelled:
-            raise click.BadParameter(f"{value!r} is not one of {', '.join(spelled.values())}")
+            raise click.BadParameter(f"{value!r} is not one of {str([*spelled.values()])[1:-1]}")
         return spelled[plain(value)]
 
     return name_of
@@ -215,7 +222,7 @@ OPTIONS: dict[str, list[click.Option]] = {
         option("--lr", float, "Learning rate at the start."),
         option("--momentum", float, "Momentum of SGD, in [0, 1]."),
         option("--weight-decay", float, "Weight decay of SGD."),
-        option("--label-smoothing --smoothing", float, "Smoothing of the training labels, in [0, 1]."),
+        option("--label-smoothing --smoothing", float, "Smoothing of training labels, in [0, 1]."),
         option("--schedule", SCHEDULES, "cosine, constant, or multistep: lr x 0.1 at "
                "1/4, 1/2 and 3/4 of the run (epochs 50, 100, 150 of 200)."),
         option("--epochs", int, "Length of the run.", "200"),
@@ -276,13 +283,13 @@ def train(
     """
     form = {name: values.pop(name) for name in ("bf16", "channels_last", "compile")}
     gradient = {name: values.pop(name) for name in ("statistics", "perturbation")}
-    with in_words(click.UsageError, TypeError, ValueError):
+    with in_words(click.UsageError, TypeError, ValueError, RuntimeError):
         recipe, (ranks, device) = fill_in(values), join(device)
         hardware = choose_hardware(device, **form)
     folder = out or Path("runs", journal.folder_name(recipe))
     silent = quiet or not ranks.main
     say: Callable[[str], None] = (lambda _: None) if silent else tqdm.write
-    with in_words(click.ClickException, ValueError, OSError):
+    with in_words(click.ClickException, ValueError, OSError, RuntimeError):
         ranks.once(lambda: claim(folder, resume))
         dataset = recipe.load(root, hardware.device)
         facts = journal.facts_of(recipe, hardware, dataset) | gradient | {"processes": ranks.world}

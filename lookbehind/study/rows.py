@@ -14,6 +14,8 @@ Row = dict[str, Any]  # {"recipe": {all settings}, what was measured}
 
 _START = b'{"recipe": {'  # of every line of the file
 
+PATIENCE = 60.0  # seconds for a lock that others hold for moments
+
 
 class SweepError(RuntimeError):
     """A sweep that cannot start, or go on. The message says what to do."""
@@ -72,7 +74,12 @@ class Rows:
         """For the moments of reading and writing only: workers that are forked inherit the lock."""
         from filelock import FileLock
 
-        with FileLock(path.with_name(f".{path.name}.lock")):
+        try:
+            held = FileLock(path.with_name(f".{path.name}.lock"), timeout=PATIENCE).acquire()
+        except (OSError, NotImplementedError) as error:
+            words = f"{path} cannot be locked ({error})"
+            raise SweepError(f"{words}: give a path in a folder that you may write in") from error
+        with held:
             yield
 
     def _read(self, path: Path) -> None:

@@ -6,6 +6,7 @@ import unicodedata
 import warnings
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -24,48 +25,96 @@ Images = npt.NDArray[np.uint8]
 def image_folder(root: Folder, *, device: str | torch.device = "cpu", **options: Any) -> Dataset:
     """A folder of images of one size: train/<class>/… and test/<class>/…, as torchvision reads it.
 
-    One channel where all images are grey, else three. `options` are those of `cifar10`: numbers of
-    images from train/ and test/, label noise and the seed. Minibatches are normalized by the mean
-    and standard deviation of the training images.
+    Hidden files and folders are left out. Links are followed, and a file that is met twice counts
+    once. Images are turned as their EXIF orientation says. One channel where all are grey, else
+    three. `options` are those of `cifar10`: numbers of images from train/ and test/, label noise
+    and the seed. Minibatches are normalized by the mean and standard deviation of the training
+    images.
 
     The decoded images are kept below `data_root()` until a file of the folder changes. While they
     are decoded, a terminal shows a bar.
 
     Raises DataError, which names the folder or file, where a part or a class has no images, the
-    classes of the two parts differ, two of them have one name, or an image doesn't decode or has
-    another size; TypeError or ValueError for wrong options.
+    classes of the two parts differ, two of them have one name or share a file, a link leads
+    nowhere, or an image doesn't decode or has another size; TypeError or ValueError for wrong
+    options.
     """
     draw = Draw(**options)
     root = Path(root).expanduser()
     parts = [_list_images(root / part) for part in ("train", "test")]
     _check_classes(*parts)
-    files = [Path(file) for part in parts for file, _ in part.samples]
-    images = _decoded(root, files).split([len(part.samples) for part in parts])
-    labels = [torch.tensor(part.targets) for part in parts]
-    return draw.dataset(list(zip(images, labels, strict=True)), parts[0].classes).to(device)
+    files = [file for part in parts for some in part.files.values() for file in some]
+    counts = [torch.tensor([*map(len, part.files.values())]) for part in parts]
+    labels = [torch.arange(len(count)).repeat_interleave(count) for count in counts]
+    images = _decoded(root, files).split([*map(len, labels)])
+    return draw.dataset(list(zip(images, labels, strict=True)), [*parts[0].files]).to(device)
 
 
-def _list_images(folder: Path) -> Any:
-    """Torchvision's `ImageFolder` of one part: `classes`, `samples` (file, label), `targets`."""
-    from torchvision.datasets import ImageFolder
+@dataclass(frozen=True)
+class Part:
+    """The image files of "train" or "test", by class."""
 
+    root: Path
+    files: dict[str, list[Path]]
+
+
+def _list_images(folder: Path) -> Part:
     if not folder.is_dir():
         raise DataError(f"{folder} is missing: put the images into {folder}{os.sep}<class>")
-    try:
-        found = ImageFolder(folder, allow_empty=True)
-    except FileNotFoundError as error:
-        message = f"{folder} holds no classes: put the images into {folder}{os.sep}<class>"
-        raise DataError(message) from error
-    counts = np.bincount(np.array(found.targets, dtype=int), minlength=len(found.classes))
-    for name, count in zip(found.classes, counts, strict=True):
-        if not count:
-            raise DataError(f"{folder / name} holds no images: add some, or delete the folder")
+    entries = [_led(folder, name) for name in sorted(os.listdir(folder)) if _counts(name)]
+    classes = [path for path in entries if path.is_dir()]
+    if not classes:
+        raise DataError(f"{folder} holds no classes: put the images into {folder}{os.sep}<class>")
+    found, seen = Part(folder, {}), dict[str, Path]()
+    for path in classes:
+        images = _images(path)
+        if not images:
+            raise DataError(f"{path} holds no images: add some, or delete the folder")
+        for file in sorted(images.keys() & seen.keys()):
+            words = "are one file: an image must have one class"
+            raise DataError(f"{seen[file]} and {images[file]} {words}")
+        seen |= images
+        found.files[path.name] = list(images.values())
     return found
 
 
-def _check_classes(train: Any, test: Any) -> None:
+def _images(folder: Path) -> dict[str, Path]:
+    """The image files of a class by where links lead, so that each counts once."""
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename} cannot be read ({error}): mend or delete it") from error
+
+    images: dict[str, Path] = {}
+    seen = set(map(str, Path(os.path.realpath(folder)).parents))
+    for here, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        if (real := os.path.realpath(here)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(filter(_counts, folders))
+        for path in (_led(Path(here), name) for name in sorted(filter(_counts, names))):
+            if path.suffix.lower() in IMG_EXTENSIONS and path.is_file():
+                images.setdefault(os.path.realpath(path), path)
+    return images
+
+
+def _counts(name: str) -> bool:
+    """Whether an entry is neither hidden nor what a system leaves in any folder."""
+    return not name.startswith((".", "$")) and name not in ("__MACOSX", "System Volume Information")
+
+
+def _led(folder: Path, name: str) -> Path:
+    """An entry of a folder; DataError where it is a link that leads nowhere."""
+    path = folder / name
+    if path.is_symlink() and not path.exists():
+        raise DataError(f"{path} is a link to {os.readlink(path)}, which leads nowhere: delete it")
+    return path
+
+
+def _check_classes(train: Part, test: Part) -> None:
     seen: dict[str, str] = {}
-    for name in sorted({*train.classes, *test.classes}):
+    for name in sorted({*train.files, *test.files}):
         known = seen.setdefault(unicodedata.normalize("NFKC", name).casefold().strip(), name)
         if known != name:  # shown in ASCII: they may look alike
             raise DataError(
@@ -73,12 +122,12 @@ def _check_classes(train: Any, test: Any) -> None:
                 f"{test.root}: merge the two folders, or give one another name"
             )
     for one, other in ((train, test), (test, train)):
-        if missing := sorted(set(one.classes) - set(other.classes)):
+        if missing := sorted(set(one.files) - set(other.files)):
             raise DataError(
                 f"{other.root} lacks the classes {missing} of {one.root}: both must hold the same"
             )
-    if len(train.classes) < 2:
-        raise DataError(f"{train.root} must hold at least two classes, got {train.classes}")
+    if len(train.files) < 2:
+        raise DataError(f"{train.root} must hold at least two classes, got {[*train.files]}")
 
 
 def _decoded(root: Path, files: Sequence[Path]) -> Tensor:
@@ -104,7 +153,7 @@ def _decoded(root: Path, files: Sequence[Path]) -> Tensor:
 
 def _fingerprint(root: Path, files: Sequence[Path]) -> str:
     """Of the names, sizes and times of all files. A copy may keep its mtime, not its ctime."""
-    digest = hashlib.sha256(b"1")  # the form of the decoded images
+    digest = hashlib.sha256(b"2")  # the form of the decoded images
     for file in files:
         stat = file.stat()
         digest.update(os.fsencode(file.relative_to(root)))
@@ -138,10 +187,11 @@ def _decode(files: Sequence[Path]) -> Images:
 
 def _pixels(file: Path) -> Images:
     """One image (H, W, 1 or 3)."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
-        with Image.open(file) as image:
+        with Image.open(file) as opened:
+            image = ImageOps.exif_transpose(opened)
             if image.mode[0] in "IF":
                 raise ValueError(f"its pixels have more than 8 bits, mode {image.mode}")
             grey = image.mode in ("1", "L", "LA", "La")

@@ -48,7 +48,7 @@ DEFAULTS = {"device": "auto", **vars(Setup()), **asdict(OFFICIAL)}
 
 
 def plain(name: str) -> str:
-    """A name without case, hyphens and underscores: Lookbehind_SAM is Lookbehind-SAM."""
+    """A name without case, hyphens and underscores, as the official script spells some."""
     return name.replace("-", "").replace("_", "").casefold()
 
 
@@ -131,12 +131,9 @@ def follow(log: journal.Journal, ranks: Alone, run: Callable[[], History]) -> No
         reason, code = str(error), 1
         ranks.once(lambda: tell_divergence(log, reason))
     except (TypeError, LookupError, AttributeError) as error:
-        if log.records or CHECKPOINT not in journal.held(log.folder):
+        if log.records or not (file := log.folder / CHECKPOINT).exists():
             raise  # else the run did not begin
-        file, kind = log.folder / CHECKPOINT, type(error).__name__
-        raise ValueError(
-            f"{file} was altered, it is not that of a run ({kind}: {error})"
-        ) from error
+        raise ValueError(f"{file} was altered ({type(error).__name__}: {error})") from error
     else:
         code = INTERRUPTED if history.stopped else 0
         ranks.once(lambda: tell(log, history))
@@ -175,7 +172,6 @@ def alpha(value: str) -> float | str:
 
 
 def one_of(names: Iterable[str]) -> Callable[[str], str]:
-    """A value that is one of these names, however it is spelled."""
     spelled = {plain(name): name for name in names}
 
     def name_of(value: str) -> str:
@@ -264,7 +260,6 @@ class GroupedCommand(click.Command):
                 formatter.write_dl([r for each in options if (r := each.get_help_record(ctx))])
 
 
-# An option may be spelled as in the official script.
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": plain}
 )

@@ -152,8 +152,8 @@ def test_the_console_script_is_the_command_line(monkeypatch: pytest.MonkeyPatch)
         "import sys; sys.argv[0] = '/bin/lookbehind'; from lookbehind.__main__ import main; main()"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, "TRAIN", "--minimizer", "adam"], capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(settings.parent)},
+        [sys.executable, "-c", code, "TRAIN", "--minimizer", "adam"], text=True,
+        capture_output=True, env={**os.environ, "PYTHONPATH": str(settings.parent)},
     )  # fmt: skip
     assert done.returncode == 2 and "Usage: lookbehind train [OPTIONS]" in done.stderr
 
@@ -297,10 +297,7 @@ def test_what_torch_refuses_is_an_error_in_words(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Recipe, "run", refuse)
     result = command(SMALL)
-    assert (result.exit_code, result.output.splitlines()[-1][:26]) == (
-        1,
-        "Error: CUDA out of memory.",
-    )
+    assert result.exit_code == 1 and result.output.startswith("Error: CUDA out of memory. Tried")
 
 
 @pytest.mark.parametrize("name", ["lr", "rho", "weight-decay"])

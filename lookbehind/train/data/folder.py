@@ -5,7 +5,7 @@ import os
 import unicodedata
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from lookbehind.files import written_whole
 from lookbehind.train.data.dataset import DataError, Dataset, Draw, Folder, data_root
 
 Images = npt.NDArray[np.uint8]
+JUNK = (".", "$", "__MACOSX", "System Volume Information")
 
 
 def image_folder(root: Folder, *, device: str | torch.device = "cpu", **options: Any) -> Dataset:
@@ -61,13 +62,9 @@ class Part:
 def _list_images(folder: Path) -> Part:
     if not folder.is_dir():
         raise DataError(f"{folder} is missing: put the images into {folder}{os.sep}<class>")
-    entries = [_led(folder, name) for name in sorted(os.listdir(folder)) if _counts(name)]
-    classes = [path for path in entries if path.is_dir()]
-    if not classes:
-        raise DataError(f"{folder} holds no classes: put the images into {folder}{os.sep}<class>")
     found, seen = Part(folder, {}), dict[str, Path]()
-    for path in classes:
-        images = _images(path)
+    for path in filter(Path.is_dir, _entries(folder)):
+        images = dict(_images(path, {*map(str, Path(os.path.realpath(path)).parents)}))
         if not images:
             raise DataError(f"{path} holds no images: add some, or delete the folder")
         for file in sorted(images.keys() & seen.keys()):
@@ -75,41 +72,38 @@ def _list_images(folder: Path) -> Part:
             raise DataError(f"{seen[file]} and {images[file]} {words}")
         seen |= images
         found.files[path.name] = list(images.values())
+    if not seen:
+        raise DataError(f"{folder} holds no classes: put the images into {folder}{os.sep}<class>")
     return found
 
 
-def _images(folder: Path) -> dict[str, Path]:
-    """The image files of a class by where links lead, so that each counts once."""
+def _images(folder: Path, seen: set[str]) -> Iterator[tuple[str, Path]]:
+    """The image files below a folder, each after where it leads; no folder that was seen."""
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
-    def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename} cannot be read ({error}): mend or delete it") from error
-
-    images: dict[str, Path] = {}
-    seen = set(map(str, Path(os.path.realpath(folder)).parents))
-    for here, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        if (real := os.path.realpath(here)) in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(filter(_counts, folders))
-        for path in (_led(Path(here), name) for name in sorted(filter(_counts, names))):
-            if path.suffix.lower() in IMG_EXTENSIONS and path.is_file():
-                images.setdefault(os.path.realpath(path), path)
-    return images
+    real = os.path.realpath(folder)
+    entries = sorted(_entries(folder), key=Path.is_dir) if real not in seen else []
+    seen.add(real)
+    for path in entries:
+        if path.is_dir():
+            yield from _images(path, seen)
+        elif path.suffix.lower() in IMG_EXTENSIONS and path.is_file():
+            yield (
+                os.path.realpath(path) if path.is_symlink() else os.path.join(real, path.name),
+                path,
+            )
 
 
-def _counts(name: str) -> bool:
-    """Whether an entry is neither hidden nor what a system leaves in any folder."""
-    return not name.startswith((".", "$")) and name not in ("__MACOSX", "System Volume Information")
-
-
-def _led(folder: Path, name: str) -> Path:
-    """An entry of a folder; DataError where it is a link that leads nowhere."""
-    path = folder / name
-    if path.is_symlink() and not path.exists():
-        raise DataError(f"{path} is a link to {os.readlink(path)}, which leads nowhere: delete it")
-    return path
+def _entries(folder: Path) -> list[Path]:
+    """What a folder holds, in order, but for what is hidden or left in any folder by a system."""
+    try:
+        paths = [folder / name for name in sorted(os.listdir(folder)) if not name.startswith(JUNK)]
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read ({error}): mend or delete it") from error
+    for path in paths:
+        if path.is_symlink() and not path.exists():
+            raise DataError(f"{path} is a link to {os.readlink(path)}, which leads nowhere")
+    return paths
 
 
 def _check_classes(train: Part, test: Part) -> None:

@@ -6,7 +6,6 @@ import unicodedata
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -20,6 +19,7 @@ from lookbehind.files import written_whole
 from lookbehind.train.data.dataset import DataError, Dataset, Draw, Folder, data_root
 
 Images = npt.NDArray[np.uint8]
+Classes = dict[str, list[Path]]  # the image files of each
 JUNK = (".", "$", "__MACOSX", "System Volume Information")
 
 
@@ -42,27 +42,21 @@ def image_folder(root: Folder, *, device: str | torch.device = "cpu", **options:
     """
     draw = Draw(**options)
     root = Path(root).expanduser()
-    parts = [_list_images(root / part) for part in ("train", "test")]
-    _check_classes(*parts)
-    files = [file for part in parts for some in part.files.values() for file in some]
-    counts = [torch.tensor([*map(len, part.files.values())]) for part in parts]
+    parts = {root / part: _list_images(root / part) for part in ("train", "test")}
+    _check_classes(parts)
+    train, test = parts.values()
+    files = [file for part in (train, test) for some in part.values() for file in some]
+    counts = [torch.tensor([*map(len, part.values())]) for part in (train, test)]
     labels = [torch.arange(len(count)).repeat_interleave(count) for count in counts]
     images = _decoded(root, files).split([*map(len, labels)])
-    return draw.dataset(list(zip(images, labels, strict=True)), [*parts[0].files]).to(device)
+    return draw.dataset(list(zip(images, labels, strict=True)), [*train]).to(device)
 
 
-@dataclass(frozen=True)
-class Part:
-    """The image files of "train" or "test", by class."""
-
-    root: Path
-    files: dict[str, list[Path]]
-
-
-def _list_images(folder: Path) -> Part:
+def _list_images(folder: Path) -> Classes:
+    """The image files of "train" or "test"."""
     if not folder.is_dir():
         raise DataError(f"{folder} is missing: put the images into {folder}{os.sep}<class>")
-    found, seen = Part(folder, {}), dict[str, Path]()
+    found, seen = Classes(), dict[str, Path]()
     for path in filter(Path.is_dir, _entries(folder)):
         images = dict(_images(path, {*map(str, Path(os.path.realpath(path)).parents)}))
         if not images:
@@ -71,7 +65,7 @@ def _list_images(folder: Path) -> Part:
             words = "are one file: an image must have one class"
             raise DataError(f"{seen[file]} and {images[file]} {words}")
         seen |= images
-        found.files[path.name] = list(images.values())
+        found[path.name] = list(images.values())
     if not seen:
         raise DataError(f"{folder} holds no classes: put the images into {folder}{os.sep}<class>")
     return found
@@ -106,22 +100,22 @@ def _entries(folder: Path) -> list[Path]:
     return paths
 
 
-def _check_classes(train: Part, test: Part) -> None:
-    seen: dict[str, str] = {}
-    for name in sorted({*train.files, *test.files}):
+def _check_classes(parts: dict[Path, Classes]) -> None:
+    (train, test), seen = parts, dict[str, str]()
+    for name in sorted({*parts[train], *parts[test]}):
         known = seen.setdefault(unicodedata.normalize("NFKC", name).casefold().strip(), name)
         if known != name:  # shown in ASCII: they may look alike
             raise DataError(
-                f"{known!a} and {name!a} are one class name in {train.root} and "
-                f"{test.root}: merge the two folders, or give one another name"
+                f"{known!a} and {name!a} are one class name in {train} and "
+                f"{test}: merge the two folders, or give one another name"
             )
     for one, other in ((train, test), (test, train)):
-        if missing := sorted(set(one.files) - set(other.files)):
+        if missing := sorted(parts[one].keys() - parts[other].keys()):
             raise DataError(
-                f"{other.root} lacks the classes {missing} of {one.root}: both must hold the same"
+                f"{other} lacks the classes {missing} of {one}: both must hold the same"
             )
-    if len(train.files) < 2:
-        raise DataError(f"{train.root} must hold at least two classes, got {[*train.files]}")
+    if len(parts[train]) < 2:
+        raise DataError(f"{train} must hold at least two classes, got {[*parts[train]]}")
 
 
 def _decoded(root: Path, files: Sequence[Path]) -> Tensor:

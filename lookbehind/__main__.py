@@ -6,13 +6,14 @@ defaults are the official script's (`OFFICIAL`), and some depend on others (`fil
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import chain
-from operator import methodcaller
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from lookbehind.optim import METHODS
 from lookbehind.scores import History
@@ -42,14 +43,23 @@ OFFICIAL = Recipe(
     dataset="cifar10", model="resnet34", rho=0.05, alpha="adaptive", lr=0.1, batch_size=128,
     schedule="multistep", epochs=200, gradients=None, augment=True,
 )  # fmt: skip
+MOST = {int: torch.iinfo(torch.int64).max, float: torch.finfo(torch.float32).max}
 DEFAULTS = {"device": "auto", **vars(Setup()), **asdict(OFFICIAL)}
+
+
+def plain(name: str) -> str:
+    """A name without case, hyphens and underscores, as the official script spells some."""
+    return name.replace("-", "").replace("_", "").casefold()
 
 
 def fill_in(values: dict[str, Any]) -> Recipe:
     """The recipe of the command line; what was left open (None) depends on the rest."""
+    for name, value in values.items():
+        if type(value) in MOST and value > (most := MOST[type(value)]):
+            raise ValueError(f"{name} must be at most {most}, got {value}")
     method, dataset = values["method"], values["dataset"]
-    if dataset.lower() in ("digits", "cifar10", "cifar100"):  # else the path of a folder
-        dataset = dataset.lower()
+    if plain(dataset) in ("digits", "cifar10", "cifar100"):  # else the path of a folder
+        dataset = plain(dataset)
     defaults: dict[str, Any] = {
         "rho": 0.5 if "ASAM" in method else OFFICIAL.rho,
         "alpha": OFFICIAL.alpha if METHODS[method].adaptive else 0.5,
@@ -120,6 +130,10 @@ def follow(log: journal.Journal, ranks: Alone, run: Callable[[], History]) -> No
     except FloatingPointError as error:
         reason, code = str(error), 1
         ranks.once(lambda: tell_divergence(log, reason))
+    except (TypeError, LookupError, AttributeError) as error:
+        if log.records or not (file := log.folder / CHECKPOINT).exists():
+            raise  # else the run did not begin
+        raise ValueError(f"{file} was altered ({type(error).__name__}: {error})") from error
     else:
         code = INTERRUPTED if history.stopped else 0
         ranks.once(lambda: tell(log, history))
@@ -157,15 +171,25 @@ def alpha(value: str) -> float | str:
         return value
 
 
+def one_of(names: Iterable[str]) -> Callable[[str], str]:
+    spelled = {plain(name): name for name in names}
+
+    def name_of(value: str) -> str:
+        if plain(value) not in spelled:
+            raise click.BadParameter(f"{value!r} is not one of {str([*spelled.values()])[1:-1]}")
+        return spelled[plain(value)]
+
+    return name_of
+
+
 def option(name: str, kind: Any, help: str, shown: str | bool = True) -> click.Option:
     """An option of a type, or of some names; its default may be None, which means what is shown."""
     field = name.split()[0].partition("/")[0].strip("-").replace("-", "_")
     default = DEFAULTS.get(field, False if kind is bool else None) if shown is True else None
     some = isinstance(kind, Mapping | tuple)
     return click.Option(
-        name.split(), type=click.Choice(list(kind), case_sensitive=False) if some else kind,
-        default=default, help=help, is_flag=kind is bool or None, show_default=shown,
-        metavar="NAME" if some else None,
+        name.split(), type=one_of(kind) if some else kind, default=default, help=help,
+        is_flag=kind is bool or None, show_default=shown, metavar="NAME" if some else None,
     )  # fmt: skip
 
 
@@ -194,7 +218,7 @@ OPTIONS: dict[str, list[click.Option]] = {
         option("--lr", float, "Learning rate at the start."),
         option("--momentum", float, "Momentum of SGD, in [0, 1]."),
         option("--weight-decay", float, "Weight decay of SGD."),
-        option("--label-smoothing", float, "Smoothing of the training labels, in [0, 1]."),
+        option("--label-smoothing --smoothing", float, "Smoothing of training labels, in [0, 1]."),
         option("--schedule", SCHEDULES, "cosine, constant, or multistep: lr x 0.1 at "
                "1/4, 1/2 and 3/4 of the run (epochs 50, 100, 150 of 200)."),
         option("--epochs", int, "Length of the run.", "200"),
@@ -236,11 +260,8 @@ class GroupedCommand(click.Command):
                 formatter.write_dl([r for each in options if (r := each.get_help_record(ctx))])
 
 
-DASHES = methodcaller("replace", "_", "-")  # an option may be spelled as in the official script
-
-
 @click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": DASHES}
+    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": plain}
 )
 def cli() -> None:
     """Lookbehind-SAM: k steps back, one step forward."""
@@ -257,13 +278,13 @@ def train(
     """
     form = {name: values.pop(name) for name in ("bf16", "channels_last", "compile")}
     gradient = {name: values.pop(name) for name in ("statistics", "perturbation")}
-    with in_words(click.UsageError, TypeError, ValueError):
+    with in_words(click.UsageError, TypeError, ValueError, RuntimeError):
         recipe, (ranks, device) = fill_in(values), join(device)
         hardware = choose_hardware(device, **form)
     folder = out or Path("runs", journal.folder_name(recipe))
     silent = quiet or not ranks.main
     say: Callable[[str], None] = (lambda _: None) if silent else tqdm.write
-    with in_words(click.ClickException, ValueError, OSError):
+    with in_words(click.ClickException, ValueError, OSError, RuntimeError):
         ranks.once(lambda: claim(folder, resume))
         dataset = recipe.load(root, hardware.device)
         facts = journal.facts_of(recipe, hardware, dataset) | gradient | {"processes": ranks.world}
@@ -277,8 +298,13 @@ def train(
         ).history)  # fmt: skip
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command `lookbehind`, and `python -m lookbehind`."""
     for stream in (sys.stdout, sys.stderr):
         # ρ on any terminal, and a line at once, for a log that is looked at while it grows
         stream.reconfigure(errors="replace", line_buffering=True)  # type: ignore[union-attr]
-    cli(prog_name="python -m lookbehind")
+    cli()
+
+
+if __name__ == "__main__":
+    main()

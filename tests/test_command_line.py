@@ -1,9 +1,12 @@
 """`python -m lookbehind train`: the official script's options, and a run that loses nothing."""
 
 import json
+import os
 import re
 import runpy
+import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from test_train_recipe import pictures
 
 from lookbehind.__main__ import OPTIONS, cli, fill_in
 from lookbehind.optim import METHODS
-from lookbehind.train import Recipe, read_checkpoint
+from lookbehind.train import MODELS, SCHEDULES, Recipe, read_checkpoint
 from lookbehind.train.journal import CHECKPOINT, HISTORY
 
 TRAIN = cli.commands["train"]
@@ -83,6 +86,76 @@ def test_a_command_of_the_official_script_is_understood() -> None:
         alpha="adaptive", schedule="multistep", augment=True,
     )  # fmt: skip
     assert recipe_of("--alpha", "0.5").alpha == 0.5
+
+
+PAPER = Recipe(
+    dataset="cifar10", model="resnet34", rho=0.05, k=2, alpha="adaptive", lr=0.1, batch_size=128,
+    schedule="multistep", epochs=200, gradients=None, augment=True,
+)  # fmt: skip
+README = {  # every command line of the official README, in its old and its new spelling
+    "--minimizer LookbehindSAM --rho 0.05 --k 2 --alpha -1": PAPER,
+    "--minimizer Lookbehind_SAM --rho 0.05 --k 2 --alpha -1": PAPER,
+    "--minimizer LookbehindASAM --rho 0.5 --k 2 --alpha -1":
+        replace(PAPER, method="Lookbehind-ASAM", rho=0.5),
+    "--minimizer Lookbehind_ASAM --rho 0.5 --k 2 --alpha -1":
+        replace(PAPER, method="Lookbehind-ASAM", rho=0.5),
+    "--minimizer LookbehindSAM --rho 0.05 --k 2 --alpha 0.5": replace(PAPER, alpha=0.5),
+    "--minimizer LookbehindSAM --rho 0.05 --k 2 --alpha -1 --dataset CIFAR100 --model resnet50":
+        replace(PAPER, dataset="cifar100", model="resnet50"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", README)
+def test_the_command_lines_of_the_official_readme_are_understood(line: str) -> None:
+    assert recipe_of(line) == README[line]
+
+
+def test_a_command_line_of_the_official_readme_runs() -> None:
+    line = "--minimizer LookbehindSAM --rho 0.05 --k 2 --alpha -1"
+    assert command(line, SMALL, "--out a").exit_code == 0
+    assert history_in("a")["recipe"] == asdict(RECIPE)
+
+
+@pytest.mark.parametrize("spell", [str.upper, str.lower, str.title])
+@pytest.mark.parametrize("between", ["", "-", "_"])
+def test_names_are_known_however_they_are_spelled(
+    spell: Callable[[str], str], between: str
+) -> None:
+    def spelled(name: str) -> str:
+        return spell(name.replace("-", between))
+
+    values = {"method": METHODS, "model": MODELS, "schedule": SCHEDULES}
+    for field, names in values.items():
+        for name in names:
+            found = recipe_of(f"--{field}", spelled(name), "--alpha 0.5")
+            assert getattr(found, field) == name
+    for dataset in ("cifar10", "cifar100", "digits"):
+        name = spelled(dataset.replace("cifar", "cifar-"))
+        assert recipe_of(f"--dataset {name}").dataset == dataset
+    for options in OPTIONS.values():
+        for option in options:
+            words = [f"--{spelled(given[2:])}" for given in (*option.opts, *option.secondary_opts)]
+            assert not any("No such option" in command(word, "--k x").output for word in words)
+
+
+def test_the_path_of_a_folder_stays_as_it_is() -> None:
+    for path in ("./Cifar-10", "My_Images", "images/CIFAR10"):
+        assert recipe_of(f"--dataset {path}").dataset == path
+
+
+def test_the_console_script_is_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Path(cli.callback.__code__.co_filename).parents[1] / "pyproject.toml"
+    assert '\n[project.scripts]\nlookbehind = "lookbehind.__main__:main"\n' in settings.read_text(
+        encoding="utf-8"
+    )
+    code = (
+        "import sys; sys.argv[0] = '/bin/lookbehind'; from lookbehind.__main__ import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "TRAIN", "--minimizer", "adam"], text=True,
+        capture_output=True, env={**os.environ, "PYTHONPATH": str(settings.parent)},
+    )  # fmt: skip
+    assert done.returncode == 2 and "Usage: lookbehind train [OPTIONS]" in done.stderr
 
 
 def test_every_setting_of_a_recipe_has_its_option() -> None:
@@ -182,6 +255,67 @@ def test_a_foreign_checkpoint_is_an_error_in_words() -> None:
     assert [path.name for path in Path("a").iterdir()] == [CHECKPOINT]
 
 
+EDITS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "a position that is cut": lambda state: state["position"].pop(),
+    "a position of words": lambda state: state.update(position=["a", "b", "c", "d"]),
+    "a count of gradients that is a word": lambda state: state["position"].__setitem__(2, "9"),
+    "an epoch below 0": lambda state: state["position"].__setitem__(0, -5),
+    "records of too few values": lambda state: state["records"][0].pop(),
+    "records that are a number": lambda state: state.update(records=3),
+    "an empty plan": lambda state: state.update(plan={}),
+    "a plan that is a list": lambda state: state.update(plan=[1]),
+    "a generator of another form": lambda state: state["rng"].update(epoch=torch.zeros(3)),
+    "a generator that is missing": lambda state: state["rng"].pop("epoch"),
+    "a part that is missing": lambda state: state.pop("rng"),
+    "an optimizer of words": lambda state: state.update(optimizer="SGD"),
+    "an optimizer without groups": lambda state: state.update(optimizer={}),
+    "a model of numbers": lambda state: state.update(model={"0.weight": 1.0}),
+    "a weight of another shape": lambda state: state["model"].popitem(),
+    "weights that are not finite": lambda state: [
+        w.fill_(torch.nan) for w in state["model"].values()
+    ],
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_checkpoint_that_was_edited_by_hand_is_an_error_in_words(edit: str) -> None:
+    """Stopped within its third epoch, so that there is something left to do."""
+    assert command(SMALL, "--out a --quiet").exit_code == 0
+    path = Path("a", CHECKPOINT)
+    state = torch.load(path, weights_only=True)
+    state["position"][0], state["position"][2] = 2, 18
+    EDITS[edit](state)
+    torch.save(state, path)
+    result = command(SMALL, "--out a --resume --quiet")
+    assert result.exit_code == 1 and result.output.startswith("Error: ")
+    assert len(result.output.split()) > 5
+
+
+def test_what_torch_refuses_is_an_error_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr(Recipe, "run", refuse)
+    result = command(SMALL)
+    assert result.exit_code == 1 and result.output.startswith("Error: CUDA out of memory. Tried")
+
+
+@pytest.mark.parametrize("name", ["lr", "rho", "weight-decay"])
+def test_the_largest_numbers_are_no_traceback(name: str) -> None:
+    result = command(SMALL, f"--{name} 3e38 --out {name}")
+    assert result.exit_code == 1 and "Error: " in result.output
+
+
+@pytest.mark.parametrize("given", ["", " ", "two", "-1", "0", "1.5"])
+def test_a_wrong_number_of_processes_is_an_error_in_words(
+    given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", given)
+    result = command(SMALL)
+    assert result.exit_code == 2
+    assert "WORLD_SIZE must be an int ≥ 1, as launchers set it, got '" in result.output
+
+
 def test_ctrl_c_while_the_data_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -249,7 +383,14 @@ BAD = {
     "--alpha 2": 'alpha must be a finite number in [0, 1] or "adaptive"; got 2.0',
     "--alpha auto": """alpha must be a finite number in [0, 1] or "adaptive"; got 'auto'""",
     "--model vgg": "'vgg' is not one of 'mlp', 'tiny-cnn'",
-    "--minimizer adam": "'--method' / '--minimizer': 'adam' is not one of 'sgd', 'sam'",
+    "--minimizer adam": "'--method' / '--minimizer': 'adam' is not one of 'SGD', 'SAM'",
+    "--lr 1e39": "lr must be at most 3.4028234663852886e+38, got 1e+39",
+    "--rho inf": "rho must be at most 3.4028234663852886e+38, got inf",
+    "--weight-decay 1e200": "weight_decay must be at most 3.4028234663852886e+38, got 1e+200",
+    "--seed 99999999999999999999": "seed must be at most 9223372036854775807, got 99999999999999",
+    "--seed -99999999999999999999": "seed must be an int ≥ 0, got -99999999999999999999",
+    "--batch-size 99999999999999999999": "batch_size must be at most 9223372036854775807",
+    "--k 1e3": "'--k': '1e3' is not a valid integer",
     "--device tpu": "device must be one of auto, cuda, mps, cpu, or cuda:0, …, got 'tpu'",
     "--epochs 3 --gradients 9": "exactly one of epochs and gradients must be given",
     "--perturbation own": "'own' is not one of 'global', 'local'",

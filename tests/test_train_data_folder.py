@@ -14,7 +14,7 @@ from images import root, same  # noqa: F401
 from PIL import Image
 from torchvision import datasets
 
-from lookbehind.train.data import DataError, image_folder, load
+from lookbehind.train.data import DataError, Split, image_folder, load
 from lookbehind.train.data import folder as folder_module
 
 
@@ -148,6 +148,145 @@ def test_what_is_wrong_with_a_folder_is_said(
     damage(folder)
     with pytest.raises(DataError, match=words):
         image_folder(folder)
+
+
+def link_to_itself(folder: Path) -> None:
+    """torchvision reads train/a 41 times."""
+    (folder / "train" / "a" / "again").symlink_to(".")
+
+
+def link_upwards(folder: Path) -> None:
+    (folder / "train" / "a" / "up").symlink_to("..")
+
+
+def link_to_a_sibling(folder: Path) -> None:
+    for name in ("all", "zip"):  # one before and one after what it leads to
+        (folder / "test" / "b" / name).symlink_to("more")
+    (folder / "test" / "b" / "more").mkdir()
+    (folder / "test" / "b" / "2.png").rename(folder / "test" / "b" / "more" / "2.png")
+
+
+def link_an_image(folder: Path) -> None:
+    (folder / "train" / "b" / "same.png").symlink_to("0.png")
+
+
+def link_everything(folder: Path) -> None:
+    """The images lie elsewhere: a class, a folder in it and a file are links."""
+    for name in ("train/a", "test/a/more", "test/b/0.png"):
+        here, there = folder / name, folder.with_name("pool") / name
+        there.parent.mkdir(parents=True, exist_ok=True)
+        if name == "test/a/more":
+            there.mkdir()
+            (folder / "test" / "a" / "0.png").rename(there / "0.png")
+        else:
+            here.rename(there)
+        here.symlink_to(there)
+
+
+def leave_junk(folder: Path) -> None:
+    """What systems and editors put into any folder."""
+    for part in ("train", "test"):
+        for name in (".git", ".ipynb_checkpoints", "__MACOSX", "$RECYCLE.BIN"):
+            (folder / part / name).mkdir()
+            (folder / part / "a" / name).mkdir()
+            for where in (folder / part / name, folder / part / "a" / name):
+                draw(where / "0.png", np.random.default_rng(7))
+        (folder / part / "desktop.ini").write_text("[ViewState]")
+        for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._0.png", ".hidden.png", "a.txt"):
+            (folder / part / "b" / name).write_bytes(b"\0\5junk")
+        (folder / part / ".broken").symlink_to("nowhere")
+        os.mkfifo(folder / part / "a" / "pipe.png")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [link_to_itself, link_upwards, link_to_a_sibling, link_an_image, link_everything, leave_junk],
+)
+def test_every_image_counts_once_and_what_is_hidden_never(
+    folder: Path, root: Path, change: Callable[[Path], None]
+) -> None:
+    before = image_folder(folder)
+    change(folder)
+    after = image_folder(folder)
+    assert after.classes == ("a", "b") and len(after.train) == len(after.test) == 6
+    for one, other in ((before.train, after.train), (before.test, after.test)):
+        assert images_of(one) == images_of(other)
+
+
+def images_of(split: Split) -> list[tuple[int, list[int]]]:
+    pixels = split.images.flatten(1).tolist()
+    return sorted(zip(split.labels.tolist(), pixels, strict=True))
+
+
+def link_nowhere(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).symlink_to("gone")
+
+
+def link_to_another_class(folder: Path) -> None:
+    (folder / "train" / "b" / "more").symlink_to("../a")
+
+
+def one_class_twice(folder: Path) -> None:
+    (folder / "train" / "c").symlink_to("a")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (link_nowhere("train/a/9.png"), "train.a.9.png is a link to gone, which leads nowhere"),
+        (link_nowhere("test/a/more"), "test.a.more is a link to gone, which leads nowhere"),
+        (link_nowhere("test/c"), "test.c is a link to gone, which leads nowhere"),
+        (link_to_another_class, "a.0.png and .*b.more.0.png are one file: an image must have one"),
+        (one_class_twice, "train.a.0.png and .*train.c.0.png are one file"),
+        (lambda f: (f / "test/b/0.png").write_bytes(b""), "test.b.0.png does not decode .*delete"),
+        (lambda f: (f / "test/b/0.png").unlink() or (f / "test/b/0.png").symlink_to("0.png"),
+         "test.b.0.png is a link to 0.png, which leads nowhere"),
+    ],
+)  # fmt: skip
+def test_a_link_that_leads_astray_is_said(
+    folder: Path, damage: Callable[[Path], None], words: str
+) -> None:
+    damage(folder)
+    with pytest.raises(DataError, match=words):
+        image_folder(folder)
+
+
+def test_what_cannot_be_read_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: object, *_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", refused)
+        with pytest.raises(DataError, match=r"train.a.0.png does not decode .*Permission denied"):
+            image_folder(folder)
+    names = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda p: refused(p) if str(p).endswith("b") else names(p))
+    with pytest.raises(DataError, match=r"train.b cannot be read .*Permission denied"):
+        image_folder(folder)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif", "webp"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_images_are_turned_as_their_exif_says(folder: Path, kind: str, mode: str) -> None:
+    """The 8 orientations of one picture of one colour, with a dark corner."""
+    upright = np.full((40, 40, 3), 200, np.uint8)
+    upright[:20, :10] = 0
+    saved = {  # how the camera stored it, by the tag
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
+        5: upright.swapaxes(0, 1), 6: upright.swapaxes(0, 1)[::-1],
+        7: upright.swapaxes(0, 1)[::-1, ::-1], 8: upright.swapaxes(0, 1)[:, ::-1],
+    }  # fmt: skip
+    for file in folder.rglob("*.png"):
+        file.unlink()
+    for part in ("train", "test"):
+        for name in "ab":
+            for tag, pixels in saved.items():
+                exif = Image.Exif()
+                exif[0x0112] = tag
+                picture = Image.fromarray(np.ascontiguousarray(pixels)).convert(mode)
+                picture.save(folder / part / name / f"{tag}.{kind}", exif=exif, quality=95)
+    images = image_folder(folder).train.images.float()
+    assert ((images - torch.tensor(upright).movedim(2, 0)[:1]).abs() < 60).all()
 
 
 @pytest.fixture

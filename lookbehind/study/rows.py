@@ -14,6 +14,8 @@ from lookbehind.train import Recipe
 Row = dict[str, Any]  # {"recipe": {all settings}, what was measured}
 _START = b'{"recipe": {'  # of every line of the file
 
+PATIENCE = 60.0  # seconds for a lock that others hold for moments
+
 
 def grid(base: Recipe, **axes: Iterable[Any]) -> list[Recipe]:
     """`base` with every combination of the values on the axes, settings of a `Recipe`.
@@ -129,7 +131,11 @@ class Rows:
 
 
 def _locked(path: Path) -> Any:
-    """A lock for the moments of reading and writing only, as workers that are forked inherit it."""
+    """A lock, held until the end of a `with`: workers that are forked inherit it."""
     from filelock import FileLock
 
-    return FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        return FileLock(path.with_name(f".{path.name}.lock"), timeout=PATIENCE).acquire()
+    except (OSError, NotImplementedError) as error:
+        words = f"{path} cannot be locked ({error})"
+        raise SweepError(f"{words}: give a path in a folder that you may write in") from error

@@ -7,6 +7,7 @@ whole minibatches and takes its share of their images, and gradients are average
     fit(model, optimizer, batches, ..., setup=Setup(ranks=Ranks()))
 """
 
+import gc
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -78,6 +79,7 @@ class Ranks(Alone):
     """
 
     def __init__(self, *, cpu: bool = False) -> None:
+        import torch.distributed.nn  # imported later, its defaults would keep the group for ever
         from accelerate import PartialState
 
         self._state = PartialState(cpu=cpu or not torch.cuda.is_available())
@@ -133,9 +135,18 @@ class Ranks(Alone):
         return result
 
     def leave(self) -> None:
+        # Gloo's threads end with the last reference to the group, and must before the interpreter:
+        # one that then lets go of a tensor asks for the GIL, which aborts the process.
+        gc.collect()  # DistributedDataParallel has one, in a cycle
         self._state.destroy_process_group()
 
 
 def started_as_one_of_several() -> bool:
-    """Whether a launcher has started this process beside others (it sets WORLD_SIZE)."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    """Whether a launcher has started this process beside others.
+
+    Raises ValueError where WORLD_SIZE, which it sets, is no int ≥ 1.
+    """
+    given = os.environ.get("WORLD_SIZE", "1").strip()
+    if not given.isdecimal() or int(given) < 1:
+        raise ValueError(f"WORLD_SIZE must be an int ≥ 1, as launchers set it, got {given!r}")
+    return int(given) > 1

@@ -5,7 +5,7 @@ import os
 import unicodedata
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -19,66 +19,103 @@ from lookbehind.files import written_whole
 from lookbehind.train.data.dataset import DataError, Dataset, Draw, Folder, data_root
 
 Images = npt.NDArray[np.uint8]
+Classes = dict[str, list[Path]]  # the image files of each
+JUNK = (".", "$", "__MACOSX", "System Volume Information")
 
 
 def image_folder(root: Folder, *, device: str | torch.device = "cpu", **options: Any) -> Dataset:
     """A folder of images of one size: train/<class>/… and test/<class>/…, as torchvision reads it.
 
-    One channel where all images are grey, else three. `options` are those of `cifar10`: numbers of
-    images from train/ and test/, label noise and the seed. Minibatches are normalized by the mean
-    and standard deviation of the training images.
+    Hidden files and folders are left out. Links are followed, and a file that is met twice counts
+    once. Images are turned as their EXIF orientation says. One channel where all are grey, else
+    three. `options` are those of `cifar10`: numbers of images from train/ and test/, label noise
+    and the seed. Minibatches are normalized by the mean and standard deviation of the training
+    images.
 
     The decoded images are kept below `data_root()` until a file of the folder changes. While they
     are decoded, a terminal shows a bar.
 
     Raises DataError, which names the folder or file, where a part or a class has no images, the
-    classes of the two parts differ, two of them have one name, or an image doesn't decode or has
-    another size; TypeError or ValueError for wrong options.
+    classes of the two parts differ, two of them have one name or share a file, a link leads
+    nowhere, or an image doesn't decode or has another size; TypeError or ValueError for wrong
+    options.
     """
     draw = Draw(**options)
     root = Path(root).expanduser()
-    parts = [_list_images(root / part) for part in ("train", "test")]
-    _check_classes(*parts)
-    files = [Path(file) for part in parts for file, _ in part.samples]
-    images = _decoded(root, files).split([len(part.samples) for part in parts])
-    labels = [torch.tensor(part.targets) for part in parts]
-    return draw.dataset(list(zip(images, labels, strict=True)), parts[0].classes).to(device)
+    parts = {root / part: _list_images(root / part) for part in ("train", "test")}
+    _check_classes(parts)
+    train, test = parts.values()
+    files = [file for part in (train, test) for some in part.values() for file in some]
+    counts = [torch.tensor([*map(len, part.values())]) for part in (train, test)]
+    labels = [torch.arange(len(count)).repeat_interleave(count) for count in counts]
+    images = _decoded(root, files).split([*map(len, labels)])
+    return draw.dataset(list(zip(images, labels, strict=True)), [*train]).to(device)
 
 
-def _list_images(folder: Path) -> Any:
-    """Torchvision's `ImageFolder` of one part: `classes`, `samples` (file, label), `targets`."""
-    from torchvision.datasets import ImageFolder
-
+def _list_images(folder: Path) -> Classes:
+    """The image files of "train" or "test"."""
     if not folder.is_dir():
         raise DataError(f"{folder} is missing: put the images into {folder}{os.sep}<class>")
-    try:
-        found = ImageFolder(folder, allow_empty=True)
-    except FileNotFoundError as error:
-        message = f"{folder} holds no classes: put the images into {folder}{os.sep}<class>"
-        raise DataError(message) from error
-    counts = np.bincount(np.array(found.targets, dtype=int), minlength=len(found.classes))
-    for name, count in zip(found.classes, counts, strict=True):
-        if not count:
-            raise DataError(f"{folder / name} holds no images: add some, or delete the folder")
+    found, seen = Classes(), dict[str, Path]()
+    for path in filter(Path.is_dir, _entries(folder)):
+        images = dict(_images(path, {*map(str, Path(os.path.realpath(path)).parents)}))
+        if not images:
+            raise DataError(f"{path} holds no images: add some, or delete the folder")
+        for file in sorted(images.keys() & seen.keys()):
+            words = "are one file: an image must have one class"
+            raise DataError(f"{seen[file]} and {images[file]} {words}")
+        seen |= images
+        found[path.name] = list(images.values())
+    if not seen:
+        raise DataError(f"{folder} holds no classes: put the images into {folder}{os.sep}<class>")
     return found
 
 
-def _check_classes(train: Any, test: Any) -> None:
-    seen: dict[str, str] = {}
-    for name in sorted({*train.classes, *test.classes}):
+def _images(folder: Path, seen: set[str]) -> Iterator[tuple[str, Path]]:
+    """The image files below a folder, each after where it leads; no folder that was seen."""
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    real = os.path.realpath(folder)
+    entries = sorted(_entries(folder), key=Path.is_dir) if real not in seen else []
+    seen.add(real)
+    for path in entries:
+        if path.is_dir():
+            yield from _images(path, seen)
+        elif path.suffix.lower() in IMG_EXTENSIONS and path.is_file():
+            yield (
+                os.path.realpath(path) if path.is_symlink() else os.path.join(real, path.name),
+                path,
+            )
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What a folder holds, in order, but for what is hidden or left in any folder by a system."""
+    try:
+        paths = [folder / name for name in sorted(os.listdir(folder)) if not name.startswith(JUNK)]
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read ({error}): mend or delete it") from error
+    for path in paths:
+        if path.is_symlink() and not path.exists():
+            raise DataError(f"{path} is a link to {os.readlink(path)}, which leads nowhere")
+    return paths
+
+
+def _check_classes(parts: dict[Path, Classes]) -> None:
+    (train, test), seen = parts, dict[str, str]()
+    for name in sorted({*parts[train], *parts[test]}):
         known = seen.setdefault(unicodedata.normalize("NFKC", name).casefold().strip(), name)
         if known != name:  # shown in ASCII: they may look alike
             raise DataError(
-                f"{known!a} and {name!a} are one class name in {train.root} and "
-                f"{test.root}: merge the two folders, or give one another name"
+                f"{known!a} and {name!a} are one class name in {train} and "
+                f"{test}: merge the two folders, or give one another name"
             )
     for one, other in ((train, test), (test, train)):
-        if missing := sorted(set(one.classes) - set(other.classes)):
+        if missing := sorted(parts[one].keys() - parts[other].keys()):
             raise DataError(
-                f"{other.root} lacks the classes {missing} of {one.root}: both must hold the same"
+                f"{other} lacks the classes {missing} of {one}: both must hold the same"
             )
-    if len(train.classes) < 2:
-        raise DataError(f"{train.root} must hold at least two classes, got {train.classes}")
+    if len(parts[train]) < 2:
+        raise DataError(f"{train} must hold at least two classes, got {[*parts[train]]}")
 
 
 def _decoded(root: Path, files: Sequence[Path]) -> Tensor:
@@ -104,7 +141,7 @@ def _decoded(root: Path, files: Sequence[Path]) -> Tensor:
 
 def _fingerprint(root: Path, files: Sequence[Path]) -> str:
     """Of the names, sizes and times of all files. A copy may keep its mtime, not its ctime."""
-    digest = hashlib.sha256(b"1")  # the form of the decoded images
+    digest = hashlib.sha256(b"2")  # the form of the decoded images
     for file in files:
         stat = file.stat()
         digest.update(os.fsencode(file.relative_to(root)))
@@ -138,10 +175,11 @@ def _decode(files: Sequence[Path]) -> Images:
 
 def _pixels(file: Path) -> Images:
     """One image (H, W, 1 or 3)."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
-        with Image.open(file) as image:
+        with Image.open(file) as opened:
+            image = ImageOps.exif_transpose(opened)
             if image.mode[0] in "IF":
                 raise ValueError(f"its pixels have more than 8 bits, mode {image.mode}")
             grey = image.mode in ("1", "L", "LA", "La")

@@ -70,5 +70,5 @@ def test_a_lock_that_others_have_for_a_moment_is_waited_for(tmp_path: Path) -> N
 
 
 def test_an_error_while_the_lock_is_held_stays_what_it_is(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="disk is full"), rows.Rows._locked(tmp_path / "rows.jsonl"):
+    with pytest.raises(OSError, match="disk is full"), rows._locked(tmp_path / "rows.jsonl"):
         raise OSError("disk is full")

@@ -6,7 +6,8 @@ tensor whose rest other processes hold (a DTensor, as FSDP's `fully_shard` makes
 is here is worked on, a plain tensor; a norm over all shards is one exchange.
 """
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -139,7 +140,31 @@ def weights_of(model: nn.Module) -> Weights:
     found = {name: p.detach().clone() for name, p in named if p.requires_grad}
     if not found:
         raise ValueError(f"model must have parameters that require a gradient: {type(model)}")
+    for name, w in found.items():
+        if w.is_complex():
+            raise ValueError(f"model must have real parameters, {name!r} is {w.dtype}")
     return found
+
+
+def copied(model: nn.Module, tensors: Mapping[Tensor, Tensor] | None = None) -> nn.Module:
+    """A copy of a network that holds the values of `tensors` in the place of their keys.
+
+    A tensor that a hook makes of parameters before each forward pass (`torch.nn.utils.prune`, the
+    old `weight_norm`) can't be copied, and is empty until then.
+    """
+    network, memo = plain(model), {id(old): new for old, new in (tensors or {}).items()}
+    for module, name, _ in made_by_hooks(network):
+        memo[id(getattr(module, name))] = torch.empty(0)
+    return copy.deepcopy(network, memo)
+
+
+def made_by_hooks(network: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
+    """(module, name of the tensor, hook), of pruned and weight-normed layers."""
+    for module in network.modules():
+        for hook in module._forward_pre_hooks.values():
+            name = str(getattr(hook, "_tensor_name", getattr(hook, "name", "")))
+            if isinstance(vars(module).get(name), Tensor):
+                yield module, name, hook
 
 
 def moved(weights: Weights, *steps: tuple[float, Weights]) -> Weights:

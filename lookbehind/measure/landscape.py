@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from lookbehind.checks import whole
 from lookbehind.measure.directions import checked
 from lookbehind.measure.grid import Array, G, Line, Plane
 from lookbehind.measure.objective import Objective
-from lookbehind.scores import Minibatch, Score
+from lookbehind.scores import Losses, Minibatch, Score
 from lookbehind.weights import Weights, moved
 
 Span = tuple[float, float]
@@ -37,13 +38,14 @@ def line(
     progress: bool = False,
     stop: Callable[[], bool] | None = None,
     update: Callable[[Line], Any] | None = None,
+    **losses: Unpack[Losses],
 ) -> Line:
     """L(w₀ + a d) at `points` steps a from span[0] to span[1]; w₀ are the model's weights.
 
     All else as in `plane`.
     """
     a = _axis(span, points)
-    objective = Objective(model, batches, statistics=statistics)
+    objective = Objective(model, batches, statistics=statistics, **losses)
     grid = [(a, checked("direction", direction, objective.weights))]
     return _explored(partial(Line, a=a), objective, grid, progress, stop, update)
 
@@ -60,10 +62,12 @@ def plane(
     progress: bool = False,
     stop: Callable[[], bool] | None = None,
     update: Callable[[Plane], Any] | None = None,
+    **losses: Unpack[Losses],
 ) -> Plane:
     """L(w₀ + a d₁ + b d₂) on a grid: `span` and `points` of each axis, or one for both.
 
-    Mean cross-entropy and accuracy over all images of `batches`, in evaluation mode.
+    Mean loss and accuracy over all examples of `batches`, in evaluation mode: cross-entropy, or
+    with loss= or batch_loss= another (see `Objective`); accuracy is NaN where it makes no sense.
     `statistics` of BatchNorm: "stored" are the network's running averages, "reestimated" are made
     anew from the images at every point, as training there would; away from w₀ the two show
     different pictures.
@@ -79,7 +83,7 @@ def plane(
     spans = span if isinstance(span[0], Sequence) else (span, span)
     counts = points if isinstance(points, Sequence) else (points, points)
     a, b = map(_axis, spans, counts)
-    objective = Objective(model, batches, statistics=statistics)
+    objective = Objective(model, batches, statistics=statistics, **losses)
     w = objective.weights
     grid = [(b, checked("second", second, w)), (a, checked("first", first, w))]
     return _explored(partial(Plane, a=a, b=b), objective, grid, progress, stop, update)

@@ -1,6 +1,7 @@
 """How well a network bears weights that are not exact: under noise, and with few bits.
 
-Both measure loss and accuracy at other weights, on all images of `batches`, as `Objective` does.
+Both measure loss and accuracy at other weights, on all examples of `batches`, as `Objective` does;
+`losses`, loss= or batch_loss=, are its options. Accuracy is NaN where it makes no sense.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from lookbehind.checks import check_bounded, whole
 from lookbehind.measure.objective import Objective
-from lookbehind.scores import Minibatch
+from lookbehind.scores import Losses, Minibatch
 from lookbehind.weights import Weights, moved, weights_of
 
 BITS = range(2, 17)
@@ -46,6 +48,7 @@ def weight_noise(
     relative: bool = True,
     draws: int = 10,
     seed: int = 0,
+    **losses: Unpack[Losses],
 ) -> Noise:
     """Loss and accuracy at w + level · s ⊙ ξ, with ξ ~ N(0, 1) for every trained parameter.
 
@@ -63,9 +66,9 @@ def weight_noise(
     for level in levels:
         check_bounded("level", level, also="")
     whole("draws", draws, 2)
-    objective = Objective(model, batches)
+    objective = Objective(model, batches, **losses)
     generator = torch.Generator().manual_seed(seed)
-    losses, accuracies = np.empty((2, len(levels), draws))
+    found, accuracies = np.empty((2, len(levels), draws))
     for draw in range(draws):
         noise = {
             name: torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device)
@@ -74,8 +77,8 @@ def weight_noise(
         }
         for i, level in enumerate(levels):
             score = objective.score(moved(objective.weights, (level, noise)))
-            losses[i, draw], accuracies[i, draw] = score.loss, score.accuracy
-    return Noise(np.array(levels, float), losses, accuracies, relative)
+            found[i, draw], accuracies[i, draw] = score.loss, score.accuracy
+    return Noise(np.array(levels, float), found, accuracies, relative)
 
 
 @dataclass(frozen=True)
@@ -105,10 +108,13 @@ def _rounded(weight: Tensor, bits: int) -> Tensor:
 
 
 def quantization(
-    model: nn.Module, batches: Iterable[Minibatch], bits: Sequence[int]
+    model: nn.Module,
+    batches: Iterable[Minibatch],
+    bits: Sequence[int],
+    **losses: Unpack[Losses],
 ) -> Quantization:
     """Loss and accuracy of the network `quantized` to each number of bits."""
-    objective = Objective(model, batches)
+    objective = Objective(model, batches, **losses)
     scores = [objective.score(quantized(model, b)) for b in bits]
-    losses = np.array([score.loss for score in scores])
-    return Quantization(tuple(bits), losses, np.array([score.accuracy for score in scores]))
+    found, shares = (np.array([getattr(s, n) for s in scores]) for n in ("loss", "accuracy"))
+    return Quantization(tuple(bits), found, shares)

@@ -1,23 +1,26 @@
 """How sharp a minimum is: how far the loss rises around it, at worst and on average.
 
-L(w) is everywhere the mean cross-entropy, in nats, over all images of `batches` together, with the
-network in evaluation mode: BatchNorm normalizes by its stored statistics. w are all parameters
-that require a gradient. The caller's network is never touched (see `Objective`), and no measure
+L(w) is everywhere the mean loss over all examples of `batches` together, with the network in
+evaluation mode: BatchNorm normalizes by its stored statistics. It is the cross-entropy, in nats, or
+with `losses`, loss= or batch_loss=, any other (see `Objective`). w are all parameters that require
+a gradient. The caller's network is never touched (see `Objective`), and no measure
 draws from the global random stream. Curvature, another sense of sharp, is in `hessian`.
 """
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import nn
+from typing_extensions import Unpack
 
 from lookbehind.checks import check_bounded, whole
 from lookbehind.measure.noise import weight_noise
 from lookbehind.measure.objective import Objective
 from lookbehind.optim import AdaptiveBall, Ball
-from lookbehind.scores import Minibatch
+from lookbehind.scores import Losses, Minibatch
 from lookbehind.weights import Weights, moved
 
 
@@ -35,13 +38,18 @@ class Estimate:
         return cls(float(array.mean()), float(array.std(ddof=1)) / math.sqrt(len(array)), array)
 
 
-def gradient(model: nn.Module, batches: Iterable[Minibatch]) -> Weights:
+def gradient(model: nn.Module, batches: Iterable[Minibatch], **losses: Unpack[Losses]) -> Weights:
     """∇L(w), by parameter name."""
-    return Objective(model, batches).gradient()[1]
+    return Objective(model, batches, **losses).gradient()[1]
 
 
 def worst_rise(
-    model: nn.Module, batches: Iterable[Minibatch], ball: Ball | AdaptiveBall, *, steps: int = 1
+    model: nn.Module,
+    batches: Iterable[Minibatch],
+    ball: Ball | AdaptiveBall,
+    *,
+    steps: int = 1,
+    **losses: Unpack[Losses],
 ) -> float:
     """How far the loss rises in a neighborhood at worst: max over j of L(w + ε_j) − L(w), in nats.
 
@@ -56,7 +64,7 @@ def worst_rise(
 
     Raises ValueError where `ball` has one radius per member, `batches` is empty or steps < 1.
     """
-    return worst_rises(model, batches, [ball], steps=steps)[0]
+    return worst_rises(model, batches, [ball], steps=steps, **losses)[0]
 
 
 def worst_rises(
@@ -65,27 +73,28 @@ def worst_rises(
     balls: Sequence[Ball | AdaptiveBall],
     *,
     steps: int = 1,
+    **losses: Unpack[Losses],
 ) -> tuple[float, ...]:
     """`worst_rise` in each of several neighborhoods, which share the gradient at w."""
     for ball in balls:
         if ball.members is not None:
             raise ValueError(f"ball must have one radius, got rho={ball.rho}")
     whole("steps", steps, 1)
-    objective = Objective(model, batches)
+    objective = Objective(model, batches, **losses)
     loss, slope = objective.gradient()
     return tuple(_highest(objective, ball, slope, steps) - loss for ball in balls)
 
 
 def _highest(objective: Objective, ball: Ball | AdaptiveBall, slope: Weights, steps: int) -> float:
     """The highest loss at ε_1 … ε_steps; `slope` is ∇L(w)."""
-    w, losses = objective.weights, []
+    w, met = objective.weights, []
     adaptive = ["weight" in name for name in w]  # as `param_groups`
     for left in reversed(range(steps)):
         worst = ball.worst([*w.values()], [*slope.values()], adaptive)
         there = moved(w, (1.0, dict(zip(w, worst, strict=True))))
         loss, slope = objective.gradient(there) if left else (objective.loss(there), slope)
-        losses.append(loss)
-    return max(losses)
+        met.append(loss)
+    return max(met)
 
 
 def average_rise(
@@ -96,6 +105,7 @@ def average_rise(
     draws: int = 20,
     seed: int = 0,
     relative: bool = False,
+    **losses: Unpack[Losses],
 ) -> Estimate:
     """E L(w + σ ξ) − L(w) in nats, with ξ as in `weight_noise`.
 
@@ -104,5 +114,6 @@ def average_rise(
     """
     check_bounded("sigma", sigma, also="")
     batches = [*batches]
-    noise = weight_noise(model, batches, [sigma], relative=relative, draws=draws, seed=seed)
-    return Estimate.of(noise.losses[0] - Objective(model, batches).loss())
+    options: dict[str, Any] = {"relative": relative, "draws": draws, "seed": seed}
+    noise = weight_noise(model, batches, [sigma], **options, **losses)
+    return Estimate.of(noise.losses[0] - Objective(model, batches, **losses).loss())

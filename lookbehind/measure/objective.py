@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from typing_extensions import Unpack
 
 from lookbehind.scores import Criterion, Losses, Minibatch, Score, changed, examples
@@ -144,17 +145,27 @@ class _Scored(nn.Module):
         return self.criterion.sums(self.network, minibatch, examples(minibatch))
 
 
+class _PlainWeightNorm(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch._weight_norm:
+            return func(*args, **(kwargs or {}))
+        v, g, dim = (*args, 0)[:3]
+        return v * (g / torch.norm_except_dim(v, 2, dim))
+
+
 @contextmanager
 def differentiable(network: nn.Module, twice: bool = False) -> Iterator[None]:
     """Inside, gradients are recorded, by kernels that have them in evaluation mode.
 
-    cuDNN's recurrent layers have none there; of attention only the plain one has a second one.
+    cuDNN's recurrent layers have none there; of attention only the plain one has a second one, and
+    that of torch's weight norm is wrong (2.14: it takes ‖v‖ for a constant).
     """
     recurrent = any(isinstance(layer, nn.RNNBase) for layer in network.modules())
     with (
         torch.enable_grad(),
         torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext(),
         sdpa_kernel(SDPBackend.MATH) if twice else nullcontext(),
+        _PlainWeightNorm() if twice else nullcontext(),
     ):
         yield
 

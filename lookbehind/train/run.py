@@ -163,7 +163,7 @@ class Run:
             torch.Generator().set_state(state["rng"]["now"])
             scale = self.scale and LossScale(*state.get("scale", ()))
         with _in_words(f"{path} holds another optimizer"):
-            _check_kind("optimizer", state["optimizer"], self.optimizer.state_dict())
+            _check_kind("optimizer", state["optimizer"], self.state()["optimizer"])
             self.optimizer.load_state_dict(state["optimizer"])
         self.model.load_state_dict(state["model"])
         self.gradients, self.images, self.records, self.scale = gradients, images, records, scale

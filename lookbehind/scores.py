@@ -8,19 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from typing_extensions import TypedDict
 
 # (inputs, targets), or of any structure: tensors in tuples, lists, dictionaries.
 Minibatch = Any
 Loss = Callable[[Any, Any], Tensor]  # (outputs, targets) → the mean loss of a minibatch
 BatchLoss = Callable[[nn.Module, Any], Tensor]  # (network, minibatch) → the same
-
-
-class Losses(TypedDict, total=False):
-    """The options `loss` and `batch_loss`, as in `Criterion`."""
-
-    loss: Loss | None
-    batch_loss: BatchLoss | None
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,7 @@ from lookbehind.optim import METHODS
 from lookbehind.train import Recipe
 
 SHORT = Recipe(epochs=3, gradients=None, train=100, validation=0, label_noise=0.4)
-
-
 LONG = replace(SHORT, epochs=100_000)
-
-
 methods = pytest.mark.parametrize("method", METHODS)
 
 

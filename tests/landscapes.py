@@ -10,15 +10,11 @@ from torch import nn
 pytest.importorskip("ipywidgets")
 from lookbehind.explore.landscape import LandscapeExplorer
 from lookbehind.explore.landscape import explorer as landscape_explorer
-from lookbehind.explore.landscape.job import (
-    GAUSSIAN,
-)
+from lookbehind.explore.landscape.job import GAUSSIAN
 from lookbehind.train import Recipe
 from lookbehind.train.data import Dataset, digits
 
 IMAGES = 60
-
-
 RECIPE = Recipe(train=100, validation=0, gradients=40)
 
 

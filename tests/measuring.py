@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,8 @@ def a_network() -> tuple[nn.Module, Data]:
 
 def elsewhere(model: nn.Module, size: float = 0.3) -> Weights:
     generator = torch.Generator().manual_seed(1)
-    weights = weights_of(model)
-    noise = {
-        n: torch.randn(w.shape, generator=generator, dtype=w.dtype) for n, w in weights.items()
-    }
-    return moved(weights, (size, noise))
+    weights, draw = weights_of(model), partial(torch.randn, generator=generator)
+    return moved(weights, (size, {n: draw(w.shape, dtype=w.dtype) for n, w in weights.items()}))
 
 
 def with_weights(model: nn.Module, weights: Weights) -> nn.Module:

@@ -19,26 +19,19 @@ from lookbehind.train import choose_hardware
 make, one_core = labs.make, labs.one_core
 
 
-def test_runs_are_overlaid_in_one_colour_a_method_and_told_apart_by_dashes(make: Any) -> None:
+def test_runs_are_overlaid_in_one_colour_a_method_told_apart_by_dashes(make: Any) -> None:
     lab = make()
-    for rho in (0.01, 0.02):
-        lab.rho.value = rho
+    for rho, epochs in ((0.01, 2), (0.02, 1)):
+        lab.rho.value, lab.epochs.value = rho, epochs
         finish(lab)
     first = [trace for trace in lines(lab) if trace.showlegend]
     assert [trace.line.dash for trace in first] == ["solid", "dash"]
     assert len({trace.line.color for trace in lines(lab)}) == 1
     assert len({trace.name for trace in first}) == 2
     assert len({trace.legendgroup for trace in lines(lab)}) == 2
-
-
-def test_the_axes_hold_the_longest_run(make: Any) -> None:
-    lab = make()
-    for epochs in (2, 1):
-        lab.epochs.value = epochs
-        finish(lab)
     layout = lab.figure.layout
     for axis in (layout.xaxis, layout.xaxis2, layout.xaxis3):
-        assert axis.range == (0, 2)
+        assert axis.range == (0, 2)  # of the longest run
 
 
 def test_a_message_is_shown_as_text_not_as_html(make: Any) -> None:

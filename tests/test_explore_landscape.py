@@ -15,21 +15,9 @@ import landscapes
 from landscapes import QUICK, batches, finished, small
 
 from lookbehind import Ball, Lookbehind
-from lookbehind.explore.landscape import LandscapeExplorer
+from lookbehind.explore.landscape import LandscapeExplorer, job
 from lookbehind.explore.landscape import view as landscape_view
 from lookbehind.explore.landscape.explorer import RADII
-from lookbehind.explore.landscape.job import (
-    AFTER,
-    DIRECTIONS,
-    FILTERS,
-    GRADIENT,
-    NEXT,
-    PATH_1,
-    PATH_2,
-    SECOND,
-    STEPS,
-    TOP,
-)
 from lookbehind.explore.shared import METHOD_COLORS
 from lookbehind.measure import (
     Objective,
@@ -82,11 +70,11 @@ def test_a_climb_is_that_of_the_optimizer(
             losses.append(float(cross_entropy(model(images), labels).detach()))
 
     Lookbehind(
-        SGD(model.parameters(), lr=0.1), Ball(rho), k=STEPS, observers=[observe]
+        SGD(model.parameters(), lr=0.1), Ball(rho), k=job.STEPS, observers=[observe]
     ).step(closure)  # fmt: skip
     on_plane = project(points, origin, *sight.directions)
     rows = np.array(sight.climbs[rho])
-    assert rows.shape == (STEPS + 1, 6)
+    assert rows.shape == (job.STEPS + 1, 6)
     np.testing.assert_allclose(rows[1:, :2], on_plane.coordinates, atol=2e-4 * (1 + 10 * rho))
     np.testing.assert_allclose(rows[1:, 4], on_plane.off_plane, atol=2e-4 * (1 + 10 * rho))
     np.testing.assert_allclose(rows[1:, 2], losses, rtol=1e-3)
@@ -138,7 +126,7 @@ def test_what_the_page_gets_is_json_without_nan(data: Dataset) -> None:
 
 def test_each_network_has_its_own_directions_of_one_seed(data: Dataset) -> None:
     explorer = LandscapeExplorer({"a": small(0), "b": small(1)}, data, **QUICK)
-    explorer.first.value = FILTERS
+    explorer.first.value = job.FILTERS
     finished(explorer)
     for sight in explorer.sights:
         weights, direction = weights_of(sight.model), sight.directions[0]
@@ -153,8 +141,8 @@ def test_directions_towards_networks_and_along_a_path(data: Dataset) -> None:
     models = {name: small(seed) for seed, name in enumerate("abc")}
     path = [weights_of(small(seed)) for seed in (5, 6, 7, 0)]
     explorer = LandscapeExplorer(models, data, paths={"a": path}, **QUICK)
-    assert explorer.first.options == DIRECTIONS
-    explorer.first.value, explorer.second.value = NEXT, AFTER
+    assert explorer.first.options == job.DIRECTIONS
+    explorer.first.value, explorer.second.value = job.NEXT, job.AFTER
     finished(explorer)
     names = [("a", "b", "c"), ("b", "c", "a"), ("c", "a", "b")]
     for sight, (own, *others) in zip(explorer.sights, names, strict=True):
@@ -162,7 +150,7 @@ def test_directions_towards_networks_and_along_a_path(data: Dataset) -> None:
             expected = difference(models[own], models[other])
             assert all(torch.equal(direction[n], d) for n, d in expected.items())
     explorer.shown.children[1].value = explorer.shown.children[2].value = False
-    explorer.first.value, explorer.second.value = PATH_1, PATH_2
+    explorer.first.value, explorer.second.value = job.PATH_1, job.PATH_2
     sight = finished(explorer).sights[0]
     on_plane = project(path, models["a"], *principal_directions(path).directions)
     rows = np.array(sight.path)
@@ -175,7 +163,7 @@ def test_directions_towards_networks_and_along_a_path(data: Dataset) -> None:
 def test_the_gradient_is_that_of_the_climb_so_its_first_step_lies_on_the_plane(
     done: LandscapeExplorer,
 ) -> None:
-    assert done.first.value == GRADIENT
+    assert done.first.value == job.GRADIENT
     for sight in done.sights:
         a, b, _, _, off, away = sight.climbs[0.2][1]
         assert (a, b) == pytest.approx((0.2, 0), abs=1e-5)
@@ -183,8 +171,8 @@ def test_the_gradient_is_that_of_the_climb_so_its_first_step_lies_on_the_plane(
 
 
 def test_hessian_directions_are_its_eigenvectors_on_the_climbs_minibatch(data: Dataset) -> None:
-    explorer = LandscapeExplorer({"a": small(0)}, data, **QUICK | {"second": SECOND})
-    explorer.first.value = TOP
+    explorer = LandscapeExplorer({"a": small(0)}, data, **QUICK | {"second": job.SECOND})
+    explorer.first.value = job.TOP
     sight = finished(explorer).sights[0]
     np.testing.assert_allclose(sight.gram, np.eye(2), atol=1e-3)
     expected = hessian_eigenpairs(small(0), batches(data), count=2).vectors

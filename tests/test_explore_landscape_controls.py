@@ -15,19 +15,10 @@ import landscapes
 from landscapes import IMAGES, QUICK, RECIPE, finished, small
 
 from lookbehind.explore.landscape import LandscapeExplorer
-from lookbehind.explore.landscape import job as landscape_job
+from lookbehind.explore.landscape import job as jobs
 from lookbehind.explore.landscape import view as landscape_view
 from lookbehind.explore.landscape.explorer import RADII
-from lookbehind.explore.landscape.job import (
-    GAUSSIAN,
-    GRADIENT,
-    NEXT,
-    PATH_1,
-    STEPS,
-)
-from lookbehind.measure import (
-    Plane,
-)
+from lookbehind.measure import Plane
 from lookbehind.train.data import Dataset
 from lookbehind.weights import weights_of
 
@@ -39,16 +30,20 @@ def test_every_radius_of_the_slider_has_a_climb_in_the_page(done: LandscapeExplo
     for sight in done.sights:
         table = done.view.climbs[sight.name]
         assert set(table) == {f"{rho:g}" for rho in RADII}
-        assert all(len(rows) == STEPS + 1 for rows in table.values())
+        assert all(len(rows) == jobs.STEPS + 1 for rows in table.values())
         assert table["0.2"] == landscape_view.plain(sight.climbs[0.2])
 
 
 @pytest.mark.parametrize(
     ("first", "second", "error"),
     [
-        (GRADIENT, GRADIENT, "the two directions of a are parallel: choose two different ones"),
-        (NEXT, GAUSSIAN, "a and b differ in their layers"),
-        (GAUSSIAN, PATH_1, "b has no training path of three points"),
+        (
+            jobs.GRADIENT,
+            jobs.GRADIENT,
+            "the two directions of a are parallel: choose two different",
+        ),
+        (jobs.NEXT, jobs.GAUSSIAN, "a and b differ in their layers"),
+        (jobs.GAUSSIAN, jobs.PATH_1, "b has no training path of three points"),
     ],
 )
 def test_a_plane_that_is_none_is_told_in_words(
@@ -60,7 +55,7 @@ def test_a_plane_that_is_none_is_told_in_words(
     explorer.first.value, explorer.second.value = first, second
     assert error in finished(explorer).message
     assert not explorer.compute_button.disabled
-    explorer.first.value, explorer.second.value = GRADIENT, GAUSSIAN
+    explorer.first.value, explorer.second.value = jobs.GRADIENT, jobs.GAUSSIAN
     assert "Done" in finished(explorer).message
 
 
@@ -95,7 +90,6 @@ def test_a_file_that_is_no_checkpoint_is_told_in_words_and_nothing_is_lost(
     ]:
         explorer.path.value = path
         explorer.load_button.click()
-
         assert re.search(error, explorer.message)
     assert explorer.sights is sights and len(explorer.shown.children) == 1
 
@@ -121,7 +115,7 @@ def test_save_never_overwrites_and_a_plane_comes_back(
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """The first plane's points wait; calling it lets them go."""
     inside, go = threading.Event(), threading.Event()
-    plain = landscape_job.Job._between
+    plain = jobs.Job._between
 
     def between(job: Any, sight: Any) -> bool:
         if sight.line is not None and sight.line.complete:
@@ -129,7 +123,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
             assert go.wait(60)
         return plain(job, sight)
 
-    monkeypatch.setattr(landscape_job.Job, "_between", between)
+    monkeypatch.setattr(jobs.Job, "_between", between)
 
     def wait_then(action: Callable[[], None]) -> None:
         assert inside.wait(60)
@@ -162,7 +156,7 @@ def test_the_radius_of_the_slider_is_climbed_while_the_planes_are_made(
     seen: list[Any] = []
 
     def note(change: Any) -> None:
-        coarse = len(explorer.sights[0].plane.a) == landscape_job.COARSE_POINTS
+        coarse = len(explorer.sights[0].plane.a) == jobs.COARSE_POINTS
         seen.append((set(change.new["a"]), coarse))
 
     def move() -> None:
@@ -177,7 +171,7 @@ def test_the_radius_of_the_slider_is_climbed_while_the_planes_are_made(
 def test_the_first_pictures_are_of_few_points_and_images(
     data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(landscape_job, "CLIMB_IMAGES", 20)
+    monkeypatch.setattr(jobs, "CLIMB_IMAGES", 20)
     explorer = LandscapeExplorer({"a": small(0), "b": small(1)}, data, **QUICK)
     seen: list[list[int]] = []
     explorer.view.observe(lambda _: seen.append([s.plane.images for s in explorer.sights]), "scene")
@@ -221,7 +215,7 @@ def test_the_networks_are_left_as_they_were(data: Dataset) -> None:
         ({"second": "up"}, "second must be one of .*got 'up'"),
         ({"points": 12}, "points must be one of .*got 12"),
         ({"paths": {"b": []}}, "paths must be of"),
-        ({"second": NEXT}, "second must be one of"),
+        ({"second": jobs.NEXT}, "second must be one of"),
     ],
 )
 def test_a_wrong_argument_is_told_at_once(data: Dataset, given: Any, error: str) -> None:
@@ -229,11 +223,12 @@ def test_a_wrong_argument_is_told_at_once(data: Dataset, given: Any, error: str)
         LandscapeExplorer({"a": small(0)}, data, **QUICK | given)
 
 
-def test_no_network_or_something_else_is_refused(data: Dataset) -> None:
-    with pytest.raises(ValueError, match="at least one network"):
-        LandscapeExplorer({}, data)
-    with pytest.raises(TypeError, match="modules, outcomes or paths"):
-        LandscapeExplorer({"a": 3}, data)  # type: ignore[dict-item]
+@pytest.mark.parametrize(
+    ("networks", "error"), [({}, "at least one network"), ({"a": 3}, "modules, outcomes or paths")]
+)
+def test_no_network_or_something_else_is_refused(data: Dataset, networks: Any, error: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=error):
+        LandscapeExplorer(networks, data)
 
 
 def test_its_text_is_stable(done: LandscapeExplorer) -> None:

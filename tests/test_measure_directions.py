@@ -83,11 +83,8 @@ def test_the_scale_of_a_layer_makes_no_difference_to_its_picture() -> None:
     data = [(torch.randn(8, 4, dtype=torch.float64), torch.randint(3, (8,)))]
     raw, found = gaussian_direction(model), []
     for c in (1.0, 50.0):
-        scaled = {
-            "0.weight": model[0].weight.detach() * c,
-            "2.weight": model[2].weight.detach() / c,
-        }
-        other = with_weights(model, scaled)
+        scale = {"0.weight": c, "2.weight": 1 / c}
+        other = with_weights(model, {n: w * scale[n] for n, w in weights_of(model).items()})
         found.append(line(other, data, filter_normalized(other, raw), points=5).loss)
     np.testing.assert_allclose(*found, rtol=1e-9)
 
@@ -115,10 +112,9 @@ def test_the_plane_of_three_solutions_holds_them() -> None:
     np.testing.assert_allclose(seen.coordinates[:2], [[0, 0], [1, 0]], atol=1e-12)
     assert seen.coordinates[2, 1] > 0
     np.testing.assert_allclose(seen.off_plane, 0, atol=1e-12)
-    with pytest.raises(ValueError, match="one line"):
-        solution_plane(model, first, moved(weights_of(model), (2.0, u)))
-    with pytest.raises(ValueError, match="one line"):
-        solution_plane(model, model, second)
+    for one, other in ((first, moved(weights_of(model), (2.0, u))), (model, second)):
+        with pytest.raises(ValueError, match="one line"):
+            solution_plane(model, one, other)
 
 
 def test_a_unit_direction() -> None:
@@ -133,7 +129,5 @@ def test_a_unit_direction() -> None:
 def test_a_direction_has_nothing_in_common_with_a_network_of_its_seed(seed: int) -> None:
     torch.manual_seed(seed)
     model = nn.Linear(64, 64)
-    weight, drawn = (
-        w["weight"].flatten() for w in (weights_of(model), gaussian_direction(model, seed=seed))
-    )
+    drawn, weight = gaussian_direction(model, seed=seed)["weight"].flatten(), model.weight.flatten()
     assert abs(torch.corrcoef(torch.stack([weight, drawn]))[0, 1]) < 4 / 64

@@ -62,9 +62,8 @@ def test_eigenpairs_of_a_convolutional_network_against_differences_of_gradients(
     batches = batches[:1]
     found, objective = hessian_eigenpairs(model, batches), Objective(model, batches)
     (value,), (v,) = found.values, found.vectors
-    ahead, behind = (
-        flat(objective.gradient(moved(objective.weights, (h, v)))[1]) for h in (1e-6, -1e-6)
-    )
+    points = (moved(objective.weights, (h, v)) for h in (1e-6, -1e-6))
+    ahead, behind = (flat(objective.gradient(point)[1]) for point in points)
     torch.testing.assert_close((ahead - behind) / 2e-6, value * flat(v), rtol=0, atol=1e-5 * value)
 
 

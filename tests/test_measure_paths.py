@@ -70,18 +70,18 @@ def test_what_no_path_or_plane_can_be_is_refused() -> None:
     first, _ = directions(model)
     straight = [moved(path[0], (t, first)) for t in (0.0, 1.0, 3.0)]
     assert principal_directions(straight, count=1).explained == pytest.approx((1.0,))
-    with pytest.raises(ValueError, match="path must spread in at least 2 dim"):
-        principal_directions(straight)
-    with pytest.raises(ValueError, match="path must spread in at least 1 dim"):
-        principal_directions([path[0]] * 3, count=1)
-    with pytest.raises(ValueError, match="path must be finite"):
-        principal_directions([*path, moved(path[0], (math.nan, first))], count=1)
-    for count in (0, 4):
-        with pytest.raises(ValueError, match=f"count must be .*, got {count}"):
-            principal_directions(path, count=count)
+    partial_point = {n: w for n, w in path[1].items() if n != "fc.bias"}
+    for points, count, message in (
+        (straight, 2, "path must spread in at least 2 dim"),
+        ([path[0]] * 3, 1, "path must spread in at least 1 dim"),
+        ([*path, moved(path[0], (math.nan, first))], 1, "path must be finite"),
+        (path, 0, "count must be .*, got 0"),
+        (path, 4, "count must be .*, got 4"),
+        ([path[0], partial_point], 1, r"path must have the network's param.*lacks \['fc.bias"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            principal_directions(points, count=count)
     with pytest.raises(ValueError, match="path must hold at least one point"):
         project([], model, first, path[0])
     with pytest.raises(ValueError, match="must not be parallel"):
         project(path, model, first, moved(first, (-3.0, first)))
-    with pytest.raises(ValueError, match=r"path must have the network's param.*lacks \['fc.bias"):
-        principal_directions([path[0], {n: w for n, w in path[1].items() if n != "fc.bias"}], 1)

@@ -66,7 +66,22 @@ def train_ensemble(name: str, method: str, base: str, alpha: Any) -> Ensemble:
     return train(ensemble, family, together, loss=member_cross_entropy)
 
 
-def assert_members_are_as_alone(name: str, method: str, base: str, alpha: Any) -> None:
+ALONE = [(name, method, "momentum") for name in ("mlp", "tiny-cnn") for method in METHODS]
+ALONE += [
+    ("mlp", method, base)
+    for method in ("SGD", "SAM", "Lookahead-SAM", "Lookbehind-SAM")
+    for base in BASES
+    if base != "momentum"
+]
+ALONE += [("micro-resnet8", "Lookbehind-SAM", "momentum")]
+ADAPTIVE = [(name, "Lookbehind-ASAM", "momentum", "adaptive") for name in ("mlp", "tiny-cnn")]
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "base", "alpha"),
+    [*((*case, torch.tensor(ALPHA, dtype=torch.float64)) for case in ALONE), *ADAPTIVE],
+)
+def test_a_member_is_what_it_would_be_alone(name: str, method: str, base: str, alpha: Any) -> None:
     each = [alpha] * 3 if isinstance(alpha, str) else ALPHA
     ensemble = train_ensemble(name, method, base, alpha)
     for e, (seed, rho, own, lr) in enumerate(zip(SEEDS, RHO, each, LR, strict=True)):
@@ -78,23 +93,6 @@ def assert_members_are_as_alone(name: str, method: str, base: str, alpha: Any) -
             torch.testing.assert_close(found[n], value, rtol=1e-10, atol=1e-10)
         start = fresh(name, seed).state_dict()
         assert any((start[n] - value).abs().max() > 1e-4 for n, value in expected.items())
-
-
-@pytest.mark.parametrize("name", ["mlp", "tiny-cnn"])
-@pytest.mark.parametrize("method", METHODS)
-def test_a_member_is_what_it_would_be_alone(name: str, method: str) -> None:
-    assert_members_are_as_alone(name, method, "momentum", torch.tensor(ALPHA))
-
-
-@pytest.mark.parametrize("base", [name for name in BASES if name != "momentum"])
-@pytest.mark.parametrize("method", ["SGD", "SAM", "Lookahead-SAM", "Lookbehind-SAM"])
-def test_around_any_base_that_is_elementwise(method: str, base: str) -> None:
-    assert_members_are_as_alone("mlp", method, base, torch.tensor(ALPHA))
-
-
-@pytest.mark.parametrize("name", ["mlp", "tiny-cnn"])
-def test_adaptive_alpha_is_a_members_own(name: str) -> None:
-    assert_members_are_as_alone(name, "Lookbehind-ASAM", "momentum", "adaptive")
 
 
 # Networks for images (3, 8, 8); the first three are computed on stacks, the others by `vmap`.
@@ -135,10 +133,6 @@ def test_every_network_gives_the_values_and_gradients_of_the_plain_one(
             torch.testing.assert_close(stack.grad[e], p.grad, rtol=1e-11, atol=1e-11, msg=name)
         for name, buffer in net.named_buffers():
             torch.testing.assert_close(dict(ensemble.named_buffers())[name][e], buffer)
-
-
-def test_any_architecture_is_as_alone() -> None:
-    assert_members_are_as_alone("micro-resnet8", "Lookbehind-SAM", "momentum", torch.tensor(ALPHA))
 
 
 @pytest.mark.parametrize("name", ["mlp", "micro-resnet8"])
@@ -229,16 +223,12 @@ def test_a_factor_of_one_changes_no_bit_and_zero_stands_still() -> None:
         assert torch.equal(p[0], q[0]) and torch.equal(p[1], start)
 
 
-def other_mode() -> nn.Module:
-    return fresh("mlp", 0).eval()
-
-
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
         (lambda: Ensemble([]), "models must hold at least one network"),
         (lambda: Ensemble([fresh("mlp", 0), fresh("tiny-cnn", 0)]), "differ in modules"),
-        (lambda: Ensemble([fresh("mlp", 0), other_mode()]), "differ in training mode"),
+        (lambda: Ensemble([fresh("mlp", 0), fresh("mlp", 0).eval()]), "differ in training mode"),
         (lambda: MemberBatches([]), "streams must be minibatches of one length, got none"),
         (lambda: MemberBatches([batches(0)], of=[0, 1]), "of must hold, for each member"),
         (lambda: Ensemble([fresh("mlp", 0)])(torch.zeros(2, 5, 1, 8, 8)), "images must have shape"),

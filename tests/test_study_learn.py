@@ -49,12 +49,10 @@ def test_all_gradients_of_a_step_see_one_minibatch_with_the_remembered_images(
         assert all(torch.equal(images, step[0]) for step in steps for images in step)
         assert not torch.equal(steps[0][0], steps[1][0])
     known = [next(iter(task.data.train.batches(18)))[0] for task in tasks]
-    rows = {
-        name: {i.numpy().tobytes() for i in some} for name, some in zip("ab", known, strict=True)
-    }
+    old, new = ({i.numpy().tobytes() for i in some} for some in known)
     for images in second:
-        assert all(i.numpy().tobytes() in rows["b"] for i in images[:5])
-        assert all(i.numpy().tobytes() in rows["a"] for i in images[5:])
+        assert {i.numpy().tobytes() for i in images[:5]} <= new
+        assert {i.numpy().tobytes() for i in images[5:]} <= old
 
 
 def test_a_memory_smaller_than_a_minibatch_is_replayed_whole(dataset: Dataset) -> None:
@@ -110,10 +108,7 @@ def test_task_incremental_learns_and_judges_within_the_classes_of_the_task(
     rows = list(tasks[0].classes)
     small = network()
     last = small[3]
-    with torch.no_grad():
-        last.weight, last.bias = (
-            nn.Parameter(last.weight[rows].clone()), nn.Parameter(last.bias[rows].clone())
-        )  # fmt: skip
+    last.weight, last.bias = (nn.Parameter(p.detach()[rows]) for p in (last.weight, last.bias))
     place = torch.zeros(6, dtype=torch.long)
     place[rows] = torch.arange(2)
 
@@ -147,17 +142,11 @@ def test_replayed_images_are_judged_within_their_own_task(dataset: Dataset) -> N
 
 
 def test_where_every_task_has_all_classes_both_are_the_same(dataset: Dataset) -> None:
-    found = {}
-    for incremental in ("task", "class"):
-        model = network()
-        found[incremental] = (
-            learn(
-                model, sgd, permuted(dataset, 2), batch_size=6, epochs=1, incremental=incremental
-            ).accuracy["test"],
-            weights(model),
-        )
-    assert torch.equal(found["task"][0], found["class"][0])
-    assert identical(found["task"][1], found["class"][1])
+    one, two, tasks = network(), network(), permuted(dataset, 2)
+    start = partial(learn, make_optimizer=sgd, tasks=tasks, batch_size=6, epochs=1)
+    first, second = start(one, incremental="task"), start(two, incremental="class")
+    assert torch.equal(first.accuracy["test"], second.accuracy["test"])
+    assert identical(weights(one), weights(two))
 
 
 def test_the_order_of_the_classes_is_forgotten_and_replay_helps(dataset: Dataset) -> None:
@@ -173,9 +162,8 @@ def test_the_order_of_the_classes_is_forgotten_and_replay_helps(dataset: Dataset
 
 
 def test_a_stopped_sequence_has_the_rows_of_what_was_learned(dataset: Dataset) -> None:
-    start = partial(
-        learn, make_optimizer=sgd, tasks=split_classes(dataset, 3), batch_size=5, epochs=2
-    )
+    tasks = split_classes(dataset, 3)
+    start = partial(learn, make_optimizer=sgd, tasks=tasks, batch_size=5, epochs=2)
     expected, asked = start(network()), itertools.count()
     part = start(network(), stop=lambda: next(asked) >= 9)  # in the second task
     assert part.stopped
@@ -203,29 +191,26 @@ def test_each_task_has_a_fresh_optimizer_and_what_learn_got_stays_as_it_was(
 
 @pytest.mark.parametrize("incremental", ["task", "class"])
 def test_a_sequence_that_diverges_says_where(dataset: Dataset, incremental: str) -> None:
+    tasks, options = split_classes(dataset, 2), {"batch_size": 6, "incremental": incremental}
     with pytest.raises(FloatingPointError, match="the loss on test of task 0 is not finite"):
-        learn(
-            network(), partial(sgd, lr=math.inf), split_classes(dataset, 2), batch_size=6, epochs=2,
-            incremental=incremental,
-        )  # fmt: skip
+        learn(network(), partial(sgd, lr=math.inf), tasks, epochs=2, **options)
 
 
 def test_wrong_arguments(dataset: Dataset) -> None:
     halves, thirds = split_classes(dataset, 2), split_classes(dataset, 3)
-    start = partial(learn, network(), sgd, batch_size=6, epochs=1)
-    with pytest.raises(ValueError, match="at least one task"):
-        start([])
-    with pytest.raises(ValueError, match='incremental must be "task" or "class", got \'domain\''):
-        start(halves, incremental="domain")
-    with pytest.raises(ValueError, match="memory must be an int ≥ 0, got -1"):
-        start(halves, memory=-1)
-    with pytest.raises(ValueError, match=r"same or disjoint .* got \(0, 1, 2\) and \(2, 3\)"):
-        start([halves[0], thirds[1]], incremental="task")
     other = replace(halves[1], data=replace(halves[1].data, classes=tuple("uvwxyz")))
-    with pytest.raises(ValueError, match="one problem"):
-        start([halves[0], other])
-    with pytest.raises(ValueError, match="exactly one of epochs and gradients"):
-        learn(network(), sgd, halves, batch_size=6)
+    ways = 'incremental must be "task" or "class", got \'domain\''
+    wrong: list[tuple[list[Task], dict[str, Any], str]] = [
+        ([], {}, "at least one task"),
+        (halves, {"incremental": "domain"}, ways),
+        (halves, {"memory": -1}, "memory must be an int ≥ 0, got -1"),
+        ([halves[0], thirds[1]], {"incremental": "task"}, r"disjoint .* \(0, 1, 2\) and \(2, 3\)"),
+        ([halves[0], other], {}, "one problem"),
+        (halves, {"epochs": None}, "exactly one of epochs and gradients"),
+    ]
+    for tasks, options, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            learn(network(), sgd, tasks, batch_size=6, **{"epochs": 1, **options})
 
 
 @pytest.mark.parametrize(("incremental", "memory"), [("class", 0), ("task", 5)])
@@ -245,8 +230,7 @@ def test_members_of_an_ensemble_learn_as_each_alone(
     make_many = partial(make, rho=torch.tensor([0.02, 0.1]))
     found = start(many, make_many, loss=member_cross_entropy, score=evaluate_members)
     for name, R in found.accuracy.items():
-        assert R.shape == (2, 3, 3)
-        assert found.before[name].shape == (2, 3)
+        assert R.shape == (2, 3, 3) and found.before[name].shape == (2, 3)
         for e, one in enumerate(alone):
             assert torch.equal(R[e], one.accuracy[name])
             assert torch.equal(found.before[name][e], one.before[name])
@@ -254,36 +238,25 @@ def test_members_of_an_ensemble_learn_as_each_alone(
 
 def test_a_member_that_diverges_has_no_accuracy(dataset: Dataset) -> None:
     broken = network()
-    with torch.no_grad():
-        broken[3].bias.fill_(math.nan)
-    found = learn(
-        Ensemble([network(), broken]), sgd, split_classes(dataset, 2), batch_size=5, epochs=3,
-        loss=member_cross_entropy, score=evaluate_members,
-    )  # fmt: skip
-    for R in found.accuracy.values():
-        assert R[0].isfinite().all()
-        assert R[1].isnan().all()
+    nn.init.constant_(broken[3].bias, math.nan)
+    both, tasks = Ensemble([network(), broken]), split_classes(dataset, 2)
+    kinds: Any = {"loss": member_cross_entropy, "score": evaluate_members}
+    for R in learn(both, sgd, tasks, batch_size=5, epochs=3, **kinds).accuracy.values():
+        assert R[0].isfinite().all() and R[1].isnan().all()
 
 
 @pytest.mark.gpu
 def test_a_sequence_on_a_gpu(dataset: Dataset) -> None:
-    found = {}
-    for device in ("cpu", "cuda"):
-        for incremental, tasks in (("task", 3), ("class", 2)):
-            model = network().to(device)
-            sequence = split_classes(dataset.to(device), tasks)
-            learned = learn(
-                model, lookbehind, sequence, batch_size=6, epochs=2, memory=8,
-                incremental=incremental,
-            )  # fmt: skip
-            found[device, incremental] = learned.accuracy["test"]
-            assert learned.accuracy["test"].device.type == "cpu"
-            parts = weights(model)
-            found[device, incremental, "weights"] = [w.detach().cpu() for w in parts]
-    for incremental in ("task", "class"):
-        assert torch.equal(found["cpu", incremental], found["cuda", incremental])
-        both = (found[d, incremental, "weights"] for d in ("cpu", "cuda"))
-        assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(*both, strict=True))
+    for incremental, tasks in (("task", 3), ("class", 2)):
+        found = []
+        for device in ("cpu", "cuda"):
+            model, sequence = network().to(device), split_classes(dataset.to(device), tasks)
+            options: Any = {"batch_size": 6, "memory": 8, "incremental": incremental}
+            R = learn(model, lookbehind, sequence, epochs=2, **options).accuracy["test"]
+            assert R.device.type == "cpu"
+            found.append([R, *(w.detach().cpu() for w in weights(model))])
+        assert torch.equal(found[0][0], found[1][0])
+        assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(*found, strict=True))
     on = dataset.to("cuda")
     for sequence in (permuted(on, 2), rotated(on, [0, 30])):
         assert all(task.data.test.images.is_cuda for task in sequence)

@@ -53,25 +53,19 @@ def test_permuted_tasks_have_one_order_of_pixels_for_all_images(dataset: Dataset
         assert sorted(order.tolist()) == list(range(12))
         expected = torch.stack([order, order + 100]).view(2, 3, 4)
         assert all(torch.equal(image.long(), expected) for image in task.data.train.images)
-        for one, whole in (
-            (task.data.test, dataset.test),
-            (task.data.validation, dataset.validation),
-        ):
+        for name in ("test", "validation"):
+            one, whole = task.data.splits[name], dataset.splits[name]
             assert torch.equal(one.images.flatten(2), whole.images.flatten(2)[..., order])
             assert torch.equal(one.labels, whole.labels)
         assert task.classes == tuple(range(6))
-    again = permuted(dataset, 3, seed=5)[2].data.test.images
-    assert torch.equal(again, tasks[2].data.test.images)
-    other = permuted(dataset, 3, seed=6)[2].data.test.images
-    assert not torch.equal(again, other)
+    again, other = (permuted(dataset, 3, seed=s)[2].data.test.images for s in (5, 6))
+    assert torch.equal(again, tasks[2].data.test.images) and not torch.equal(again, other)
 
 
 def test_rotated_by_right_angles_is_rot90(dataset: Dataset) -> None:
     square = replace(dataset.test, images=dataset.test.images[..., :3])
     parts = dict.fromkeys(("train", "validation", "test"), square)
-    tasks = rotated(
-        replace(dataset, noisy=torch.zeros(18, dtype=torch.bool), **parts), [0, 90, 270]
-    )
+    tasks = rotated(replace(dataset, noisy=dataset.noisy[:18], **parts), [0, 90, 270])
     for task, turns in zip(tasks, (0, 1, 3), strict=True):
         for split in task.data.splits.values():
             assert split.images.dtype == torch.uint8
@@ -162,11 +156,10 @@ def test_draws_are_uniform_and_seeded() -> None:
         counts[held(reservoir)] += 1
         assert len(held(reservoir)) == 10
     assert (counts / trials - 0.25).abs().max() < 5 * math.sqrt(0.25 * 0.75 / trials)
-    one, two = Reservoir(10, 7), Reservoir(10, 7)
-    for reservoir in (one, two):
+    one, two = pair = Reservoir(10, 7), Reservoir(10, 7)
+    for reservoir in pair:
         reservoir.add(numbered(40))
-    assert held(one) == held(two)
-    assert one.seen == 40
+    assert held(one) == held(two) and one.seen == 40
 
 
 def test_images_stay_with_their_labels() -> None:
@@ -225,34 +218,25 @@ def test_an_epoch_of_replay_depends_on_its_number_alone() -> None:
 
 # What is read from R
 
-R = torch.tensor(
+
+@pytest.mark.parametrize(
+    ("R", "f", "backward"),
     [
-        [0.90, 0.30, 0.10],
-        [0.60, 0.80, 0.20],
-        [0.50, 0.85, 0.70],
+        ([[0.9, 0.3, 0.1], [0.6, 0.8, 0.2], [0.5, 0.85, 0.7]], [0.9 - 0.5, 0.8 - 0.85], -0.35 / 2),
+        # Task 0 gets better while task 1 is learned, and then worse.
+        ([[0.6, 0.2, 0.1], [0.8, 0.7, 0.1], [0.5, 0.7, 0.9]], [0.8 - 0.5, 0.0], -0.1 / 2),
+        # Task 1 was at its best before it was learned.
+        ([[0.9, 0.75, 0.1], [0.9, 0.7, 0.1], [0.9, 0.6, 0.9]], [0.0, 0.75 - 0.6], -0.1 / 2),
     ],
-    dtype=torch.float64,
 )
-
-
-def test_measures_of_a_matrix_worked_by_hand() -> None:
-    assert lifelong.average_accuracy(R) == pytest.approx((0.50 + 0.85 + 0.70) / 3)
-    f = [0.90 - 0.50, 0.80 - 0.85]
-    assert lifelong.forgetting(R).tolist() == pytest.approx(f)
-    assert lifelong.average_forgetting(R) == pytest.approx(sum(f) / 2)
-    assert lifelong.backward_transfer(R) == pytest.approx((0.50 - 0.90 + 0.85 - 0.80) / 2)
-
-
-def test_forgetting_is_from_the_best_accuracy_backward_transfer_from_the_first() -> None:
-    """Task 0 gets better while task 1 is learned, and then worse."""
-    some = torch.tensor([[0.6, 0.2, 0.1], [0.8, 0.7, 0.1], [0.5, 0.7, 0.9]])
-    assert lifelong.forgetting(some).tolist() == pytest.approx([0.3, 0.0])
-    assert lifelong.backward_transfer(some) == pytest.approx((-0.1 + 0.0) / 2)
-
-
-def test_the_best_accuracy_may_be_from_before_the_task_was_learned() -> None:
-    some = torch.tensor([[0.9, 0.75, 0.1], [0.9, 0.7, 0.1], [0.9, 0.6, 0.9]])
-    assert lifelong.forgetting(some).tolist() == pytest.approx([0.0, 0.15])
+def test_measures_of_matrices_worked_by_hand(
+    R: list[list[float]], f: list[float], backward: float
+) -> None:
+    matrix = torch.tensor(R)
+    assert lifelong.average_accuracy(matrix) == pytest.approx(sum(R[-1]) / 3)
+    assert lifelong.forgetting(matrix).tolist() == pytest.approx(f)
+    assert lifelong.average_forgetting(matrix) == pytest.approx(sum(f) / 2)
+    assert lifelong.backward_transfer(matrix) == pytest.approx(backward)
 
 
 def test_measures_of_many_matrices_at_once() -> None:

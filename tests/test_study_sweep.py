@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from problems import double_precision, one_thread  # noqa: F401
 from sweeps import CPU, FORKS, FOUR, SHORT, alone, close, refuses, run_here, weight_sum
@@ -23,6 +24,8 @@ def test_a_grid_is_the_product_of_its_axes_and_the_last_changes_fastest() -> Non
     found = grid(SHORT, k=range(1, 3), alpha=[0.5, "adaptive"])
     assert found == [replace(SHORT, k=k, alpha=a) for k in (1, 2) for a in (0.5, "adaptive")]
     assert grid(SHORT) == [SHORT]
+    found = grid(SHORT, rho=np.linspace(0, 1, 3), seed=np.arange(2))
+    assert [type(found[0].rho), type(found[0].seed)] == [float, int] and len(found) == 6
 
 
 def test_recipes_that_differ_in_what_their_method_does_not_have_are_one_run() -> None:
@@ -35,12 +38,6 @@ def test_recipes_that_differ_in_what_their_method_does_not_have_are_one_run() ->
     }  # fmt: skip
     assert len(grid(SHORT, method=["SGD"], k=[1, 2], lr=[0.1, 0.2], seed=[0, 1])) == 4
     assert essence(replace(SHORT, eta=3.0)) == essence(SHORT) != essence(replace(SHORT, k=3))
-
-
-def test_a_grid_takes_numpys_arrays() -> None:
-    np = pytest.importorskip("numpy")
-    found = grid(SHORT, rho=np.linspace(0, 1, 3), seed=np.arange(2))
-    assert [type(found[0].rho), type(found[0].seed)] == [float, int] and len(found) == 6
 
 
 @pytest.mark.parametrize(
@@ -157,13 +154,14 @@ def test_a_block_that_fails_is_halved_until_the_guilty_are_alone(
 
 
 def test_wrong_arguments_are_named() -> None:
-    with pytest.raises(TypeError, match="recipes must be Recipes, got 'SAM'"):
-        run_here(["SAM"])
-    with pytest.raises(ValueError, match="members must be an int ≥ 1, got 0"):
-        run_here(FOUR, members=0)
-    with pytest.raises(ValueError, match="measures must be functions, under other names than"):
-        run_here(FOUR, measures={"test": weight_sum})
-    pool = ProcessPoolExecutor(1, mp_context=FORKS)
-    with pytest.raises(TypeError, match="measures must be functions of a module for a Process"):
-        run_here(FOUR, measures={"sum": lambda model, dataset: 1.0}, executor=pool)
+    local = {"measures": {"sum": lambda model, dataset: 1.0}}
+    pool = {"executor": ProcessPoolExecutor(1, mp_context=FORKS)}
+    for recipes, options, message in (
+        (["SAM"], {}, "recipes must be Recipes, got 'SAM'"),
+        (FOUR, {"members": 0}, "members must be an int ≥ 1, got 0"),
+        (FOUR, {"measures": {"test": weight_sum}}, "measures must be functions, under other names"),
+        (FOUR, local | pool, "measures must be functions of a module for a Process"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            run_here(recipes, **options)
     assert run_here([]) == []

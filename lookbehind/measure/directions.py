@@ -10,24 +10,22 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from lookbehind.weights import Weights, moved, weights_of
+from lookbehind.weights import Weights, moved, per_member, weights_of
 
 Point = nn.Module | Mapping[str, Tensor]
 
 # The parts of a BatchNorm layer's state that aren't weights, as `state_dict` names them.
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
-
 # Added to seeds: torch fills a normal draw and the first weights of a network from the same random
 # numbers, so that a direction with the network's own seed would point (cosine −0.35) at its start.
 STREAM = 2**31
 
 
 def gaussian_direction(model: nn.Module, *, seed: int = 0) -> Weights:
-    """A direction of independent N(0, 1), drawn on the model's device.
+    """A direction of independent N(0, 1), which is isotropic, drawn on the model's device.
 
-    Isotropic, which uniform draws are not. The same seed gives another draw on another kind of
-    device. torch's global generator is left alone. A network that was made with the same seed has
-    nothing in common with it: its weights come from another stream of random numbers.
+    The same seed gives another draw on another kind of device, and nothing in common with the
+    weights of a network that was made with it. torch's global generator is left alone.
     """
     weights = weights_of(model)
     device = next(iter(weights.values())).device
@@ -45,23 +43,16 @@ def filter_normalized(model: nn.Module, direction: Mapping[str, Tensor]) -> Weig
 
     so that a step of 1 is as long as the weights, whatever their scale, and two networks can be
     compared (arXiv 1712.09913, section 4). Filters are the slices along dimension 0 of tensors of
-    two dimensions or more: of a convolution what makes one channel, of a linear layer one row.
-    The other tensors, biases and BatchNorm's scales and shifts, stay where they are: their
-    direction is 0.
+    two dimensions or more. Of the others, biases and BatchNorm's, the direction is 0.
 
     Raises ValueError where the direction isn't one of the model's (see `plane`).
     """
     weights = weights_of(model)
     found = checked("direction", direction, weights)
-    return {name: _rescaled(found[name], w) for name, w in weights.items()}
-
-
-def _rescaled(d: Tensor, w: Tensor) -> Tensor:
-    if w.ndim < 2:
-        return torch.zeros_like(d)
-    inner = tuple(range(1, w.ndim))
-    theirs, ours = (torch.linalg.vector_norm(t, dim=inner, keepdim=True) for t in (w, d))
-    return d * torch.where(ours > 0, theirs / ours, 0)
+    for name, w in weights.items():
+        theirs, ours = (t.flatten(1).norm(dim=1) if t.ndim > 1 else 0 * t for t in (w, found[name]))
+        found[name] = found[name] * per_member(torch.where(ours > 0, theirs / ours, 0), w)
+    return found
 
 
 def difference(start: Point, end: Point) -> Weights:
@@ -132,14 +123,13 @@ def points_of(start: Point, end: Point, name: str) -> tuple[Weights, Weights]:
 
 
 def _point(point: Point, networks: Sequence[Weights]) -> Weights:
-    """The weights among what may be a `state_dict`: the network's, where there is one to ask."""
+    """The weights in what may be a `state_dict`: those of the network, where there is one."""
     found = weights_of(point) if isinstance(point, nn.Module) else point
     kept = networks[0] if networks else [n for n in found if n.rpartition(".")[2] not in BUFFERS]
     return {n: w.detach() for n, w in found.items() if n in kept}
 
 
 def _check_names(name: str, found: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-    """Raises ValueError unless both have the same names and shapes."""
     lacks, more = sorted(weights.keys() - found.keys()), sorted(found.keys() - weights.keys())
     if lacks or more:
         faults = [f"{what} {names}" for what, names in (("lacks", lacks), ("adds", more)) if names]

@@ -66,8 +66,8 @@ class Grid:
     def save(self, path: str | Path) -> Path:
         """Write to `path`, with ".npz" added where it doesn't end so; returns the file's path.
 
-        Whole or not at all: the file is written beside and renamed. Its folder is made where it is
-        missing. Raises OSError where it can't be written; an old file then stays.
+        Whole or not at all. Its folder is made where it is missing. Raises OSError where it can't
+        be written; an old file then stays.
         """
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values["start"] = [self.start.loss, self.start.accuracy]
@@ -121,12 +121,10 @@ def _npz(path: str | Path) -> Path:
 
 
 def _stored(path: Path) -> dict[str, Any]:
-    """The arrays of an .npz file, read whole."""
     with path.open("rb") as file:
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays.files}
         except Exception as error:  # numpy and zipfile raise nearly anything on a damaged file
-            raise ValueError(
-                f"{path} is damaged, or no file that a Line or Plane was saved in"
-            ) from error
+            fault = "is damaged, or no file that a Line or Plane was saved in"
+            raise ValueError(f"{path} {fault}") from error

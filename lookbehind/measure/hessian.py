@@ -1,24 +1,24 @@
-"""The curvature of the loss: the largest eigenvalues of the Hessian H = ∇²L(w), its trace, and the
-distribution of all of them. None of it needs H, only products H u, a few gradients' time each.
+"""The largest eigenvalues of the Hessian H = ∇²L(w), its trace, and the distribution of them all.
 
-L(w), `losses` and what is left alone are as in `sharpness`. Eigenpairs need scipy. A product is
-the gradient of ⟨∇L, u⟩ (Pearlmutter 1994), so each layer needs a second derivative in torch.
-Weights that aren't finite raise ValueError, products that aren't FloatingPointError.
+None of it needs H, only products H u, a few gradients' time each: the gradient of ⟨∇L, u⟩
+(Pearlmutter 1994), so each layer needs a second derivative in torch. L(w), `losses` and what is
+left alone are as in `sharpness`. Weights that aren't finite raise ValueError, products that aren't
+FloatingPointError. Eigenpairs need scipy.
 """
 
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
 from lookbehind.checks import whole
 from lookbehind.measure.objective import Objective
 from lookbehind.measure.sharpness import Estimate
-from lookbehind.scores import Losses, Minibatch
+from lookbehind.scores import Minibatch
 from lookbehind.weights import Weights
 
 
@@ -57,11 +57,16 @@ class _Hessian:
     def __matmul__(self, u: Tensor) -> Tensor:
         if u.ndim == 2:
             return torch.stack([self @ column for column in u.T], 1)
-        product = self.objective.curvature(_unflattened(u, self.objective.weights))
+        product = self.objective.curvature(self.named(u))
         found = torch.cat([p.flatten().to(u) for p in product.values()])
         if not found.isfinite().all():
             raise FloatingPointError("the second derivatives of the loss are not finite at w")
         return found
+
+    def named(self, u: Tensor) -> Weights:
+        weights = self.objective.weights
+        parts = u.split([w.numel() for w in weights.values()])
+        return {n: p.view_as(w) for (n, w), p in zip(weights.items(), parts, strict=True)}
 
     def matvec(self, u: np.ndarray) -> np.ndarray:
         product = self @ torch.as_tensor(u.reshape(-1)).to(self.device, self.dtype)
@@ -69,16 +74,13 @@ class _Hessian:
 
 
 def hessian_eigenpairs(
-    model: nn.Module,
-    batches: Iterable[Minibatch],
-    count: int = 1,
-    **losses: Unpack[Losses],
+    model: nn.Module, batches: Iterable[Minibatch], count: int = 1, **losses: Any
 ) -> Eigenpairs:
     """The `count` largest eigenvalues λ of the Hessian H = ∇²L(w), and the v with H v = λ v.
 
-    Lanczos iterations (ARPACK) on products H u, from a fixed start. The tolerance of √(machine
-    precision) is that of H v − λ v; the error of λ is its square. v's largest entry is positive.
-    Few parameters (≤ 20, or ≤ 2 · count + 1) take all of H and its exact eigenpairs.
+    Lanczos iterations (ARPACK) from a fixed start. The tolerance of √(machine precision) is that of
+    H v − λ v; the error of λ is its square. v's largest entry is positive. Few parameters (≤ 20,
+    or ≤ 2 · count + 1) take all of H and its exact eigenpairs.
 
     Raises ValueError where `count` is not from 1 to the number of parameters.
     """
@@ -89,8 +91,8 @@ def hessian_eigenpairs(
         raise ValueError(f"count must be at most the number of parameters, {n}; got {count}")
     values, vectors = _top(hessian, count)
     signs = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(count)])
-    columns = torch.as_tensor((vectors * signs).T[::-1].copy(), dtype=hessian.dtype)
-    found = tuple(_unflattened(v.to(objective.device), objective.weights) for v in columns)
+    rows = torch.as_tensor((vectors * signs).T[::-1].copy(), dtype=hessian.dtype)
+    found = tuple(map(hessian.named, rows.to(objective.device)))
     return Eigenpairs(values[::-1].copy(), found)
 
 
@@ -112,18 +114,12 @@ def _top(hessian: _Hessian, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def hessian_trace(
-    model: nn.Module,
-    batches: Iterable[Minibatch],
-    *,
-    draws: int = 30,
-    seed: int = 0,
-    **losses: Unpack[Losses],
+    model: nn.Module, batches: Iterable[Minibatch], *, draws: int = 30, seed: int = 0, **losses: Any
 ) -> Estimate:
     """tr(H) of the Hessian H = ∇²L(w), by Hutchinson's estimate: the mean of vᵀ H v.
 
     v has independent entries ±1, so E[v vᵀ] = I and E[vᵀ H v] = tr(H); a diagonal H has no error.
-    One product with H for each of `draws`.
-    Raises ValueError where draws < 2.
+    One product with H for each of `draws`. Raises ValueError where draws < 2.
     """
     whole("draws", draws, 2)
     hessian = _Hessian(Objective(model, batches, **losses))
@@ -137,7 +133,7 @@ def spectral_density(
     steps: int = 40,
     draws: int = 4,
     seed: int = 0,
-    **losses: Unpack[Losses],
+    **losses: Any,
 ) -> Density:
     """The distribution of the eigenvalues of H = ∇²L(w), by stochastic Lanczos quadrature.
 
@@ -147,8 +143,8 @@ def spectral_density(
     are the nodes and y_j1² / draws their weights (Ghorbani et al. 2019, arXiv 1901.10159, sec. 2).
 
     Its mean is tr(H) / n, as `hessian_trace` with the same draws and seed has it. It takes
-    steps · draws products with H, and memory for `steps` copies of the weights.
-    Raises ValueError where steps or draws < 1.
+    steps · draws products with H and memory for `steps` copies of the weights. Raises ValueError
+    where steps or draws < 1.
     """
     whole("steps", steps, 1)
     whole("draws", draws, 1)
@@ -159,18 +155,13 @@ def spectral_density(
 
 
 def _lanczos(hessian: _Hessian, start: Tensor, steps: int) -> np.ndarray:
-    """The tridiagonal matrix of H in the Krylov space of `start`.
-
-    Every vector is made orthogonal to all before it, twice: without that, rounding errors bring
-    eigenvalues back as copies. Ends early where the Krylov space is exhausted.
-    """
+    """The tridiagonal matrix of H in the Krylov space of `start`, which may be exhausted early."""
     basis = (start / start.norm())[None]
-    diagonal: list[float] = []
-    beside: list[float] = []
+    diagonal, beside = list[float](), list[float]()
     while True:
         v = hessian @ basis[-1]
         diagonal.append(float(v @ basis[-1]))
-        for _ in range(2):
+        for _ in range(2):  # orthogonal to all: rounding would bring eigenvalues back as copies
             v = v - (basis @ v) @ basis
         length = float(v.norm())
         rounding = torch.finfo(v.dtype).eps * math.sqrt(len(v)) * max(map(abs, diagonal + beside))
@@ -186,8 +177,3 @@ def _signs(hessian: _Hessian, draws: int, seed: int) -> Iterator[Tensor]:
     for _ in range(draws):
         bits = torch.randint(2, (hessian.shape[0],), generator=generator)
         yield (2 * bits - 1).to(hessian.device, hessian.dtype)
-
-
-def _unflattened(vector: Tensor, like: Weights) -> Weights:
-    parts = vector.split([w.numel() for w in like.values()])
-    return {n: part.reshape(w.shape) for (n, w), part in zip(like.items(), parts, strict=True)}

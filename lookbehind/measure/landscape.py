@@ -2,8 +2,8 @@
 
     L(w₀ + a d₁)        L(w₀ + a d₁ + b d₂)
 
-A picture shows two of very many dimensions. The contour around the last point of a training path
-is not the loss along the path, whose points lie off the plane: `project` says how far.
+A picture shows two of very many dimensions: the loss along a training path is another, as its
+points lie off the plane; `project` says how far.
 """
 
 import math
@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
 from lookbehind.checks import whole
 from lookbehind.measure.directions import checked
 from lookbehind.measure.grid import Array, G, Line, Plane
 from lookbehind.measure.objective import Objective
-from lookbehind.scores import Losses, Minibatch, Score
+from lookbehind.scores import Minibatch, Score
 from lookbehind.weights import Weights, moved
 
 Span = tuple[float, float]
@@ -38,12 +37,9 @@ def line(
     progress: bool = False,
     stop: Callable[[], bool] | None = None,
     update: Callable[[Line], Any] | None = None,
-    **losses: Unpack[Losses],
+    **losses: Any,
 ) -> Line:
-    """L(w₀ + a d) at `points` steps a from span[0] to span[1]; w₀ are the model's weights.
-
-    All else as in `plane`.
-    """
+    """L(w₀ + a d) at `points` steps a from span[0] to span[1]; all else as in `plane`."""
     a = _axis(span, points)
     objective = Objective(model, batches, statistics=statistics, **losses)
     grid = [(a, checked("direction", direction, objective.weights))]
@@ -62,23 +58,21 @@ def plane(
     progress: bool = False,
     stop: Callable[[], bool] | None = None,
     update: Callable[[Plane], Any] | None = None,
-    **losses: Unpack[Losses],
+    **losses: Any,
 ) -> Plane:
     """L(w₀ + a d₁ + b d₂) on a grid: `span` and `points` of each axis, or one for both.
 
-    Mean loss and accuracy over all examples of `batches`, in evaluation mode: cross-entropy, or
-    with loss= or batch_loss= another (see `Objective`); accuracy is NaN where it makes no sense.
-    `statistics` of BatchNorm: "stored" are the network's running averages, "reestimated" are made
-    anew from the images at every point, as training there would; away from w₀ the two show
-    different pictures.
+    Mean loss and accuracy over all examples of `batches`, in evaluation mode, w₀ the model's
+    weights; `losses` as in `Objective`. `statistics` of BatchNorm: "stored" are the network's
+    running averages, "reestimated" are made anew from the images at every point; away from w₀ the
+    pictures differ.
 
     w₀ is evaluated first, then a grid of 3 × 3, then each refinement to 5 × 5, 9 × 9, … up to all
     points. `update` gets the result so far after each. `stop` is asked before each point; after
     it, or Ctrl-C, the result so far is returned. `progress` shows a tqdm bar.
 
-    The model's weights, gradients and modes are never touched. Raises ValueError or TypeError for
-    a wrong argument: a direction must have the names and shapes of the parameters that require a
-    gradient, be finite and not all zero.
+    The model is never touched. Raises ValueError or TypeError for a wrong argument: a direction
+    has the names and shapes of the parameters that require a gradient, is finite and not all zero.
     """
     spans = span if isinstance(span[0], Sequence) else (span, span)
     counts = points if isinstance(points, Sequence) else (points, points)
@@ -97,7 +91,7 @@ def _explored(
     stop: Callable[[], bool] | None,
     update: Callable[[G], Any] | None,
 ) -> G:
-    """Evaluate the grid, the steps along each direction, from coarse to fine."""
+    """Evaluate the grid of steps along each direction, from coarse to fine."""
     from tqdm.auto import tqdm
 
     shape = tuple(len(axis) for axis, _ in grid)
@@ -123,10 +117,7 @@ def _explored(
 
 
 def _levels(shape: tuple[int, ...]) -> Iterator[list[tuple[int, ...]]]:
-    """The indices of a grid from coarse to fine, each once: 3 points an axis, then 5, 9, 17, …
-
-    The points i (n − 1) / 2^m, rounded, of a level are among those of the next; both ends always.
-    """
+    """The indices of a grid from coarse to fine, each once: 3 points an axis, then 5, 9, 17, …"""
     seen: set[tuple[int, ...]] = set()
     intervals = 2
     while len(seen) < math.prod(shape):

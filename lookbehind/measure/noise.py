@@ -6,15 +6,15 @@ Both measure loss and accuracy at other weights, on all examples of `batches`, a
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from typing_extensions import Unpack
+from torch import nn
 
 from lookbehind.checks import check_bounded, whole
 from lookbehind.measure.objective import Objective
-from lookbehind.scores import Losses, Minibatch
+from lookbehind.scores import Minibatch
 from lookbehind.weights import Weights, moved, weights_of
 
 BITS = range(2, 17)
@@ -48,18 +48,16 @@ def weight_noise(
     relative: bool = True,
     draws: int = 10,
     seed: int = 0,
-    **losses: Unpack[Losses],
+    **losses: Any,
 ) -> Noise:
     """Loss and accuracy at w + level · s ⊙ ξ, with ξ ~ N(0, 1) for every trained parameter.
 
-    `relative`: s is the root mean square of the tensor that the parameter belongs to, so a
-    tensor's noise is `level` of its norm, and a tensor that is 0 stays so. Else s = 1. Biases and
-    the scales of BatchNorm are noisy too; its statistics are not.
+    `relative`: s is the root mean square of the parameter's tensor, whose noise then is `level` of
+    its norm. Else s = 1. Biases and the scales of BatchNorm are noisy too; its statistics are not.
 
-    The draws of ξ are the same for every level (and every network of the same shapes), so levels
-    are compared under the same noise; they are made on the CPU, so every device gets the same.
+    The draws of ξ are the same for every level, every network of the same shapes and every device.
     `seed` should not be the one that the network was made with: torch draws its first weights from
-    the same stream of random numbers, so the first draw of the noise would be correlated with them.
+    the same random numbers, so the first draw of the noise would be correlated with them.
 
     Raises ValueError where a level is negative or not finite, or draws < 2.
     """
@@ -70,11 +68,10 @@ def weight_noise(
     generator = torch.Generator().manual_seed(seed)
     found, accuracies = np.empty((2, len(levels), draws))
     for draw in range(draws):
-        noise = {
-            name: torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device)
-            * (w.square().mean().sqrt() if relative else 1.0)
-            for name, w in objective.weights.items()
-        }
+        noise: Weights = {}
+        for name, w in objective.weights.items():
+            xi = torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device)
+            noise[name] = xi * w.square().mean().sqrt() if relative else xi
         for i, level in enumerate(levels):
             score = objective.score(moved(objective.weights, (level, noise)))
             found[i, draw], accuracies[i, draw] = score.loss, score.accuracy
@@ -99,22 +96,18 @@ def quantized(model: nn.Module, bits: int) -> Weights:
     """
     if bits not in BITS:
         raise ValueError(f"bits must be an integer from {BITS[0]} to {BITS[-1]}, got {bits!r}")
-    return {n: _rounded(w, bits) if w.ndim > 1 else w for n, w in weights_of(model).items()}
-
-
-def _rounded(weight: Tensor, bits: int) -> Tensor:
-    scale = weight.abs().max() / (2 ** (bits - 1) - 1)
-    return torch.where(scale > 0, scale * torch.round(weight / scale), weight)
+    weights = weights_of(model)
+    for name, w in weights.items():
+        scale = w.abs().max() / (2 ** (bits - 1) - 1) if w.ndim > 1 else w.new_tensor(0.0)
+        weights[name] = torch.where(scale > 0, scale * torch.round(w / scale), w)
+    return weights
 
 
 def quantization(
-    model: nn.Module,
-    batches: Iterable[Minibatch],
-    bits: Sequence[int],
-    **losses: Unpack[Losses],
+    model: nn.Module, batches: Iterable[Minibatch], bits: Sequence[int], **losses: Any
 ) -> Quantization:
     """Loss and accuracy of the network `quantized` to each number of bits."""
     objective = Objective(model, batches, **losses)
     scores = [objective.score(quantized(model, b)) for b in bits]
-    found, shares = (np.array([getattr(s, n) for s in scores]) for n in ("loss", "accuracy"))
+    found, shares = np.array([(s.loss, s.accuracy) for s in scores]).reshape(-1, 2).T
     return Quantization(tuple(bits), found, shares)

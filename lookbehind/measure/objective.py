@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
-from typing_extensions import Unpack
 
-from lookbehind.scores import Criterion, Losses, Minibatch, Score, changed, examples
+from lookbehind.scores import Criterion, Minibatch, Score, changed, examples
 from lookbehind.weights import Weights, copied, weights_of
 
 STATISTICS = ("stored", "reestimated")
@@ -30,10 +30,8 @@ class Objective:
     Weights are dictionaries from the names of the parameters that require a gradient to tensors;
     `weights` are the model's, `network` is a copy of it in evaluation mode. `statistics` says what
     its BatchNorm layers normalize by: "stored" are the model's running averages, whatever the
-    weights; "reestimated" are made anew at every point, from the images of `batches`, as the mean
-    over its minibatches. They differ wherever weights are moved, and so do the pictures.
-
-    The minibatches are kept, as `batches`, on the model's device: an iterator will do.
+    weights; "reestimated" are made anew at every point, as the mean over the minibatches. These are
+    kept, as `batches`, on the model's device: an iterator will do.
 
     Raises ValueError where `batches` is empty, the model has no such parameters or complex ones, or
     `statistics` is unknown; later, where the default loss can't be taken of outputs and targets.
@@ -45,22 +43,23 @@ class Objective:
         batches: Iterable[Minibatch],
         *,
         statistics: str = "stored",
-        **losses: Unpack[Losses],
+        **losses: Any,
     ) -> None:
         if statistics not in STATISTICS:
             raise ValueError(f"statistics must be one of {STATISTICS}, got {statistics!r}")
         self.weights = {name: _fast(w) for name, w in weights_of(model).items()}
         self.device = next(iter(self.weights.values())).device
         self.network = copied(model).eval().requires_grad_(False)
-        for layer in self.network.modules():
-            if getattr(layer, "sparse", False) is True:  # of an embedding: its gradient
-                setattr(layer, "sparse", False)  # noqa: B010
         self._scored = _Scored(self.network, Criterion(**losses))
         self.batches = [changed(one, lambda t: _fast(t.to(self.device))) for one in batches]
-        self.statistics = statistics
-        self._layers = _normalizing(self._scored) if statistics == "reestimated" else {}
-        for layer in self._layers.values():
-            layer.momentum = None  # the mean over minibatches, where it is made anew
+        self.statistics, self._layers = statistics, dict[str, Any]()
+        for name, layer in self._scored.named_modules():
+            if getattr(layer, "sparse", False) is True:  # of an embedding: its gradient
+                setattr(layer, "sparse", False)  # noqa: B010
+            again = statistics == "reestimated" and isinstance(layer, _BatchNorm)
+            if again and layer.running_mean is not None:
+                self._layers[name] = layer
+                layer.momentum = None  # the mean over minibatches, where it is made anew
         self.images = sum(map(examples, self.batches))
         if not self.images:
             raise ValueError("batches must hold at least one image, got none")
@@ -76,7 +75,7 @@ class Objective:
         return Score(float(loss) / self.images, float(hits) / self.images)
 
     def loss(self, weights: Weights | None = None) -> float:
-        """The mean loss at `weights` (default: the model's)."""
+        """The mean loss, as `score` has it."""
         return self.score(weights).loss
 
     def gradient(self, weights: Weights | None = None) -> tuple[float, Weights]:
@@ -173,10 +172,3 @@ def differentiable(network: nn.Module, twice: bool = False) -> Iterator[None]:
 def _fast(tensor: Tensor) -> Tensor:
     """In the layout in which convolutions are fastest, channels last."""
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
-
-
-def _normalizing(model: nn.Module) -> dict[str, Any]:
-    """The BatchNorm layers that keep running statistics, by name."""
-    kind = nn.modules.batchnorm._BatchNorm
-    named = model.named_modules()
-    return {n: m for n, m in named if isinstance(m, kind) and m.running_mean is not None}

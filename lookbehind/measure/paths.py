@@ -1,6 +1,4 @@
-"""Paths in the space of weights, as a recorded training leaves them, and the planes that show them:
-the one in which a path spreads most, and how far the path lies off any other.
-"""
+"""Paths in the space of weights, and the planes that show them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,9 +18,8 @@ from lookbehind.weights import Weights, moved
 class Principal:
     """The directions in which a path spreads most, orthonormal, the widest first.
 
-    `explained` are shares of the path's variance, Σ ‖wₜ − w̄‖² over its points, w̄ their mean. They
-    are large for any smooth path, even a random walk's (Antognini & Sohl-Dickstein 2018, arXiv
-    1806.08805), and say nothing of the loss.
+    `explained` are shares of the path's variance, Σ ‖wₜ − w̄‖² over its points, w̄ their mean: large
+    for any smooth path, even a random walk (Antognini & Sohl-Dickstein 2018, arXiv 1806.08805).
     """
 
     directions: tuple[Weights, ...]
@@ -57,8 +54,8 @@ def principal_directions(path: Sequence[Mapping[str, Tensor]], count: int = 2) -
     points = _path(path, path[0] if len(path) else {})
     if whole("count", count, 1) >= len(points):
         raise ValueError(f"count must be below the {len(points)} points of path, got {count}")
-    gram = torch.stack([x @ x.T for x in (_centered(points, name) for name in points[0])])
-    gram = gram.sum(0).cpu()
+    parts = (_centered(points, name) for name in points[0])
+    gram = torch.stack([x @ x.T for x in parts]).sum(0).cpu()
     if not gram.isfinite().all():
         raise ValueError("path must be finite, a point of it is not")
     values, vectors = (t.flip(-1) for t in torch.linalg.eigh(gram))
@@ -66,12 +63,12 @@ def principal_directions(path: Sequence[Mapping[str, Tensor]], count: int = 2) -
         raise ValueError(f"path must spread in at least {count} dimensions")
     u = vectors[:, :count] / values[:count].sqrt()
     u = u * torch.where(u[-1] < u[0], -1.0, 1.0)
-    rows = {}
+    directions: tuple[Weights, ...] = tuple({} for _ in range(count))
     for name, w in points[0].items():
         x = _centered(points, name)
-        rows[name] = (u.T.to(x) @ x).to(w).view(count, *w.shape)
+        for direction, row in zip(directions, (u.T.to(x) @ x).to(w), strict=True):
+            direction[name] = row.view(w.shape)
     shares = values[:count] / values.clamp(min=0).sum()
-    directions = tuple({name: row[i] for name, row in rows.items()} for i in range(count))
     return Principal(directions, tuple(shares.tolist()))
 
 
@@ -119,7 +116,6 @@ def in_plane(
 
 
 def _path(path: Sequence[Mapping[str, Tensor]], origin: Point) -> list[Weights]:
-    """The points of a path, placed where the origin is."""
     if not len(path):
         raise ValueError("path must hold at least one point, got none")
     return [points_of(origin, point, "path")[1] for point in path]

@@ -2,9 +2,8 @@
 
 L(w) is everywhere the mean loss over all examples of `batches` together, with the network in
 evaluation mode: BatchNorm normalizes by its stored statistics. It is the cross-entropy, in nats, or
-with `losses`, loss= or batch_loss=, any other (see `Objective`). w are all parameters that require
-a gradient. The caller's network is never touched (see `Objective`), and no measure
-draws from the global random stream. Curvature, another sense of sharp, is in `hessian`.
+what `losses`, loss= or batch_loss=, say (see `Objective`). w are all parameters that require a
+gradient. No measure touches the caller's network or draws from the global random stream.
 """
 
 import math
@@ -14,13 +13,12 @@ from typing import Any
 
 import numpy as np
 from torch import nn
-from typing_extensions import Unpack
 
 from lookbehind.checks import check_bounded, whole
 from lookbehind.measure.noise import weight_noise
 from lookbehind.measure.objective import Objective
 from lookbehind.optim import AdaptiveBall, Ball
-from lookbehind.scores import Losses, Minibatch
+from lookbehind.scores import Minibatch
 from lookbehind.weights import Weights, moved
 
 
@@ -38,7 +36,7 @@ class Estimate:
         return cls(float(array.mean()), float(array.std(ddof=1)) / math.sqrt(len(array)), array)
 
 
-def gradient(model: nn.Module, batches: Iterable[Minibatch], **losses: Unpack[Losses]) -> Weights:
+def gradient(model: nn.Module, batches: Iterable[Minibatch], **losses: Any) -> Weights:
     """∇L(w), by parameter name."""
     return Objective(model, batches, **losses).gradient()[1]
 
@@ -49,7 +47,7 @@ def worst_rise(
     ball: Ball | AdaptiveBall,
     *,
     steps: int = 1,
-    **losses: Unpack[Losses],
+    **losses: Any,
 ) -> float:
     """How far the loss rises in a neighborhood at worst: max over j of L(w + ε_j) − L(w), in nats.
 
@@ -58,9 +56,8 @@ def worst_rise(
     Each step goes to the worst point of the loss linearised where the last one ended. One step is
     the sharpness that SAM bounds, to first order (Foret et al. 2021, arXiv 2010.01412, eqs. 1 and
     2); in an `AdaptiveBall`, whose T stays that of w, ASAM's (Kwon et al. 2021, arXiv 2102.11600).
-    To higher order it may come out below 0. More steps never give less, as the highest point met
-    counts. Where L is convex each is higher than the last (the generalized power method, Journée
-    et al. 2010, arXiv 0811.4724).
+    It may come out below 0. More steps never give less; where L is convex each is higher than the
+    last (the generalized power method, Journée et al. 2010, arXiv 0811.4724).
 
     Raises ValueError where `ball` has one radius per member, `batches` is empty or steps < 1.
     """
@@ -73,7 +70,7 @@ def worst_rises(
     balls: Sequence[Ball | AdaptiveBall],
     *,
     steps: int = 1,
-    **losses: Unpack[Losses],
+    **losses: Any,
 ) -> tuple[float, ...]:
     """`worst_rise` in each of several neighborhoods, which share the gradient at w."""
     for ball in balls:
@@ -105,7 +102,7 @@ def average_rise(
     draws: int = 20,
     seed: int = 0,
     relative: bool = False,
-    **losses: Unpack[Losses],
+    **losses: Any,
 ) -> Estimate:
     """E L(w + σ ξ) − L(w) in nats, with ξ as in `weight_noise`.
 

@@ -1,7 +1,6 @@
 """Many runs at once (`grid`, `sweep`, `Ensemble`), and tasks in sequence (`lifelong`)."""
 
 from lookbehind.study import lifelong
-from lookbehind.study.axes import essence, grid
 from lookbehind.study.ensemble import (
     Ensemble,
     MemberBatches,
@@ -9,7 +8,7 @@ from lookbehind.study.ensemble import (
     member_cross_entropy,
     scale_lr,
 )
-from lookbehind.study.rows import Row, Rows, SweepError
+from lookbehind.study.rows import Row, Rows, SweepError, essence, grid
 from lookbehind.study.sweeps import networks, on_train, sweep
 
 __all__ = [

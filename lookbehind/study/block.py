@@ -1,9 +1,9 @@
 """Blocks of runs: which train as one ensemble, how many fit in memory, and their rows."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from lookbehind.optim import make_method, param_groups
-from lookbehind.study.axes import essence
 from lookbehind.study.ensemble import (
     Ensemble,
     MemberBatches,
@@ -22,7 +21,7 @@ from lookbehind.study.ensemble import (
     member_cross_entropy,
     scale_lr,
 )
-from lookbehind.study.rows import Row
+from lookbehind.study.rows import Row, essence
 from lookbehind.train import (
     Hardware,
     Recipe,
@@ -36,38 +35,19 @@ from lookbehind.train import (
 )
 from lookbehind.train.data import Dataset
 
-# What JSON can hold, mostly a number.
-Measure = Callable[[nn.Module, Dataset], Any]
-
-# Bytes that the networks of one ensemble may take on a CPU; of a GPU, half of what is free.
-MEMORY = 2**30
-
-# Images of all members together that are evaluated at once.
-EVALUATION_IMAGES = 2**14
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a worker needs besides the recipes."""
-
-    measures: Mapping[str, Measure]
-    root: str | Path | None
-    hardware: Hardware | None
-    dtype: torch.dtype
+Measure = Callable[[nn.Module, Dataset], Any]  # gives what JSON can hold, mostly a number
+MEMORY = 2**30  # bytes that an ensemble may take on a CPU; of a GPU, half of what is free
+EVALUATION_IMAGES = 2**14  # of all members together, evaluated at once
 
 
 def blocks(recipes: list[Recipe], most: int) -> list[list[Recipe]]:
     """Runs that train as one, in blocks of nearly one size, at most `most`."""
     groups: dict[Recipe, list[Recipe]] = {}
     for recipe in recipes:
-        groups.setdefault(_shared(recipe), []).append(recipe)
+        alpha = recipe.alpha if recipe.alpha == "adaptive" else 0.5
+        shared = essence(replace(recipe, seed=0, rho=0.0, lr=0.0, alpha=alpha))
+        groups.setdefault(shared, []).append(recipe)
     return [block for group in groups.values() for block in cut(group, most)]
-
-
-def _shared(recipe: Recipe) -> Recipe:
-    """What the members of an ensemble have in common."""
-    alpha = recipe.alpha if recipe.alpha == "adaptive" else 0.5
-    return essence(replace(recipe, seed=0, rho=0.0, lr=0.0, alpha=alpha))
 
 
 def cut(recipes: list[Recipe], most: int) -> list[list[Recipe]]:
@@ -78,42 +58,41 @@ def cut(recipes: list[Recipe], most: int) -> list[list[Recipe]]:
 
 
 def failed(recipe: Recipe, error: BaseException) -> Row:
-    """The row of a run that failed."""
     return {"recipe": asdict(recipe), "error": f"{type(error).__name__}: {error}"}
 
 
-def train_block(recipes: list[Recipe], job: Job) -> list[Row]:
+def train_block(
+    recipes: list[Recipe],
+    measures: Mapping[str, Measure],
+    root: str | Path | None,
+    hardware: Hardware | None,
+) -> list[Row]:
     """A row for each of the recipes, which may train as one."""
-    hardware = job.hardware or choose_hardware()
+    hardware = hardware or choose_hardware()
     datasets, rows = dict[int, Dataset](), dict[Recipe, Row]()
     for recipe in recipes:
         if recipe.seed not in datasets and recipe not in rows:
             try:
-                datasets[recipe.seed] = recipe.load(job.root, hardware.device)
+                datasets[recipe.seed] = recipe.load(root, hardware.device)
             except Exception as error:
                 rows |= {r: failed(r, error) for r in recipes if r.seed == recipe.seed}
     good = [recipe for recipe in recipes if recipe not in rows]
     most = _room(good[0], datasets[good[0].seed], hardware.device) if good else 1
     for some in cut(good, most):
-        rows |= _train_ensemble(some, datasets, job.measures, hardware)
+        rows |= _train_ensemble(some, datasets, measures, hardware)
     return [rows[recipe] for recipe in recipes]
 
 
 def _room(recipe: Recipe, dataset: Dataset, device: torch.device) -> int:
     """How many networks fit in memory together, by what one takes for a minibatch."""
-    model, values = recipe.make_model(dataset).to(device), 0
-
-    def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        nonlocal values
-        values += 2 * output.numel()  # with its gradient
-
+    model, outputs = recipe.make_model(dataset).to(device), list[int]()
     for module in model.modules():
-        module.register_forward_hook(count)
+        module.register_forward_hook(lambda *of: outputs.append(of[-1].numel()))
     images, _ = next(iter(recipe.batches(dataset)))
     with torch.no_grad():
         model(images)
-    # Gradient, momentum, slow and fast weights, what the optimizer keeps to undo a step, …
-    values += images.numel() + 10 * sum(p.numel() for p in model.parameters())
+    # Outputs with their gradients; gradient, momentum, slow and fast weights, an undone step's, …
+    values = images.numel() + 2 * sum(outputs) + 10 * sum(p.numel() for p in model.parameters())
     free = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else MEMORY
     return max(1, free // (values * images.element_size()))
 
@@ -135,7 +114,7 @@ def _train_ensemble(
     for e, recipe in enumerate(recipes):
         row = {"gradients": gradients, **{name: some[e] for name, some in scores.items()}}
         try:
-            _check_finite(failures[e], row, scores)
+            _check_finite(failures[e], {name: some[e]["loss"] for name, some in scores.items()})
             network = ensemble.member(e).eval()
             found = {name: m(network, datasets[recipe.seed]) for name, m in measures.items()}
             rows[recipe] = {"recipe": asdict(recipe), **row, **found}
@@ -195,10 +174,7 @@ def _optimizer(ensemble: Ensemble, recipes: list[Recipe], device: torch.device) 
 
 
 def _scores(
-    ensemble: Ensemble,
-    datasets: list[Dataset],
-    gather: Callable[..., MemberBatches],
-    hardware: Hardware,
+    ensemble: Ensemble, datasets: list[Dataset], gather: Any, hardware: Hardware
 ) -> dict[str, list[dict[str, float]]]:
     """The loss and accuracy of each member on every split, in minibatches that stay small."""
     splits, found = [evaluation_batches(dataset) for dataset in datasets], {}
@@ -213,11 +189,11 @@ def _scores(
     return found
 
 
-def _check_finite(failure: int, row: Row, splits: Iterable[str]) -> None:
+def _check_finite(failure: int, losses: Mapping[str, float]) -> None:
     if failure:
         raise FloatingPointError(
             f"the loss or its gradient is not finite after {failure} gradients"
         )
-    for name in splits:
-        if not math.isfinite(row[name]["loss"]):
+    for name, loss in losses.items():
+        if not math.isfinite(loss):
             raise FloatingPointError(f"the loss on {name} is not finite at the end of training")

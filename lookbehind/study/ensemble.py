@@ -1,14 +1,14 @@
 """E networks of one architecture trained as one: their parameters stacked along dimension 0.
 
-Small networks spend their time between operations rather than in them. Stacked, E of them take as
-many operations as one. `fit` and the optimizers train an `Ensemble` as any network: with `rho` of
-shape (E,) the family keeps the members apart, and so does every `torch.optim` optimizer that works
-elementwise. Member e then is what it would have become alone.
+E small networks, stacked, take as many operations as one. `fit` and the optimizers train an
+`Ensemble` as any network: with `rho` of shape (E,) the family keeps the members apart, and so does
+every `torch.optim` optimizer that works elementwise. Member e is what it would have become alone.
 """
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,17 +40,11 @@ class Ensemble(nn.Module):
         params, buffers = stack_module_state(list(models))
         of = {name: nn.Parameter(p, p.requires_grad) for name, p in params.items()} | buffers
         one = dict(models[0].named_parameters()) | dict(models[0].named_buffers())
-        self._network = (_replaced(models[0], {one[name]: of[name] for name in one}),)
-        self._share()
-        self.members = len(models)
-
-    def _share(self) -> None:
-        """The parts of the stacked network are this module's own, under the same names."""
-        network = self._network[0]
-        self.training = network.training
-        self._modules, self._parameters = network._modules, network._parameters
-        self._buffers = network._buffers
-        self._non_persistent_buffers_set = network._non_persistent_buffers_set
+        network = copy.deepcopy(models[0], {id(t): of[name] for name, t in one.items()})
+        self._network, self.members, self.training = (network,), len(models), network.training
+        # The parts of the stacked network are this module's own, under the same names.
+        for part in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
+            self.__dict__[part] = getattr(network, part)
 
     def train(self, mode: bool = True) -> "Ensemble":
         """As `nn.Module.train`."""
@@ -62,37 +56,30 @@ class Ensemble(nn.Module):
         """Logits (E, B, classes)."""
         own = images.ndim == 5
         if images.ndim not in (4, 5) or (own and len(images) != self.members):
-            raise ValueError(
-                f"images must have shape (B, C, H, W), or (E, B, C, H, W) with E = {self.members}; "
-                f"got {tuple(images.shape)}"
-            )
+            allowed = f"(B, C, H, W), or (E, B, C, H, W) with E = {self.members}"
+            raise ValueError(f"images must have shape {allowed}; got {tuple(images.shape)}")
         if not _is_mlp(self._network[0]):
             state = dict(self.named_parameters()) | dict(self.named_buffers())
-            each = vmap(self._one, in_dims=(0, 0 if own else None), randomness="different")
-            return each(state, images)
+            one = partial(functional_call, self._network[0])
+            return vmap(one, in_dims=(0, 0 if own else None), randomness="different")(state, images)
         x = (images if own else images.expand(self.members, *images.shape)).flatten(2).mT
         for layer in list(self._modules.values())[1:]:
             x = _linear(layer, x) if isinstance(layer, nn.Linear) else relu(x)
         return x.mT
 
-    def _one(self, state: dict[str, Tensor], images: Tensor) -> Any:
-        return functional_call(self._network[0], state, (images,))
-
     def member(self, e: int) -> nn.Module:
         """Network e as a module of its own, a copy. Raises IndexError where there is none."""
         if not 0 <= e < self.members:
             raise IndexError(f"e must be from 0 to {self.members - 1}, got {e}")
-        state = [*self.named_parameters(), *self.named_buffers()]
-        return _replaced(self._network[0], {t: _row(t, e) for _, t in state})
+        state = [*self.parameters(), *self.buffers()]
+        return copy.deepcopy(self._network[0], {id(t): _row(t, e) for t in state})
 
 
 def _is_mlp(network: nn.Module) -> bool:
     """Whether `network` is a `Sequential` of Flatten, then Linear and ReLU only."""
-    layers = list(network) if type(network) is nn.Sequential else []
-    if not layers or type(layers[0]) is not nn.Flatten:
-        return False
-    whole = (layers[0].start_dim, layers[0].end_dim) == (1, -1)
-    return whole and all(type(layer) in (nn.Linear, nn.ReLU) for layer in layers[1:])
+    first, *rest = network if type(network) is nn.Sequential and len(network) else [network]
+    flat = type(first) is nn.Flatten and (first.start_dim, first.end_dim) == (1, -1)
+    return flat and all(type(layer) in (nn.Linear, nn.ReLU) for layer in rest)
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
@@ -107,11 +94,6 @@ def _row(stack: Tensor, e: int) -> Tensor:
     return nn.Parameter(row, stack.requires_grad) if isinstance(stack, nn.Parameter) else row
 
 
-def _replaced(network: nn.Module, tensors: dict[Tensor, Tensor]) -> nn.Module:
-    """A copy of the network that holds the values of `tensors` in the place of their keys."""
-    return copy.deepcopy(network, {id(old): new for old, new in tensors.items()})
-
-
 def _check_alike(models: Sequence[nn.Module]) -> None:
     if not len(models):
         raise ValueError("models must hold at least one network, got none")
@@ -119,25 +101,23 @@ def _check_alike(models: Sequence[nn.Module]) -> None:
     for e, model in enumerate(models):
         if not isinstance(model, nn.Module):
             raise TypeError(f"models must be networks (nn.Module), models[{e}] is {model!r}")
-        for what, found in _description(model).items():
-            if different := found.items() ^ first[what].items():
-                name, _ = min(different, key=lambda item: item[0])
-                raise ValueError(
-                    f"models must be alike; models[0] and models[{e}] differ in {what}: "
-                    f"{name} is {first[what].get(name)}, and {found.get(name)}"
-                )
+        found = _description(model)
+        if different := found.items() ^ first.items():
+            what, name = key = min(key for key, _ in different)
+            raise ValueError(
+                f"models must be alike; models[0] and models[{e}] differ in {what}: "
+                f"{name} is {first.get(key)}, and {found.get(key)}"
+            )
 
 
-def _description(model: nn.Module) -> dict[str, dict[str, Any]]:
-    modules = {name or "the network": module for name, module in model.named_modules()}
-    state = [*model.named_parameters(), *model.named_buffers()]
-    return {
-        "modules": {name: type(module).__name__ for name, module in modules.items()},
-        "parameters and buffers": {
-            name: (tuple(t.shape), t.dtype, t.requires_grad) for name, t in state
-        },
-        "training mode": {name: module.training for name, module in modules.items()},
-    }
+def _description(model: nn.Module) -> dict[tuple[str, str], Any]:
+    found: dict[tuple[str, str], Any] = {}
+    for name, module in model.named_modules():
+        found["modules", name or "the network"] = type(module).__name__
+        found["training mode", name or "the network"] = module.training
+    for name, t in [*model.named_parameters(), *model.named_buffers()]:
+        found["parameters and buffers", name] = tuple(t.shape), t.dtype, t.requires_grad
+    return found
 
 
 def member_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -154,8 +134,7 @@ def member_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float 
 class MemberBatches:
     """Minibatches of an ensemble, for `fit`: images (E, B, …) and labels (E, B).
 
-    Member e gets those of streams[of[e]]; without `of`, each member a stream of its own. An epoch
-    reads every stream once, however many members share it.
+    Member e gets those of streams[of[e]]; without `of`, each member a stream of its own.
 
     Raises ValueError where there is no stream, where their lengths differ, or where `of` names one
     that isn't there; while iterating, where the shapes of their minibatches differ.
@@ -168,17 +147,15 @@ class MemberBatches:
             raise ValueError(f"streams must be minibatches of one length, got {found}")
         self.streams = list(streams)
         self.of = list(range(len(self.streams)) if of is None else of)
-        if not self.of or not set(self.of) <= set(range(len(self.streams))):
-            raise ValueError(
-                f"of must hold, for each member, a number from 0 to {len(self.streams) - 1}; "
-                f"got {self.of}"
-            )
+        if not self.of or not {*self.of} <= {*range(len(self.streams))}:
+            allowed = f"for each member, a number from 0 to {len(self.streams) - 1}"
+            raise ValueError(f"of must hold, {allowed}; got {self.of}")
 
     def __len__(self) -> int:
         return len(self.streams[0])
 
     def set_epoch(self, epoch: int) -> None:
-        """The next iteration is this epoch, counted from 0: passed on to every stream."""
+        """The next iteration is this epoch, counted from 0."""
         for stream in self.streams:
             set_epoch(stream, epoch)
 
@@ -191,19 +168,16 @@ class MemberBatches:
         shapes = {tuple(t.shape) for t in tensors}
         if len(shapes) > 1:
             raise ValueError(f"streams must give minibatches of one shape, got {sorted(shapes)}")
-        stack = torch.stack(list(tensors))
-        if self.of == list(range(len(stack))):
-            return stack
-        return stack.index_select(0, torch.tensor(self.of, device=stack.device))
+        return torch.stack([tensors[i] for i in self.of])
 
 
 def scale_lr(optimizer: Optimizer, factors: Tensor) -> None:
     """From now on member e learns at group["lr"] · factors[e]; `factors` (E,), finite and ≥ 0.
 
-    After each step of `optimizer` the displacement of member e is multiplied by factors[e]. That
-    is its learning rate wherever the displacement is proportional to it: SGD with momentum,
-    Nesterov and weight decay, Adam, AdamW, RMSprop and most others; not Rprop, ASGD, LBFGS.
-    `optimizer` is one of `torch.optim`, of the family its `base`. Called twice, factors multiply.
+    After each step of `optimizer` (of `torch.optim`; of the family its `base`) the displacement of
+    member e is multiplied by factors[e]. That is its learning rate wherever the displacement is
+    proportional to it: SGD with momentum, Nesterov and weight decay, Adam, AdamW, RMSprop and most
+    others; not Rprop, ASGD, LBFGS. Called twice, factors multiply.
 
     Raises TypeError or ValueError for other factors, and where a parameter that requires a
     gradient doesn't have E as first dimension.
@@ -214,10 +188,9 @@ def scale_lr(optimizer: Optimizer, factors: Tensor) -> None:
     check_bounded("factors", factors, also=", one per member")
     for p in params:
         if members_of(factors) != len(p):
-            raise ValueError(
-                f"factors must be a tensor of shape (E,) and every parameter must have leading "
-                f"dimension E; got {factors} and a parameter of shape {tuple(p.shape)}"
-            )
+            allowed = "a tensor of shape (E,) and every parameter must have leading dimension E"
+            found = f"{factors} and a parameter of shape {tuple(p.shape)}"
+            raise ValueError(f"factors must be {allowed}; got {found}")
     before: list[Tensor] = []
 
     def remember(*_: Any) -> None:
@@ -225,8 +198,7 @@ def scale_lr(optimizer: Optimizer, factors: Tensor) -> None:
 
     def rescale(*_: Any) -> None:
         for p, old in zip(params, before, strict=True):
-            scale = per_member(factors.to(p), p)
-            torch.lerp(old, p.detach(), scale, out=p.data)  # a factor 1 changes no bit
+            torch.lerp(old, p.detach(), per_member(factors.to(p), p), out=p.data)  # exact for 1
         before.clear()
 
     optimizer.register_step_pre_hook(remember)

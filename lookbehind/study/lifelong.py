@@ -1,7 +1,7 @@
 """Lifelong learning: sequences of tasks, replay of remembered images, accuracy and forgetting.
 
-A sequence is a list of `Task`s, learned one after the other by one network; what it can do is the
-accuracy matrix R, R[i, j] being the accuracy on task j after task i was learned.
+A sequence is a list of `Task`s that one network learns one after the other; R[i, j] is its
+accuracy on task j after task i.
 """
 
 import math
@@ -17,10 +17,8 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from lookbehind.checks import whole
 from lookbehind.scores import Minibatch
-from lookbehind.train import EVALUATION_BATCH, Minibatches, evaluate, fit, grouped
+from lookbehind.train import EVALUATION_BATCH, evaluate, fit, grouped
 from lookbehind.train.data import Batches, Dataset, Split
-
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +32,9 @@ class Task:
 def split_classes(dataset: Dataset, tasks: int, *, seed: int | None = None) -> list[Task]:
     """`tasks` tasks of equally many classes each: 0 and 1, then 2 and 3, … (split-digits).
 
-    The order of the classes is that of their labels, or drawn by `seed`. A wrong label counts as
+    The classes are in the order of their labels, or one drawn by `seed`. A wrong label counts as
     the image's class. Raises TypeError or ValueError where `tasks` isn't an int that divides the
-    number of classes, or a split of the dataset has no image for one of the tasks.
+    number of classes, or a split has no image for one of the tasks.
     """
     n = len(dataset.classes)
     if n % whole("tasks", tasks, 1):
@@ -46,14 +44,16 @@ def split_classes(dataset: Dataset, tasks: int, *, seed: int | None = None) -> l
 
 
 def _of_classes(dataset: Dataset, classes: tuple[int, ...]) -> Task:
-    rows, parts = dict[str, Tensor](), dict[str, Any]()
+    parts: dict[str, Any] = {"noisy": dataset.noisy}
     for name, split in dataset.splits.items():
-        rows[name] = torch.isin(split.labels, split.labels.new_tensor(classes))
-        parts[name] = _rows(split, rows[name])
-        if not len(parts[name]):
+        rows = torch.isin(split.labels, split.labels.new_tensor(classes))
+        if not rows.any():
             names = ", ".join(dataset.classes[c] for c in classes)
             raise ValueError(f"a task must have images, the {name} split has none of {names}")
-    return Task(replace(dataset, noisy=dataset.noisy[rows["train"]], **parts), classes)
+        parts[name] = _rows(split, rows)
+        if name == "train":
+            parts["noisy"] = dataset.noisy[rows]
+    return Task(replace(dataset, **parts), classes)
 
 
 def permuted(dataset: Dataset, tasks: int, *, seed: int = 0) -> list[Task]:
@@ -64,11 +64,11 @@ def permuted(dataset: Dataset, tasks: int, *, seed: int = 0) -> list[Task]:
     """
     n, by = math.prod(dataset.size), _generator(seed)
     drawn = [torch.randperm(n, generator=by) for _ in range(whole("tasks", tasks, 1) - 1)]
+    return [_changed(dataset, partial(_reordered, order=o)) for o in (torch.arange(n), *drawn)]
 
-    def reordered(order: Tensor, images: Tensor) -> Tensor:
-        return images.flatten(2)[..., order.to(images.device)].view_as(images)
 
-    return [_changed(dataset, partial(reordered, o)) for o in (torch.arange(n), *drawn)]
+def _reordered(images: Tensor, order: Tensor) -> Tensor:
+    return images.flatten(2)[..., order.to(images.device)].view_as(images)
 
 
 def rotated(dataset: Dataset, angles: Sequence[float]) -> list[Task]:
@@ -93,7 +93,6 @@ def _turned(images: Tensor, angle: float) -> Tensor:
 
 
 def _changed(dataset: Dataset, change: Callable[[Tensor], Tensor]) -> Task:
-    """All of the dataset, its images changed."""
     splits = dataset.splits.items()
     parts: dict[str, Any] = {n: replace(s, images=change(s.images)) for n, s in splits}
     return Task(replace(dataset, **parts), tuple(range(len(dataset.classes))))
@@ -103,16 +102,12 @@ def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(whole("seed", seed, 0))
 
 
-def _rows(split: Split, rows: Tensor) -> Split:
-    return replace(split, images=split.images[rows], labels=split.labels[rows])
-
-
 class Reservoir:
     """A uniform sample, without replacement, of all images offered so far.
 
     Algorithm R (Vitter 1985, attributed there to A. Waterman): the first `capacity` images are
-    kept; the n-th after them is kept with probability capacity / n, in a random other's place.
-    So, whatever their number, each of n images is held with probability min(1, capacity / n).
+    kept, the n-th image after them with probability capacity / n, in a random other's place. So
+    each of n images is held with probability min(1, capacity / n).
 
     `split` holds the images as they were offered (None before), `seen` is n. `seed` decides.
     """
@@ -125,15 +120,14 @@ class Reservoir:
 
     def add(self, split: Split) -> None:
         """Offer the images of `split`, in their order."""
-        held = 0 if self.split is None else len(self.split)
-        rows = list(range(held))  # of the held images and the new ones behind each other
-        for row, place in enumerate(self._places(len(split)), held):
+        both = _joined([self.split, split] if self.split else [split])
+        rows = list(range(len(both) - len(split)))  # of the images that are kept
+        for row, place in enumerate(self._places(len(split)), len(rows)):
             if len(rows) < self.capacity:
                 rows.append(row)
             elif place < self.capacity:
                 rows[place] = row
         self.seen += len(split)
-        both = split if self.split is None else _joined([self.split, split])
         self.split = _rows(both, torch.tensor(rows, device=both.labels.device))
 
     def _places(self, count: int) -> list[int]:
@@ -146,9 +140,9 @@ class Reservoir:
 class Replay:
     """The minibatches of `batches`, each joined by one of `remembered` ones.
 
-    It is one minibatch for the optimizer: all k + 1 gradients of a step see the same images, and
-    the loss is the mean over both parts. Every epoch goes through the remembered images in new
-    random orders, as often as it needs; which ones depends on their seed and on the epoch alone.
+    All k + 1 gradients of a step see the same images, and the loss is the mean over both parts.
+    Every epoch goes through the remembered images, as often as it needs, in new random orders that
+    depend on their seed and the epoch alone.
     """
 
     def __init__(self, batches: Batches, remembered: Batches) -> None:
@@ -175,9 +169,8 @@ class Learned:
     """What a sequence of T tasks left, by the name of the split that it was measured on.
 
     `accuracy` R (T, T): R[i, j] on task j after task i was learned, NaN for tasks that were not.
-    `before` (T,): on each task, before anything was learned. Both float64, on the CPU, and of an
-    ensemble with its members as first dimension.
-    `stopped` is True where the sequence ended early.
+    `before` (T,): on each task, before the first was learned. Both float64, on the CPU; an
+    ensemble's have its members as first dimension. `stopped`: whether the sequence ended early.
     """
 
     accuracy: dict[str, Tensor]
@@ -195,68 +188,61 @@ def learn(
     memory: int = 0,
     joint: bool = False,
     seed: int = 0,
-    loss: Loss = cross_entropy,
+    loss: Callable[..., Tensor] = cross_entropy,
     score: Callable[..., Any] = evaluate,
     **options: Any,
 ) -> Learned:
     """Train `model` on one task after the other, and after each measure it on all of them.
 
-    `options` are those of `fit`, its budget among them: `epochs` or `gradients` *of each task*, the
-    latter being fair to methods of k + 1 gradients a step. `make_optimizer(model)` is called for
-    every task: momentum from the last one would pull towards it, and the schedule starts anew.
+    `options` are those of `fit`; its budget, `epochs` or `gradients`, is that *of each task*.
+    `make_optimizer(model)` is called for every task: the schedule starts anew, without momentum.
 
     `incremental` says what is known about an image (van de Ven & Tolias 2019, arXiv 1904.07734):
     "task": which task it is of, so the logits of other tasks' classes are left out, in training
     and measuring; "class": nothing, so it is one of all classes, those of tasks to come included.
-    Where every task has all classes (`permuted`, `rotated`) there is nothing to leave out: both
-    are *domain*-incremental.
+    Where every task has all classes (`permuted`, `rotated`) both are *domain*-incremental.
 
-    `memory` > 0: experience replay (Chaudhry et al. 2019, "tiny episodic memories", arXiv
-    1902.10486). A `Reservoir` of so many training images is offered each task's when the task
-    ends, so it holds images of past tasks only; while the next is learned, every minibatch of
-    `batch_size` images is joined by as many remembered ones, or by all if they are fewer.
+    `memory` > 0: experience replay (Chaudhry et al. 2019, arXiv 1902.10486). A `Reservoir` of so
+    many training images is offered each task's when the task ends; while the next is learned, every
+    minibatch is joined by `batch_size` images of past tasks, or by all if they are fewer.
 
     `joint`: all tasks at once instead, as if they were one, the upper bound; R is (1, T) then. An
     epoch is one of all tasks; in gradients give T times the budget of a task.
 
-    For an `Ensemble`, all of whose members see the same minibatches: `loss=member_cross_entropy`
-    and `score=evaluate_members`. A member that diverges has accuracy NaN from then on.
-
-    Ctrl-C, or `stop`, ends the sequence: the tasks learned so far have their rows, the one under
-    way has none.
+    For an `Ensemble`, whose members see the same minibatches: `loss=member_cross_entropy` and
+    `score=evaluate_members`. A member that diverges has accuracy NaN from then on. Ctrl-C, or
+    `stop`, ends the sequence: the task under way, and those to come, have no row.
 
     Raises FloatingPointError where a loss is no longer finite, TypeError or ValueError for a wrong
     argument, and what `fit` raises.
     """
     _check_tasks(tasks, incremental)
     reservoir = Reservoir(memory, seed) if whole("memory", memory, 0) else None
-    mates = _mates(tasks, incremental == "task")
-    judge = partial(_scores, model, tasks, mates, score)
+    mates = _mates(tasks, incremental == "task").to(next(model.parameters()).device)
     within = partial(_loss_within, mates, loss)
-    lessons = [task.data.train for task in tasks]
-    lessons = [_joined(lessons)] if joint else lessons
-    rows = [judge()]
+    trains = [task.data.train for task in tasks]
+    lessons = [_joined(trains)] if joint else trains
+    rows = [_scores(model, tasks, mates, score)]
     for lesson in lessons:
-        new = lesson.batches(batch_size, seed)
-        batches: Minibatches = new
+        batches: Any = lesson.batches(batch_size, seed)
         if reservoir and (old := reservoir.split):
-            batches = Replay(new, old.batches(min(batch_size, len(old)), seed, drop_last=True))
-        history = fit(
-            model, make_optimizer(model), batches, splits={}, loss=within, **grouped(**options)
-        )
+            size = min(batch_size, len(old))
+            batches = Replay(batches, old.batches(size, seed, drop_last=True))
+        made, plan = make_optimizer(model), grouped(**options)
+        history = fit(model, made, batches, splits={}, loss=within, **plan)
         if history.stopped:
             break
-        rows.append(judge())
+        rows.append(_scores(model, tasks, mates, score))
         if reservoir:
             reservoir.add(lesson)
     missing = {name: torch.full_like(row, math.nan) for name, row in rows[0].items()}
     rows += [missing] * (len(lessons) + 1 - len(rows))
-    accuracy = {name: torch.stack([row[name] for row in rows[1:]], -2) for name in rows[0]}
+    accuracy = {name: torch.stack([row[name] for row in rows[1:]], -2) for name in missing}
     return Learned(accuracy, rows[0], history.stopped)
 
 
 def _mates(tasks: Sequence[Task], told: bool) -> Tensor:
-    """(classes, classes): whether some task has both; all are where it isn't told which it is."""
+    """(classes, classes): whether some task has both, or it isn't `told` which task it is."""
     count = len(tasks[0].data.classes)
     mates = torch.full((count, count), not told)
     for task in tasks:
@@ -265,23 +251,20 @@ def _mates(tasks: Sequence[Task], told: bool) -> Tensor:
     return mates
 
 
-def _loss_within(mates: Tensor, loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+def _loss_within(mates: Tensor, loss: Any, logits: Tensor, labels: Tensor) -> Tensor:
     """The loss over the classes of each image's own task: its label tells which that is."""
-    return loss(logits.masked_fill(~mates.to(labels.device)[labels], -math.inf), labels)
+    return loss(logits.masked_fill(~mates[labels], -math.inf), labels)
 
 
 def _scores(
-    model: nn.Module, tasks: Sequence[Task], mates: Tensor, score: Callable[..., Any]
+    model: nn.Module, tasks: Sequence[Task], mates: Tensor, score: Any
 ) -> dict[str, Tensor]:
     """The accuracies (T,) or (E, T) on the tasks, for all splits but that of training."""
     found: dict[str, list[Tensor]] = {}
     for number, task in enumerate(tasks):
-
-        def within(*args: Any, others: Tensor = ~mates[task.classes[0]]) -> Tensor:
-            return args[-1].masked_fill(others.to(args[-1].device), -math.inf)
-
+        own = mates[task.classes[0]]
         for name in sorted(task.data.splits.keys() - {"train"}):
-            with model.register_forward_hook(within):
+            with model.register_forward_hook(lambda *of, own=own: of[-1].where(own, -math.inf)):
                 one = score(model, task.data.splits[name].batches(EVALUATION_BATCH))
             finite = torch.as_tensor(one.loss).isfinite().cpu()
             if finite.ndim == 0 and not finite:
@@ -303,7 +286,7 @@ def forgetting(R: Tensor) -> Tensor:
     """f_j = max_{l < T} R[l, j] − R[T, j], of each task but the last: (..., T − 1).
 
     From the best accuracy that the task ever had to that in the end; < 0 if later tasks helped it.
-    Chaudhry et al. 2018 (Riemannian walk), arXiv 1801.10112, the forgetting measure at k = T.
+    Chaudhry et al. 2018 (Riemannian walk), arXiv 1801.10112.
     """
     _check_square(R)
     return R[..., :-1, :-1].amax(-2) - R[..., -1, :-1]
@@ -317,16 +300,16 @@ def average_forgetting(R: Tensor) -> Tensor:
 def backward_transfer(R: Tensor) -> Tensor:
     """BWT = 1/(T − 1) Σ_{j < T} (R[T, j] − R[j, j]), of R (..., T, T): (...).
 
-    What later tasks did to the accuracy that a task had when it was learned; ≥ −F, and −F where
-    every task was at its best then. Lopez-Paz & Ranzato 2017 (GEM), arXiv 1706.08840, equation 3
-    (their code divides by T).
+    From the accuracy of a task when it was learned to that in the end; ≥ −F, and −F where every
+    task was at its best then. Lopez-Paz & Ranzato 2017 (GEM), arXiv 1706.08840, equation 3 (their
+    code divides by T).
     """
     _check_square(R)
     return (R[..., -1, :] - R.diagonal(dim1=-2, dim2=-1))[..., :-1].mean(-1)
 
 
 def _check_square(R: Tensor) -> None:
-    if R.ndim < 2 or R.shape[-1] != R.shape[-2] or R.shape[-1] < 2:
+    if R.ndim < 2 or not R.shape[-1] == R.shape[-2] >= 2:
         raise ValueError(f"R must have shape (..., T, T), T ≥ 2 tasks; got {tuple(R.shape)}")
 
 
@@ -335,16 +318,17 @@ def _check_tasks(tasks: Sequence[Task], incremental: str) -> None:
         raise ValueError(f'incremental must be "task" or "class", got {incremental!r}')
     if len({task.data.classes for task in tasks}) != 1:
         raise ValueError("tasks must hold at least one task, all of one problem: the same classes")
-    for one, other in combinations(tasks, 2):
-        a, b = set(one.classes), set(other.classes)
-        if incremental == "task" and a != b and a & b:
-            raise ValueError(
-                'tasks must have the same or disjoint classes where incremental is "task", '
-                f"got {one.classes} and {other.classes}"
-            )
+    for a, b in combinations((task.classes for task in tasks), 2):
+        if incremental == "task" and {*a} != {*b} and {*a} & {*b}:
+            allowed = 'tasks must have the same or disjoint classes where incremental is "task"'
+            raise ValueError(f"{allowed}, got {a} and {b}")
+
+
+def _rows(split: Split, rows: Tensor) -> Split:
+    return replace(split, images=split.images[rows], labels=split.labels[rows])
 
 
 def _joined(splits: Sequence[Split]) -> Split:
     """All images, normalized as those of the first."""
-    images, labels = ([getattr(s, name) for s in splits] for name in ("images", "labels"))
+    images, labels = zip(*((split.images, split.labels) for split in splits), strict=True)
     return replace(splits[0], images=torch.cat(images), labels=torch.cat(labels))

@@ -1,18 +1,60 @@
-"""The rows of a study, and the file of JSON lines that keeps them, one a line."""
+"""The runs of a study along axes, their rows, and the file of JSON lines that keeps these."""
 
 import json
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from lookbehind.study.axes import essence
+from lookbehind.optim import METHODS
 from lookbehind.train import Recipe
 
 Row = dict[str, Any]  # {"recipe": {all settings}, what was measured}
-
 _START = b'{"recipe": {'  # of every line of the file
+
+
+def grid(base: Recipe, **axes: Iterable[Any]) -> list[Recipe]:
+    """`base` with every combination of the values on the axes, settings of a `Recipe`.
+
+    Recipes that differ only in settings that their method doesn't have are one run: the first is
+    kept. The last axis changes fastest. Raises TypeError or ValueError for a name that is no
+    setting, for an axis that is no sequence of values or is empty, and as `Recipe` does.
+    """
+    combined = product(*_values(axes).values())
+    return distinct(replace(base, **dict(zip(axes, some, strict=True))) for some in combined)
+
+
+def essence(recipe: Recipe) -> Recipe:
+    """The recipe with the settings that its method doesn't have at their defaults.
+
+    Two recipes are the same run where these are equal.
+    """
+    every = {axis for method in METHODS.values() for axis in method.axes}
+    unused = every - {*METHODS[recipe.method].axes}
+    return replace(recipe, **{name: getattr(Recipe, name) for name in unused})
+
+
+def distinct(recipes: Iterable[Recipe]) -> list[Recipe]:
+    """The first recipe of each run, in order."""
+    found: dict[Recipe, Recipe] = {}
+    for recipe in recipes:
+        found.setdefault(essence(recipe), recipe)
+    return list(found.values())
+
+
+def _values(axes: Mapping[str, Any]) -> dict[str, list[Any]]:
+    known, values = [field.name for field in fields(Recipe)], {}
+    for name, axis in axes.items():
+        if name not in known:
+            raise ValueError(f"an axis must be one of {', '.join(known)}, got {name!r}")
+        if isinstance(axis, str) or not isinstance(axis, Iterable):
+            raise TypeError(f"{name} must be a sequence of values, got {axis!r}")
+        values[name] = list(axis.tolist() if hasattr(axis, "tolist") else axis)  # of NumPy
+        if not values[name]:
+            raise ValueError(f"{name} must hold at least one value, got {axis!r}")
+    return values
 
 
 class SweepError(RuntimeError):
@@ -32,7 +74,7 @@ class Rows:
         self._end = 0  # of what was read and written
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self._locked(self.path):
+            with _locked(self.path):
                 self._read(self.path)
 
     def of(self, recipe: Recipe) -> Row | None:
@@ -45,7 +87,7 @@ class Rows:
             for row in rows:
                 self._take(row)
             return
-        with self._locked(self.path):
+        with _locked(self.path):
             self._read(self.path)
             lines = [json.dumps(row) + "\n" for row in map(self._merged, rows) if self._take(row)]
             with self.path.open("ab") as file:
@@ -60,20 +102,10 @@ class Rows:
         return row if "error" in row or "error" in old else {**old, **row}
 
     def _take(self, row: Row) -> bool:
-        """Whether there was another row, or none."""
+        """Whether it is news."""
         run = essence(Recipe(**row["recipe"]))
-        changed = self.rows.get(run) != row
-        self.rows[run] = row
-        return changed
-
-    @staticmethod
-    @contextmanager
-    def _locked(path: Path) -> Iterator[None]:
-        """For the moments of reading and writing only: workers that are forked inherit the lock."""
-        from filelock import FileLock
-
-        with FileLock(path.with_name(f".{path.name}.lock")):
-            yield
+        old, self.rows[run] = self.rows.get(run), row
+        return old != row
 
     def _read(self, path: Path) -> None:
         """Take up the lines since the last time. Nobody else writes now, so a part is a ruin."""
@@ -94,3 +126,10 @@ class Rows:
                     f"({type(error).__name__}: {error}): give another path"
                 ) from error
             self._end += len(line)
+
+
+def _locked(path: Path) -> Any:
+    """A lock for the moments of reading and writing only, as workers that are forked inherit it."""
+    from filelock import FileLock
+
+    return FileLock(path.with_name(f".{path.name}.lock"))

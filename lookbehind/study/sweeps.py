@@ -8,15 +8,8 @@ import pickle
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    BrokenExecutor,
-    CancelledError,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    wait,
-)
+from concurrent import futures
+from concurrent.futures import Executor, Future
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,16 +18,13 @@ import torch
 from torch import nn
 
 from lookbehind.checks import whole
-from lookbehind.study.axes import distinct, essence
-from lookbehind.study.block import Job, Measure, blocks, cut, failed, train_block
-from lookbehind.study.rows import Row, Rows, SweepError
+from lookbehind.study.block import Measure, blocks, cut, failed, train_block
+from lookbehind.study.rows import Row, Rows, SweepError, distinct, essence
 from lookbehind.train import EVALUATION_BATCH, Hardware, Recipe
 from lookbehind.train.data import Dataset
 
-# Networks of an ensemble: from here on an MLP on digits gains little.
-MEMBERS = 128
+MEMBERS = 128  # of an ensemble: from here on an MLP on digits gains little
 RESERVED = ("recipe", "error", "gradients", "train", "validation", "test")
-
 _ALONE = threading.Lock()
 
 
@@ -58,20 +48,19 @@ def sweep(
     measure(network, dataset) with the network in evaluation mode, is added under their names.
 
     Runs that differ in seed, ρ, lr and a number α only are trained as one `Ensemble` of at most
-    `members` networks, fewer where `MEMORY` asks for it. Each becomes what `Recipe.run` makes of
-    it alone, but for rounding. A whole ensemble that fails is tried again in halves, so that only
-    the guilty runs are recorded as failed.
+    `members` networks, fewer where memory is short. Each becomes what `Recipe.run` makes of it
+    alone, but for rounding. An ensemble that fails is tried again in halves, so that only the
+    guilty runs are recorded as failed.
 
     `executor` is any of `concurrent.futures`, or Dask's `client.get_executor()`; by default all
     is trained in this process. A worker needs this package, the datasets (`root` as in
     `lookbehind.train.data`) and the measures: for a `ProcessPoolExecutor` functions of a module. It
     trains one ensemble at a time, on one CPU thread, or on `hardware` (default: its best device).
 
-    Rows are appended to `path`, a file of JSON lines, as they come. Runs that are there already
-    aren't repeated; failed ones are with `retry_failed`, and those that lack a measure. The last
-    line of a run counts. A last line that was cut short is taken off. After Ctrl-C, or where the
-    pool of processes breaks (SweepError), what was finished is in the file, and the same call goes
-    on. Several sweeps may share a file.
+    Rows are appended to `path`, a file of JSON lines (see `Rows`), as they come. Runs that are
+    there already aren't repeated; failed ones are with `retry_failed`, and those that lack a
+    measure. After Ctrl-C, or where the pool of processes breaks (SweepError), what was finished is
+    in the file, and the same call goes on. Several sweeps may share a file.
 
     Raises SweepError where `path` holds anything else, before anything is written, TypeError or
     ValueError for wrong arguments.
@@ -82,7 +71,7 @@ def sweep(
     _check(recipes, measures, members, executor)
     kept, wanted = Rows(path), distinct(recipes)
     todo = [r for r in wanted if not _is_done(kept.of(r), measures, retry_failed)]
-    job = Job(measures, root, hardware, torch.get_default_dtype())
+    job = (measures, root, hardware)
     parts = blocks(todo, min(members, math.ceil(len(todo) / _workers(executor)) or 1))
     done = len(wanted) - len(todo)
     with tqdm(total=len(wanted), initial=done, unit=" runs", disable=not progress) as bar:
@@ -90,7 +79,7 @@ def sweep(
             for rows in _trained(parts, job, executor):
                 kept.append(rows)
                 bar.update(len(rows))
-        except (BrokenExecutor, CancelledError) as error:
+        except (futures.BrokenExecutor, futures.CancelledError) as error:
             raise SweepError(_broken(kept, wanted, measures)) from error
     return [kept.rows[essence(recipe)] for recipe in recipes]
 
@@ -102,7 +91,7 @@ def networks(recipes: Iterable[Recipe], **options: Any) -> list[tuple[nn.Module,
     """
     kept: list[nn.Module] = []
 
-    def keep(network: nn.Module, dataset: Dataset) -> float:
+    def keep(network: nn.Module, dataset: Dataset) -> int:
         kept.append(network)
         return len(kept) - 1
 
@@ -137,19 +126,15 @@ def _check(
             raise TypeError(f"recipes must be Recipes, got {recipe!r}")
     for name, measure in measures.items():
         if name in RESERVED or not callable(measure):
-            raise ValueError(
-                f"measures must be functions, under other names than {', '.join(RESERVED)}; "
-                f"got {name!r}: {measure!r}"
-            )
+            allowed = f"measures must be functions, under other names than {', '.join(RESERVED)}"
+            raise ValueError(f"{allowed}; got {name!r}: {measure!r}")
     whole("members", members, 1)
-    if isinstance(executor, ProcessPoolExecutor):
+    if isinstance(executor, futures.ProcessPoolExecutor):
         try:
             pickle.dumps(measures)
         except Exception as error:
-            raise TypeError(
-                "measures must be functions of a module for a ProcessPoolExecutor, "
-                f"got {measures} ({error})"
-            ) from error
+            allowed = "measures must be functions of a module for a ProcessPoolExecutor"
+            raise TypeError(f"{allowed}, got {measures} ({error})") from error
 
 
 def _is_done(row: Row | None, measures: Iterable[str], retry_failed: bool = False) -> bool:
@@ -174,62 +159,58 @@ def _workers(executor: Executor | None) -> int:
     return 1 if executor is None else getattr(executor, "_max_workers", None) or 1
 
 
-def _here(block: list[Recipe], job: Job) -> Future[list[Row]]:
+def _here(block: list[Recipe], *job: Any) -> Future[list[Row]]:
     """What an executor's `submit` gives, trained at once by the caller."""
     future: Future[list[Row]] = Future()
     try:
-        future.set_result(train_block(block, job))
+        future.set_result(train_block(block, *job))
     except Exception as error:
         future.set_exception(error)
     return future
 
 
-def _trained(parts: list[list[Recipe]], job: Job, executor: Executor | None) -> Iterator[list[Row]]:
+def _trained(
+    parts: list[list[Recipe]], job: tuple[Any, ...], executor: Executor | None
+) -> Iterator[list[Row]]:
     """The rows of the blocks as they come. A block that fails is tried again in halves."""
     waiting, running = deque(parts), dict[Future[list[Row]], list[Recipe]]()
+    dtype = torch.get_default_dtype()
+    submit = (lambda *args: executor.submit(_in_worker, dtype, *args)) if executor else _here
     try:
         while waiting or running:
             while waiting and (executor or not running):
                 block = waiting.popleft()
-                future = executor.submit(_in_worker, block, job) if executor else _here(block, job)
-                running[future] = block
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
+                running[submit(block, *job)] = block
+            done, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
             for future in sorted(done, key=_is_broken):  # first what is finished
-                yield from _settled(running.pop(future), future, waiting)
+                block = running.pop(future)
+                if _is_broken(future) or (error := future.exception()) is None:
+                    yield future.result()
+                elif len(block) == 1:
+                    yield [failed(block[0], error)]
+                else:
+                    waiting.extend(cut(block, math.ceil(len(block) / 2)))
     finally:
         for future in running:
             future.cancel()
 
 
 def _is_broken(future: Future[Any]) -> bool:
-    return future.cancelled() or isinstance(future.exception(), BrokenExecutor)
+    """Whether its result raises what ends the sweep."""
+    if future.cancelled() or (error := future.exception()) is None:
+        return future.cancelled()
+    return isinstance(error, futures.BrokenExecutor) or not isinstance(error, Exception)
 
 
-def _settled(
-    block: list[Recipe], future: Future[list[Row]], waiting: deque[list[Recipe]]
-) -> Iterator[list[Row]]:
-    error = future.exception()
-    if error is None:
-        yield future.result()
-    elif isinstance(error, BrokenExecutor) or not isinstance(error, Exception):
-        raise error
-    elif len(block) == 1:
-        yield [failed(block[0], error)]
-    else:
-        waiting.extend(cut(block, math.ceil(len(block) / 2)))
-
-
-def _in_worker(recipes: list[Recipe], job: Job) -> list[Row]:
-    """As `train_block`, with torch as in the caller, but on one thread; torch is put back.
-
-    One at a time in a process: its threads share torch's settings and random numbers.
-    """
+def _in_worker(dtype: torch.dtype, block: list[Recipe], *job: Any) -> list[Row]:
+    """`train_block` with the caller's dtype, on one thread; one at a time in a process, whose
+    threads share torch's settings, which are put back, and random numbers."""
     with _ALONE:
-        threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+        threads, before = torch.get_num_threads(), torch.get_default_dtype()
         torch.set_num_threads(1)
-        torch.set_default_dtype(job.dtype)
+        torch.set_default_dtype(dtype)
         try:
-            return train_block(recipes, job)
+            return train_block(block, *job)
         finally:
             torch.set_num_threads(threads)
-            torch.set_default_dtype(dtype)
+            torch.set_default_dtype(before)

@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
-from lookbehind.scores import Criterion, Losses, Minibatch, Score, changed, examples
+from lookbehind.scores import Criterion, Minibatch, Score, changed, examples
 from lookbehind.train.ranks import ALONE, Alone
 from lookbehind.weights import local, norm, per_member
 
@@ -21,7 +20,7 @@ def evaluate(
     *,
     autocast: torch.dtype | None = None,
     ranks: Alone = ALONE,
-    **losses: Unpack[Losses],
+    **losses: Any,
 ) -> Score:
     """Mean loss and accuracy over all examples, in evaluation mode; the mode is put back.
 

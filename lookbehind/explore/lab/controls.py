@@ -16,7 +16,7 @@ EPOCHS = (1, 2, 5, 10, 20, 30, 50, 100, 200, 500)
 
 
 class Controls(Panel):
-    """The controls of a run; `recipe` is what they say, `put` sets them."""
+    """The controls of a run."""
 
     def __init__(self, recipe: Recipe, datasets: Sequence[str], *buttons: str) -> None:
         super().__init__(*buttons)
@@ -34,7 +34,6 @@ class Controls(Panel):
     @property
     def recipe(self) -> Recipe:
         """What the controls say now; the rest as in the recipe that was put."""
-        adaptive = self.adaptive.value and not self.adaptive.disabled
         base, name = self._base, self.dataset.value
         if name != base.dataset:
             sizes: dict[str, Any] = {"train": None, "validation": None, "test": None}
@@ -42,14 +41,18 @@ class Controls(Panel):
         return replace(
             base, dataset=name, model=self.model.value, method=self.method.value,
             k=self.k.value, rho=self.rho.value, lr=self.lr.value, epochs=self.epochs.value,
-            alpha="adaptive" if adaptive else self.alpha.value,
+            alpha="adaptive" if self._is_adaptive() else self.alpha.value,
         )  # fmt: skip
 
     def put(self, recipe: Recipe) -> None:
         """Set every control; a value that a control doesn't offer is added to it."""
         self._base = recipe
         for name in ("dataset", "model", "method", "rho", "lr", "epochs"):
-            _offer(getattr(self, name), getattr(recipe, name))
+            control, value = getattr(self, name), getattr(recipe, name)
+            if value not in control.options:
+                options = [*control.options, value]
+                control.options = options if isinstance(value, str) else sorted(options)
+            control.value = value
         self.k.max = max(self.k.max, recipe.k)
         self.k.value, self.adaptive.value = recipe.k, recipe.alpha == "adaptive"
         if not isinstance(recipe.alpha, str):
@@ -61,17 +64,12 @@ class Controls(Panel):
         axes = METHODS[self.method.value].sliders
         for name in ("k", "rho", "alpha", "adaptive"):
             getattr(self, name).disabled = name not in axes
-        self.alpha.disabled |= self.adaptive.value and not self.adaptive.disabled
+        self.alpha.disabled |= self._is_adaptive()
+
+    def _is_adaptive(self) -> bool:
+        return self.adaptive.value and not self.adaptive.disabled
 
     def _columns(self) -> Any:
         sliders = [self.k, self.rho, self.alpha, self.adaptive, self.lr]
         choices = [self.method, self.model, self.dataset, self.epochs]
         return row(widgets.VBox(sliders), widgets.VBox(choices))
-
-
-def _offer(control: Any, value: Any) -> None:
-    """Choose `value`, after adding it to the options where it is missing."""
-    if value not in control.options:
-        options = [*control.options, value]
-        control.options = options if isinstance(value, str) else sorted(options)
-    control.value = value

@@ -8,7 +8,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from lookbehind.explore.lab import table, view
+from lookbehind.explore.lab import view
 from lookbehind.explore.lab.controls import Controls
 from lookbehind.explore.lab.training import Training
 from lookbehind.explore.shared.panel import RED, numbered, row
@@ -31,16 +31,14 @@ class TrainingLab(Controls):
     dataset other than the first recipe's is taken whole: the numbers of images, and `augment` for
     digits, are not carried over. `hardware` is where it trains (default: `choose_hardware()`).
 
-    A run trains in a thread, as `Recipe.run` does: without a move of a slider it gives the same
-    weights to the last bit. A move of k, ρ, α or lr changes the run under way at its next step.
-    The run goes on while the kernel lives, also where the page is closed. After every epoch, where
-    it is paused, and where it is stopped, it leaves a checkpoint in `folder`, a file of its own,
-    from which Resume goes on, also in another kernel; the sliders then stand where they stood.
+    A run trains in a thread, also where the page is closed, to the last bit as `Recipe.run` does; a
+    move of k, ρ, α or lr changes it at its next step. After every epoch, where it is paused, and
+    where it is stopped, it leaves a checkpoint in `folder`, a file of its own, from which Resume
+    goes on, also in another kernel; the sliders then stand where they stood.
 
     Sharpness is `lookbehind.measure.worst_rise` in a ball of radius 0.05, on the first 500
     training images, after every epoch. `outcome` is that of the last run that ended, `table` holds
-    a dict for each finished run, `message` is the line above the curves: where a run fails, the
-    error in words.
+    a dict for each finished run, `message` is the line above the curves, or an error in words.
 
     Raises ValueError where the recipe's budget is not in epochs.
     """
@@ -59,8 +57,7 @@ class TrainingLab(Controls):
                 f"got gradients={recipe.gradients}"
             )
         super().__init__(recipe, datasets, "start", "pause", "stop", "reset", "save", "resume")
-        self._opening = recipe
-        self._hardware, self._folder = hardware, Path(folder)
+        self._opening, self._hardware, self._folder = recipe, hardware, Path(folder)
         self._loaded: tuple[Recipe, Dataset] | None = None
         self._rows: dict[Path, dict[str, Any]] = {}
         self._sharpness: dict[Path, list[tuple[float, float]]] = {}  # no checkpoint holds it
@@ -90,17 +87,20 @@ class TrainingLab(Controls):
 
     def pause(self) -> None:
         """Hold the run under way after its step, or let it go on."""
-        training = self._work
-        if training is None or not self.running:
+        if not self.running:
             return
-        (training.go_on if training.pausing else training.pause)()
-        self.pause_button.description = "Continue" if training.pausing else "Pause"
-        held = "Pausing after the step under way."
-        self._say(held if training.pausing else f"Training: {training.wanted}")
+        if self._work.pausing:
+            self._work.go_on()
+            self.pause_button.description = "Pause"
+            self._say(f"Training: {self._work.wanted}")
+        else:
+            self._work.pause()
+            self.pause_button.description = "Continue"
+            self._say("Pausing after the step under way.")
 
     def stop(self) -> None:
         """End the run under way after its step; its curves, weights and a checkpoint stay."""
-        if self._work is not None and self.running:
+        if self.running:
             self._say("Stopping after the step under way.")
             self._work.stop()
 
@@ -110,8 +110,8 @@ class TrainingLab(Controls):
         if training is None:
             self._say("Nothing to save yet: press Start.")
         elif not self.running:
-            kept, name = training.path.exists(), training.path.name
-            self._say(f"The last run is saved as {name}." if kept else "The last run left nothing.")
+            kept = f"is saved as {training.path.name}" if training.path.exists() else "left nothing"
+            self._say(f"The last run {kept}.")
         else:
             self._say("Saving after the step under way.")
             training.save(self._new(f"{training.path.stem}-saved"))
@@ -142,7 +142,7 @@ class TrainingLab(Controls):
 
     def reset(self) -> None:
         """Stop, remove all curves, and put the controls back. Checkpoints and the table stay."""
-        if self._work is not None and self.running:
+        if self.running:
             self._work.stop()
             self._ending.add(self._work.path)
         self._work = None
@@ -194,8 +194,8 @@ class TrainingLab(Controls):
     def ended(self, training: Training) -> None:
         self._ending.discard(training.path)
         self._rows.pop(training.path, None)
-        self._rows[training.path] = table.row(training)
-        self._table.value = table.as_html(self.table)
+        self._rows[training.path] = view.table_row(training)
+        self._table.value = view.table_html(self.table)
         self._list_checkpoints()
         if training is not self._work:
             return
@@ -209,8 +209,6 @@ class TrainingLab(Controls):
             test = [record.accuracy for record in training.records if record.split == "test"]
             score = f": test accuracy {test[-1]:.3f}" if test else ""
             self._say(f"{end} after {training.epoch:.1f} epochs{score}. {training.now}")
-
-    # The controls.
 
     def _lay_out(self) -> None:
         self._curves = view.Curves()
@@ -234,7 +232,7 @@ class TrainingLab(Controls):
         """A slider was moved: tell the run, and say so at once."""
         self._show_what_counts()
         training = self._work
-        if training is None or not self.running or self.method.value != training.recipe.method:
+        if not self.running or self.method.value != training.recipe.method:
             return
         training.wanted = replace(training.now, **{n: getattr(self.recipe, n) for n in MOVABLE})
         coming = training.wanted != training.now
@@ -257,8 +255,7 @@ class TrainingLab(Controls):
 
 
 def _written(path: Path) -> float:
-    """When a file was written; 0 where it has gone meanwhile."""
     try:
         return path.stat().st_mtime
     except OSError:
-        return 0.0
+        return 0.0  # it has gone meanwhile

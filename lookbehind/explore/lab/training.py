@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lookbehind.explore.shared.panel import Work
 from lookbehind.explore.shared.runs import first_images
-from lookbehind.explore.shared.work import Work
 from lookbehind.measure import worst_rise
 from lookbehind.optim import METHODS, Ball, Event, Lookahead
 from lookbehind.scores import Record
@@ -37,10 +37,8 @@ class Training(Work):
     before the next step; `now` is what the optimizer has. `status` is "running", "paused", "done",
     "stopped" or "failed" (then `error` says why), `outcome` what `Recipe.run` returned.
     `sharpness` holds (epoch, rise) pairs, `alpha` the α of the latest step of each parameter, in
-    the order of `names`, or nothing where the method has none.
-
-    The audience hears `say(training, text)`, and `show(training)` where there is something to draw:
-    at most every SECONDS_BETWEEN_UPDATES, and once at the end.
+    the order of `names`, if any. The audience hears `say(training, text)`, and `show(training)`, at
+    most every SECONDS_BETWEEN_UPDATES and once at the end.
     """
 
     def __init__(
@@ -56,7 +54,7 @@ class Training(Work):
         super().__init__(audience)
         self.recipe, self.path = recipe, path
         self.now = self.wanted = now or recipe
-        self.status = "running"
+        self.status, self.pausing = "running", False
         self.outcome: Outcome | None = None
         self.records: list[Record] = []
         self.sharpness: list[tuple[float, float]] = []
@@ -69,8 +67,7 @@ class Training(Work):
         self._order: list[int] = []
         self._alphas: list[Any] = []
         self._seen: deque[tuple[float, int, float]] = deque()  # (time, images, share)
-        self._due = 0.0
-        self._pause, self._woken = threading.Event(), threading.Event()
+        self._due, self._woken = 0.0, threading.Event()
         self._copy_to: Path | None = None
         self._random: Tensor | None = torch.get_rng_state()
 
@@ -81,7 +78,7 @@ class Training(Work):
 
     @property
     def alpha(self) -> list[float]:
-        alphas = self._alphas
+        alphas = self._alphas  # one list, whatever the thread does
         return [float(alphas[i]) for i in self._order] if alphas else []
 
     @property
@@ -94,10 +91,6 @@ class Training(Work):
         rate = self._rate(2)
         return (1 - self.share) / rate if rate > 0 else None
 
-    @property
-    def pausing(self) -> bool:
-        return self._pause.is_set()
-
     def stop(self) -> None:
         """End after the step under way; the checkpoint is written."""
         super().stop()
@@ -105,10 +98,10 @@ class Training(Work):
 
     def pause(self) -> None:
         """Hold after the step under way, with a checkpoint, until `go_on` or `stop`."""
-        self._pause.set()
+        self.pausing = True
 
     def go_on(self) -> None:
-        self._pause.clear()
+        self.pausing = False
         self._woken.set()
 
     def save(self, path: Path) -> None:
@@ -117,7 +110,8 @@ class Training(Work):
         self._woken.set()
 
     def _compute(self) -> None:
-        _give_way()
+        if sys.platform == "linux":  # what answers the reader goes first; niceness is a thread's
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         start = time.monotonic()
         try:
             self._train()
@@ -159,21 +153,26 @@ class Training(Work):
         if int(run.epoch) > int(self.epoch):
             self._measure(run)
         self.epoch = run.epoch
-        self._clock(run.images)
+        self._seen.append((time.monotonic(), run.images, self.share))
+        while len(self._seen) > 2 and self._seen[1][0] < self._seen[-1][0] - WINDOW:
+            self._seen.popleft()
         self._show_if_due()
         self._save_if_asked(run)
         if self.pausing and not self.stopped:
             self._hold(run)
-        self._tune()
+        if (wanted := self.wanted) != self.now:
+            tune(self._optimizer, wanted)
+            self.now = wanted
+            self._say(f"Training: {wanted}")
 
     def _meet(self, run: Run) -> None:
         """The first look at the model and the optimizer: read the names, watch α."""
         self._optimizer = run.optimizer
         groups = run.optimizer.param_groups  # in the order in which an observer receives them
         params = [p for group in groups for p in group["params"] if p.requires_grad]
-        place = {id(p): i for i, p in enumerate(params)}
-        named = [(name, place[id(p)]) for name, p in run.model.named_parameters() if id(p) in place]
-        self.names, self._order = [name for name, _ in named], [i for _, i in named]
+        place = {p: i for i, p in enumerate(params)}
+        named = {name: place[p] for name, p in run.model.named_parameters() if p in place}
+        self.names, self._order = [*named], [*named.values()]
         step = getattr(run.optimizer, "minibatches", 1)
         self.epoch = run.epoch * (1 - step / run.minibatches)  # before this step
         self._say(f"Training: {self.now}")
@@ -190,16 +189,8 @@ class Training(Work):
         rise = worst_rise(run.model, some.batches(SHARPNESS_BATCH), Ball(SHARPNESS_RADIUS))
         self.sharpness.append((run.epoch, rise))
 
-    def _clock(self, images: int) -> None:
-        now = time.monotonic()
-        self._seen.append((now, images, self.share))
-        while len(self._seen) > 2 and self._seen[1][0] < now - WINDOW:
-            self._seen.popleft()
-
     def _rate(self, column: int) -> float:
-        if len(self._seen) < 2:
-            return 0.0
-        first, last = self._seen[0], self._seen[-1]
+        first, last = (self._seen[0], self._seen[-1]) if self._seen else ((0.0, 0, 0.0),) * 2
         return (last[column] - first[column]) / max(1e-9, last[0] - first[0])
 
     def _show_if_due(self) -> None:
@@ -229,14 +220,6 @@ class Training(Work):
             kept = _saved(run, path)
             self._say(f"{kept[0].upper()}{kept[1:]}, epoch {run.epoch:.2f}.")
 
-    def _tune(self) -> None:
-        """Give the optimizer what the sliders say."""
-        wanted = self.wanted
-        if wanted != self.now:
-            tune(self._optimizer, wanted)
-            self.now = wanted
-            self._say(f"Training: {wanted}")
-
 
 def tune(optimizer: Any, recipe: Recipe) -> None:
     """Give an optimizer made by `Recipe.make_optimizer` the k, ρ, α and lr of another recipe."""
@@ -253,15 +236,9 @@ def tune(optimizer: Any, recipe: Recipe) -> None:
 
 
 def _saved(run: Run, path: Path) -> str:
-    """Write a checkpoint; in words, how that went. The run itself needs no disk."""
+    """Write a checkpoint; in words, how that went."""
     try:
         run.save(path)
     except OSError as error:
         return f"not saved: {error}"
     return f"saved as {path.name}"
-
-
-def _give_way() -> None:
-    """Let what answers the reader go first. On Linux niceness is a thread's, and of its helpers."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

@@ -1,6 +1,10 @@
 """What the training lab shows: the curves of every run, the time left, and the finished runs."""
 
+import csv
+import io
+from html import escape
 from typing import Any
+from urllib.parse import quote
 
 import anywidget
 import plotly.graph_objects as go
@@ -15,20 +19,17 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 GREY = "#808080"  # readable on white and on JupyterLab's dark background
 CLEAR = "rgba(0, 0, 0, 0)"
 GRID = "rgba(128, 128, 128, 0.25)"
-
+CELL = "padding: 2px 6px; text-align: left; line-height: 1.5"
 PLOTS = (
     "accuracy (thick: test, thin: training)",
     "loss (thick: test, thin: training)",
     f"sharpness: rise of the training loss within {SHARPNESS_RADIUS:g}",
     "α of the latest step, first to last layer",
 )
-
 SHARPNESS_HOVER = (
     f"%{{y:.4f}} nats, epoch %{{x}}<br>first {SHARPNESS_IMAGES} training images (all, where they "
     f"are fewer),<br>a ball of radius {SHARPNESS_RADIUS:g}<extra></extra>"
 )
-
-Y_TITLES = ("share of images", "nats", "nats", "α")
 HEIGHT = 580
 LINE_HEIGHT = 29  # of the legend
 WIDTHS = (2.5, 1.2, 2.5, 1.2, 2.5)  # test and training accuracy, the same of the loss, sharpness
@@ -57,10 +58,7 @@ class Fit(anywidget.AnyWidget):
 
 
 class Curves:
-    """The figure: four plots; a run has five lines in them, one colour and one entry in the legend.
-
-    The plot of α is that of the run drawn last.
-    """
+    """Four plots; a run has five lines in three of them, the fourth is α of the run drawn last."""
 
     def __init__(self) -> None:
         self.figure = _empty_figure()
@@ -73,22 +71,21 @@ class Curves:
         if key in self._lines:
             return
         color = METHOD_COLORS[training.recipe.method]
-        repeats = sum(1 for line in self._lines.values() if line[0].line.color == color)
+        repeats = sum(line[0].line.color == color for line in self._lines.values())
         style = {"color": color, "dash": DASHES[repeats % len(DASHES)]}
-        named = {"name": label(training), "legendgroup": f"run {len(self._lines)}"}
+        named = {"name": label(training), "legendgroup": f"run {len(self._lines)}", "mode": "lines"}
         lines = [
             go.Scatter(
-                x=[], y=[], **named, showlegend=first, mode="lines",
-                line={**style, "width": width}, opacity=1 if width > 2 else 0.8,
+                x=[], y=[], **named, showlegend=not i, line={**style, "width": width},
+                opacity=1 if width > 2 else 0.8,
             )
-            for first, width in zip((True, *[False] * 4), WIDTHS, strict=True)
+            for i, width in enumerate(WIDTHS)
         ]  # fmt: skip
         lines[4].hovertemplate = SHARPNESS_HOVER
         self.figure.add_traces(lines, rows=[1, 1, 1, 1, 2], cols=[1, 1, 2, 2, 1])
         self._lines[key] = self.figure.data[-5:]
         layout, most = self.figure.layout, training.recipe.epochs or 1
-        if len(self._lines) > 1:
-            most = max(most, layout.xaxis.range[1])
+        most = max(most, layout.xaxis.range[1] if len(self._lines) > 1 else 0)
         with self.figure.batch_update():
             for axis in (layout.xaxis, layout.xaxis2, layout.xaxis3):
                 axis.range = [0, most]
@@ -114,23 +111,18 @@ class Curves:
     def _draw_lines(self, lines: tuple[Any, ...], training: Training) -> None:
         named = zip(lines[:4], ("accuracy", "accuracy", "loss", "loss"), strict=True)
         for (line, value), split in zip(named, ("test", "train") * 2, strict=True):
-            records = [record for record in training.records if record.split == split]
-            line.update(
-                x=[record.epoch for record in records],
-                y=[getattr(record, value) for record in records],
-            )
+            records = [r for r in training.records if r.split == split]
+            line.update(x=[r.epoch for r in records], y=[getattr(r, value) for r in records])
         sharpness = training.sharpness
         lines[4].update(x=[e for e, _ in sharpness], y=[r for _, r in sharpness])
         for line in lines:
             line.name = label(training)
 
     def _draw_alpha(self, training: Training) -> None:
-        points, method = self.figure.data[3], training.recipe.method
-        alpha = training.alpha
-        points.update(
-            x=list(range(1, len(alpha) + 1)), y=alpha, text=training.names if alpha else [],
-            marker_color=METHOD_COLORS[method], line_color=METHOD_COLORS[method],
-        )  # fmt: skip
+        method, alpha = training.recipe.method, training.alpha
+        places, names = list(range(1, len(alpha) + 1)), training.names if alpha else []
+        colors = dict.fromkeys(("marker_color", "line_color"), METHOD_COLORS[method])
+        self.figure.data[3].update(x=places, y=alpha, text=names, **colors)
         if alpha:
             self.figure.layout.xaxis4.range = [0.5, len(alpha) + 0.5]
         missing = "" if "alpha" in METHODS[method].sliders else f"{method} has no α"
@@ -166,6 +158,49 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
+def table_row(training: Training) -> dict[str, Any]:
+    """A run in the table; None for what its method doesn't have or what wasn't measured."""
+    recipe, lacks = training.now, {"k", "rho", "alpha"} - {*METHODS[training.now.method].sliders}
+    names = ("method", "k", "rho", "alpha", "lr", "model", "dataset")
+    last = {record.split: record.accuracy for record in training.records}
+    return {
+        **{name: None if name in lacks else getattr(recipe, name) for name in names},
+        "epochs": round(training.epoch, 2),
+        "seed": recipe.seed,
+        "test accuracy": last.get("test"),
+        "training accuracy": last.get("train"),
+        "sharpness": training.sharpness[-1][1] if training.sharpness else None,
+        "seconds": round(training.seconds, 1),
+        "status": training.status + (", moved" if training.moved else ""),
+    }
+
+
+def table_html(rows: list[dict[str, Any]]) -> str:
+    """The finished runs, and a link that saves them; nothing where there are none."""
+    if not rows:
+        return ""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    link = "data:text/csv;charset=utf-8," + quote(text.getvalue())
+    heads = "".join(f"<th style='{CELL}'>{escape(name)}</th>" for name in rows[0])
+    lines = ("".join(f"<td style='{CELL}'>{_cell(x)}</td>" for x in r.values()) for r in rows)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return (
+        f"<div style='overflow-x: auto'><table style='border-collapse: collapse; font-size: 12px'>"
+        f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<a class='jupyter-button widget-button' style='width: auto; display: inline-block' "
+        f"href='{escape(link)}' download='lookbehind-runs.csv'>Download CSV</a>"
+    )
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return escape(f"{value:.4g}" if isinstance(value, float) else str(value))
+
+
 def _empty_figure() -> Any:
     """Four plots that show nothing yet; the fourth line is that of α, the last annotation its."""
     plots = make_subplots(
@@ -194,10 +229,12 @@ def _empty_figure() -> Any:
 
 
 def _set_axes(layout: Any) -> None:
-    names = ("epoch", "epoch", "epoch", "parameter tensor")
+    across = ("epoch", "epoch", "epoch", "parameter tensor")
     common = {"gridcolor": GRID, "zeroline": False, "automargin": True}
-    for i, (x, y) in enumerate(zip(names, Y_TITLES, strict=True), 1):
-        title = {"font": {"size": 12}, "standoff": 4}
+    title = {"font": {"size": 12}, "standoff": 4}
+    for i, (x, y) in enumerate(
+        zip(across, ("share of images", "nats", "nats", "α"), strict=True), 1
+    ):
         layout[f"xaxis{i}"].update(**common, title={**title, "text": x}, range=[0, 1])
         layout[f"yaxis{i}"].update(**common, title={**title, "text": y}, rangemode="tozero")
     layout.xaxis4.range = [0.5, 6.5]

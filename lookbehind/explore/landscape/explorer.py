@@ -2,26 +2,15 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
 from torch import nn
 
-from lookbehind.explore.landscape.job import (
-    AFTER,
-    DIRECTIONS,
-    FILTERS,
-    GRADIENT,
-    NEXT,
-    PATH_1,
-    PATH_2,
-    STEPS,
-    Job,
-    Network,
-    Settings,
-    as_model,
-)
+from lookbehind.explore.landscape import job as jobs
+from lookbehind.explore.landscape.job import Job, Network, Settings
 from lookbehind.explore.landscape.view import QUANTITIES, VIEWS, LandscapeView, Sight, climbs, scene
 from lookbehind.explore.shared.panel import RED, Panel, numbered, row
 from lookbehind.explore.shared.runs import first_images
@@ -48,21 +37,18 @@ class LandscapeExplorer(Panel):
     controls are widgets with a `value`, to read and to set: `first` and `second` (the directions),
     `half` (the range), `points`, `statistics`, `quantity`, `mode`, `k`, `rho`.
 
-    Each network has its own directions, of the same kind and seed: "filter-normalized random" is
-    normalized by its own filters, all other directions but "towards …" have length 1. The gradient
-    and the Hessian are those on the climb's minibatch, the first 128 images. The range is the same
-    for all. `statistics` is what BatchNorm normalizes by (`lookbehind.measure.Objective`), for
-    the planes and for the climb.
+    Each network has its own directions, of the same kind, seed and range: "filter-normalized
+    random" is normalized by its own filters, all others but "towards …" have length 1. The gradient
+    and the Hessian are those on the climb's minibatch, the first 128 images. `statistics` is what
+    BatchNorm normalizes by (`lookbehind.measure.Objective`), for the planes and for the climb.
 
     On the plane: the training path; the climb of one Lookbehind step, k ascents of ρ each on the
     one minibatch; the cut of the ball ‖ε‖ ≤ ρ with the plane (dotted: kρ, the climb's reach). Path
-    and climb are projected, but their loss and accuracy are measured at their own weights: the
-    colour under a point is not its loss.
+    and climb are projected, but their loss and accuracy are measured at their own weights.
 
     It computes in a thread, coarse to fine, once a page shows it or `compute` is called; a move of
-    k or ρ is drawn by the page. `sights` holds what was computed, `message` is the line of status:
-    where something fails, the error in words. Save writes `Plane.save` files to the folder
-    `landscapes`.
+    k or ρ is drawn by the page. `sights` holds what was computed, `message` is the line of status,
+    or an error in words. Save writes `Plane.save` files to the folder `landscapes`.
 
     Raises ValueError for a direction or a number of points that it doesn't offer, no network, or a
     `paths` name that is none of the networks; what `read_checkpoint` raises for a path.
@@ -75,7 +61,7 @@ class LandscapeExplorer(Panel):
         *,
         paths: Mapping[str, Sequence[Weights]] | None = None,
         images: int = 500,
-        second: str = FILTERS,
+        second: str = jobs.FILTERS,
         points: int = 21,
     ) -> None:
         if not networks:
@@ -91,7 +77,7 @@ class LandscapeExplorer(Panel):
         self._build_controls()
         for name, network in networks.items():
             self._add(name, network)
-        for name, value in {"first": GRADIENT, "second": second, "points": points}.items():
+        for name, value in {"first": jobs.GRADIENT, "second": second, "points": points}.items():
             control = getattr(self, name)
             if value not in control.options:
                 raise ValueError(f"{name} must be one of {control.options}, got {value!r}")
@@ -99,7 +85,7 @@ class LandscapeExplorer(Panel):
         self._lay_out()
         self._link()
         self._lock(False)
-        self.view.on_msg(self._watched)
+        self.view.on_msg(lambda *_: None if self._work else self.compute())  # a page shows it
 
     @property
     def sights(self) -> list[Sight]:
@@ -113,8 +99,7 @@ class LandscapeExplorer(Panel):
     @property
     def settings(self) -> Settings:
         """What the controls say now."""
-        controls = (self.first, self.second, self.half, self.points, self.statistics)
-        return Settings(*(control.value for control in controls))
+        return Settings(*(control.value for control in self._settings))
 
     def compute(self) -> None:
         """Compute what the controls say, in a thread; what the Compute button does."""
@@ -124,13 +109,11 @@ class LandscapeExplorer(Panel):
         if not shown:
             self._say("Choose at least one network.", RED)
             return
-        models = {name: self._models[name] for name in shown}
         self._lock(True)
         self.progress.value = 0
         self._say("Computing.")
-        self._work = Job(
-            models, self._paths, self._images, self.settings, RADII, self, lambda: self.rho.value
-        )
+        models = {name: self._models[name] for name in shown}
+        self._work = Job(self, models, self._paths, self._images, self.settings, RADII)
         self._work.thread.start()
 
     def stop(self) -> None:
@@ -140,16 +123,14 @@ class LandscapeExplorer(Panel):
 
     def save(self) -> None:
         """Write every plane to a file of its own in the folder; none is replaced."""
-        planes = [(sight.name, sight.plane) for sight in self.sights if sight.plane is not None]
-        if not planes:
-            self._say("Nothing to save yet: press Compute.")
-            return
         try:
+            planes = [(sight.name, sight.plane) for sight in self.sights if sight.plane]
             names = [plane.save(self._new(name)).name for name, plane in planes]
         except OSError as error:
             self._say(f"Not saved: {error}", RED)
             return
-        self._say(f"Saved in the folder {self._folder}: {', '.join(names)}.")
+        done = f"Saved in the folder {self._folder}: {', '.join(names)}."
+        self._say(done if names else "Nothing to save yet: press Compute.")
 
     def load(self) -> None:
         """Add the network of the checkpoint whose path is in the text field."""
@@ -186,33 +167,27 @@ class LandscapeExplorer(Panel):
             self._say(f"Done, on {len(self._images)} images. {ADVICE}")
         self._lock(False)
 
-    # The controls.
-
     def _build_controls(self) -> None:
-        def dropdown(options: Any, text: str) -> Any:
-            return widgets.Dropdown(options=options, description=text, style=style)
-
         style = {"description_width": "90px"}
-        self.first = dropdown(DIRECTIONS, "direction a")
-        self.second = dropdown(DIRECTIONS, "direction b")
-        self.points = dropdown(POINTS, "points")
-        self.quantity = dropdown(QUANTITIES, "quantity")
-        named = zip(("stored", "re-estimated"), STATISTICS, strict=True)
-        self.statistics = dropdown(tuple(named), "BatchNorm")
-        self.half = widgets.SelectionSlider(
-            options=RANGES, value=1.0, description="range ±", style=style
-        )
-        self.k = widgets.IntSlider(5, min=1, max=STEPS, description="k", style=style)
-        self.rho = widgets.SelectionSlider(options=RADII, value=0.2, description="ρ", style=style)
-        self.mode = widgets.ToggleButtons(
-            options=VIEWS, value="2D contours", style={"button_width": "100px"}
-        )
+        dropdown = partial(widgets.Dropdown, style=style)
+        self.first = dropdown(options=jobs.DIRECTIONS, description="direction a")
+        self.second = dropdown(options=jobs.DIRECTIONS, description="direction b")
+        self.points = dropdown(options=POINTS, description="points")
+        self.quantity = dropdown(options=QUANTITIES, description="quantity")
+        named = tuple(zip(("stored", "re-estimated"), STATISTICS, strict=True))
+        self.statistics = dropdown(options=named, description="BatchNorm")
+        choose = partial(widgets.SelectionSlider, style=style)
+        self.half = choose(options=RANGES, value=1.0, description="range ±")
+        self.k = widgets.IntSlider(5, min=1, max=jobs.STEPS, description="k", style=style)
+        self.rho = choose(options=RADII, value=0.2, description="ρ")
+        self.mode = widgets.ToggleButtons(options=VIEWS, style={"button_width": "100px"}, index=1)
         for name, text in LAYERS.items():
             setattr(self, name, _box(text, width="130px"))
         self.show_path.disabled = not self._paths
         self.path = widgets.Text(placeholder="path of a checkpoint", layout={"width": "220px"})
         self.shown = row()
-        for control in (self.first, self.second, self.half, self.points, self.statistics):
+        self._settings = (self.first, self.second, self.half, self.points, self.statistics)
+        for control in self._settings:
             control.observe(self._moved, "value")
 
     def _lay_out(self) -> None:
@@ -221,13 +196,10 @@ class LandscapeExplorer(Panel):
         left = widgets.VBox([self.first, self.second, self.half, self.k, self.rho])
         right = widgets.VBox([self.points, self.statistics, self.quantity])
         self.children = [
-            row(left, right),
-            row(self.shown, self.path, self.load_button),
+            row(left, right), row(self.shown, self.path, self.load_button),
             row(self.compute_button, self.stop_button, self.save_button, self.progress),
-            row(self.mode, *(getattr(self, name) for name in LAYERS)),
-            self._status,
-            self.view,
-        ]
+            row(self.mode, *(getattr(self, name) for name in LAYERS)), self._status, self.view,
+        ]  # fmt: skip
 
     def _link(self) -> None:
         """What the page follows without the kernel."""
@@ -239,7 +211,7 @@ class LandscapeExplorer(Panel):
             widgets.jslink((source, value), (self.view, trait))
 
     def _add(self, name: str, network: Network) -> None:
-        model = as_model(network, self._dataset)
+        model = jobs.as_model(network, self._dataset)
         weights_of(model)  # raises where it has none
         self._models[name] = model
         box = _box(name, width="auto", margin="2px 16px 2px 2px")
@@ -248,10 +220,9 @@ class LandscapeExplorer(Panel):
 
     def _offer_directions(self) -> None:
         """Only those that these networks have."""
-        missing = {PATH_1, PATH_2} if not self._paths else set()
-        missing |= {NEXT} if len(self._models) < 2 else set()
-        missing |= {AFTER} if len(self._models) < 3 else set()
-        options = tuple(d for d in DIRECTIONS if d not in missing)
+        needs = {jobs.NEXT: len(self._models) > 1, jobs.AFTER: len(self._models) > 2}
+        needs |= dict.fromkeys((jobs.PATH_1, jobs.PATH_2), bool(self._paths))
+        options = tuple(d for d in jobs.DIRECTIONS if needs.get(d, True))
         for control in (self.first, self.second):
             if control.options != options:
                 value, control.options = control.value, options
@@ -261,11 +232,6 @@ class LandscapeExplorer(Panel):
         """A control that the page can't follow by itself."""
         if not self.running and self._work is not None and self.settings != self._work.settings:
             self._say("Press Compute to draw what the controls say now.")
-
-    def _watched(self, *_: Any) -> None:
-        """A page shows it for the first time."""
-        if self._work is None:
-            self.compute()
 
     def _new(self, name: str) -> Path:
         """A file that isn't there yet."""

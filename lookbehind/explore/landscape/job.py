@@ -1,33 +1,20 @@
 """What the landscape explorer computes, in a thread: planes, climbs, and training paths."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from lookbehind import measure
 from lookbehind.explore.landscape.view import Row, Sight
+from lookbehind.explore.shared.panel import Stopped, Work
 from lookbehind.explore.shared.runs import recipes_in
-from lookbehind.explore.shared.work import Stopped, Work
-from lookbehind.measure import (
-    Line,
-    Objective,
-    Plane,
-    difference,
-    dot,
-    filter_normalized,
-    gaussian_direction,
-    hessian_eigenpairs,
-    in_plane,
-    line,
-    plane,
-    principal_directions,
-    project,
-    unit,
-)
+from lookbehind.measure import Line, Objective, Plane, dot, in_plane, unit
 from lookbehind.optim import Ball
 from lookbehind.scores import Minibatch
 from lookbehind.train import CheckpointError, Outcome, read_checkpoint
@@ -65,30 +52,29 @@ class Settings:
 class Job(Work):
     """Coarse planes of few images, then lines, fine planes, and the climbs of every radius.
 
-    `radius` is the one that the slider shows; its climbs are made between any two points of a
-    plane. `sights` are what is there so far.
-
-    The audience hears `show(job)` and `show_climbs(job)` where there are more planes or climbs, and
-    `show_progress(share)`.
+    The climbs of the slider's radius are made between any two points of a plane. `sights` are what
+    is there so far. The audience has that slider, `rho`, and hears `show(job)`, `show_climbs(job)`
+    and `show_progress(share)`.
     """
 
     def __init__(
         self,
+        audience: Any,
         models: Mapping[str, nn.Module],
         paths: Mapping[str, Sequence[Weights]],
         images: Split,
         settings: Settings,
         radii: Sequence[float],
-        audience: Any,
-        radius: Callable[[], float],
     ) -> None:
         super().__init__(audience)
         self.models, self.paths, self.settings = models, paths, settings
         self.sights: list[Sight] = []
-        self._images, self._radii, self._radius = images, radii, radius
-        self._eigen: dict[str, Any] = {}
+        self._images, self._radii = images, radii
         self._batches: dict[str, list[list[Minibatch]]] = {}  # of the plane, and of the climb
         self._objectives: dict[str, list[Objective]] = {}
+        self._eigenvectors = cache(
+            lambda name: measure.hessian_eigenpairs(models[name], self._batches[name][1], 2).vectors
+        )
         grid = LINE_POINTS + COARSE_POINTS**2 + settings.points**2
         self._total, self._done, self._due = len(models) * (grid + len(radii) * STEPS), 0, 0.0
 
@@ -96,12 +82,12 @@ class Job(Work):
         sights = self.sights
         for name in self.models:
             sights.append(self._sight(name))
-            self._draw(sights[-1], plane, COARSE_POINTS, on=1)
+            self._draw(sights[-1], "plane", COARSE_POINTS, on=1)
         for sight in sights:
-            self._draw(sight, line, LINE_POINTS)
+            self._draw(sight, "line", LINE_POINTS)
         for sight in sights:
-            self._draw(sight, plane, self.settings.points)
-        for rho in sorted(self._radii, key=lambda r: abs(r - self._radius())):
+            self._draw(sight, "plane", self.settings.points)
+        for rho in sorted(self._radii, key=lambda r: abs(r - self._audience.rho.value)):
             for sight in sights:
                 self._climb(sight, rho)
 
@@ -113,44 +99,38 @@ class Job(Work):
         some = [(batches[0][0][:CLIMB_IMAGES], batches[0][1][:CLIMB_IMAGES])]
         self._batches[name] = both = [batches, some]
         self._objectives[name] = [Objective(model, b, statistics=settings.statistics) for b in both]
-        pair = [
-            self._direction(name, d, i) for i, d in enumerate((settings.first, settings.second))
-        ]
-        gram = np.array([[dot(p, q) for q in pair] for p in pair])
+        whats = settings.first, settings.second
+        first, second = (self._direction(name, what, i) for i, what in enumerate(whats))
+        gram = np.array([[dot(p, q) for q in (first, second)] for p in (first, second)])
         _check_plane(name, gram)
-        norms = np.sqrt(np.diag(gram))
-        named = zip((settings.first, settings.second), norms, strict=True)
-        first, second = (f"{d}, ‖d‖ = {norm:.3g}" for d, norm in named)
+        one, other = (f"{whats[i]}, ‖d‖ = {gram[i, i] ** 0.5:.3g}" for i in (0, 1))
         start = self._objectives[name][1].score()
-        sight = Sight(name, model, (pair[0], pair[1]), (first, second), gram, start)
-        self._follow(sight)
+        sight = Sight(name, model, (first, second), (one, other), gram, start)
+        if len(path := self.paths.get(name, ())):
+            self._follow(sight, path)
         return sight
 
-    def _follow(self, sight: Sight) -> None:
+    def _follow(self, sight: Sight, path: Sequence[Weights]) -> None:
         """The training path on the plane, with the loss at the path's own points."""
-        path = self.paths.get(sight.name, ())
-        if not len(path):
-            return
-        scores = self._objectives[sight.name][0]
-        start = weights_of(sight.model)
-        sight.explained = project(path, start, *sight.directions).explained
+        scores, start = self._objectives[sight.name][0], weights_of(sight.model)
+        sight.explained = measure.project(path, start, *sight.directions).explained
         chosen = np.unique(np.linspace(0, len(path) - 1, PATH_POINTS).round().astype(int))
         sight.path = [_row(sight, start, path[i], scores) for i in chosen]
 
-    def _draw(self, sight: Sight, kind: Any, points: int, on: int = 0) -> None:
-        """A line along the first direction, or a plane; shown at every level.
+    def _draw(self, sight: Sight, kind: str, points: int, on: int = 0) -> None:
+        """A "line" along the first direction, or a "plane", shown at every level.
 
         `on` 1: on the climb's few images, for a picture at once.
         """
-        half, is_line = self.settings.half, kind is line
+        half, directions = self.settings.half, sight.directions[: 1 if kind == "line" else 2]
 
         def update(result: Line | Plane) -> None:
-            setattr(sight, "line" if is_line else "plane", result)
+            setattr(sight, kind, result)
             sight.start = result.start
             self._audience.show(self)
 
-        result = kind(
-            sight.model, self._batches[sight.name][on], *sight.directions[: 1 if is_line else 2],
+        result = getattr(measure, kind)(
+            sight.model, self._batches[sight.name][on], *directions,
             span=(-half, half), points=points, statistics=self.settings.statistics,
             stop=lambda: self._between(sight), update=update,
         )  # fmt: skip
@@ -162,7 +142,7 @@ class Job(Work):
         pictures = [each for each in self.sights if each.plane is not None]
         try:
             for each in pictures if len(pictures) == len(self.models) else ():
-                self._climb(each, self._radius())
+                self._climb(each, self._audience.rho.value)
         except Stopped:
             return True
         self._count()
@@ -198,30 +178,23 @@ class Job(Work):
     def _direction(self, name: str, what: str, place: int) -> Weights:
         model = self.models[name]
         if what in (FILTERS, GAUSSIAN):
-            drawn = gaussian_direction(model, seed=place)
-            return filter_normalized(model, drawn) if what == FILTERS else unit(drawn)
+            drawn = measure.gaussian_direction(model, seed=place)
+            return measure.filter_normalized(model, drawn) if what == FILTERS else unit(drawn)
         if what == GRADIENT:
             return unit(self._objectives[name][1].gradient()[1])
         if what in (TOP, SECOND):
-            if name not in self._eigen:
-                some = self._batches[name][1]
-                self._eigen[name] = hessian_eigenpairs(model, some, count=2).vectors
-            return self._eigen[name][what == SECOND]
+            return self._eigenvectors(name)[what == SECOND]
         if what in (PATH_1, PATH_2):
             path = self.paths.get(name, ())
             if len(path) < 3:
                 raise ValueError(f"{what}: {name} has no training path of three points or more")
-            return principal_directions(path, count=2).directions[what == PATH_2]
-        return self._towards(name, what)
-
-    def _towards(self, name: str, what: str) -> Weights:
-        names = list(self.models)
-        far = 1 if what == NEXT else 2
+            return measure.principal_directions(path, count=2).directions[what == PATH_2]
+        names, far = list(self.models), 1 if what == NEXT else 2
         if len(names) <= far:
             raise ValueError(f"{what}: it needs {far + 1} networks, got {len(names)}")
         other = names[(names.index(name) + far) % len(names)]
         try:
-            return difference(self.models[name], self.models[other])
+            return measure.difference(self.models[name], self.models[other])
         except (ValueError, KeyError, RuntimeError) as error:
             raise ValueError(f"{what}: {name} and {other} differ in their layers") from error
 
@@ -249,7 +222,7 @@ def as_model(network: Network, dataset: Dataset) -> nn.Module:
 
 
 def _row(sight: Sight, start: Weights, point: Weights, scores: Objective) -> Row:
-    """A point of a climb or a path, with the score at its own weights: see `Sight`."""
+    """A point of a climb or a path, see `Sight`."""
     score = scores.score(point)
     a, b, off, length = in_plane(moved(point, (-1.0, start)), sight.directions, sight.gram)
     return a, b, score.loss, score.accuracy, off, length

@@ -1,10 +1,10 @@
 """What the landscape explorer shows: planes side by side on a canvas, drawn by the page itself.
 
-The kernel sends planes and a table of climbs; the page (`view.js`) looks a climb up and
-draws it, so that a move of k or ρ needs no kernel.
+The kernel sends planes and a table of climbs; the page (`view.js`) looks a climb up in it, so that
+a move of k or ρ needs no kernel.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class Sight:
 
 
 class LandscapeView(anywidget.AnyWidget):
-    """The canvas. `scene` and `climbs` are made by `scene` and `climbs` below."""
+    """The canvas."""
 
     _esm = script(Path(__file__).with_name("view.js"))
 
@@ -81,7 +81,7 @@ def outline(gram: NDArray[np.float64], points: int = OUTLINE) -> NDArray[np.floa
 
 
 def scene(sights: Sequence[Sight], half: float) -> dict[str, Any]:
-    """All that the page draws but the climbs, as plain lists; None for what isn't finite."""
+    """All that the page draws but the climbs."""
     return {
         "half": half,
         "ranges": {name: _range(sights, name) for name in QUANTITIES},
@@ -118,7 +118,7 @@ def _network(sight: Sight, place: int) -> dict[str, Any]:
     }
 
 
-def _grid(result: Line | Plane | None, axes: tuple[str, ...]) -> Mapping[str, Any] | None:
+def _grid(result: Line | Plane | None, axes: tuple[str, ...]) -> dict[str, Any] | None:
     if result is None:
         return None
     filled = result.filled()
@@ -135,8 +135,8 @@ def _middle(plane: Plane | None) -> Line | None:
 
 def _range(sights: Sequence[Sight], quantity: str) -> tuple[float, float, bool]:
     """Lowest and highest over all networks together, and whether the scale is logarithmic."""
-    found = [getattr(r, quantity) for s in sights for r in (s.line, s.plane) if r is not None]
-    values = np.concatenate([np.ravel(f) for f in found]) if found else np.array([0.0, 1.0])
+    found = [getattr(r, quantity).ravel() for s in sights for r in (s.line, s.plane) if r]
+    values = np.concatenate([*found, []])
     values = values[np.isfinite(values)]
     if not len(values):
         return 0.0, 1.0, False

@@ -42,11 +42,10 @@ class HeatMaps(widgets.VBox):
         super().__init__([widgets.HBox([self.span, self.third]), self.figure])
 
     def _empty_figure(self) -> go.FigureWidget:
-        panels = make_subplots(1, len(self.values), subplot_titles=[*self.values])
-        figure = go.FigureWidget(panels)
+        figure = go.FigureWidget(make_subplots(1, len(self.values), subplot_titles=[*self.values]))
+        width = 1 / len(self.values)
         for column, array in enumerate(self.values.values(), 1):
             mean = array.mean(3)
-            width = 1 / len(self.values)
             figure.add_heatmap(
                 row=1, col=column, colorscale="Viridis", hovertemplate=HOVER,
                 zmin=float(np.nanmin(mean)), zmax=float(np.nanmax(mean)),
@@ -55,7 +54,7 @@ class HeatMaps(widgets.VBox):
             axis = "xaxis" if column == 1 else f"xaxis{column}"
             figure.layout[axis].domain = [(column - 1) * width, (column - 0.24) * width]
         for place, title in enumerate(figure.layout.annotations):
-            title.x = (place + 0.38) / len(self.values)
+            title.x = (place + 0.38) * width
         figure.update_yaxes(autorange="reversed")  # as in the pictures: the first value on top
         figure.update_layout(width=900, height=380, template="plotly_white", margin={"t": 52})
         figure._config = PLOTLY_CONFIG

@@ -7,8 +7,8 @@ from typing import Any
 def verdict(check: Callable[[Any], None], answer: object) -> str:
     """Say whether `check(answer)` passes: "correct", or "not yet: <reason>".
 
-    The reason is the message of the failed assertion, or the error that the answer raised:
-    an exercise that is not solved yet never stops a notebook.
+    The reason is the failed assertion, or the error that the answer raised: an exercise that is not
+    solved yet never stops a notebook.
     """
     try:
         check(answer)

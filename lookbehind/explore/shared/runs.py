@@ -22,7 +22,7 @@ def recipes_in(path: str | Path, state: dict[str, Any]) -> tuple[Recipe, Recipe]
     try:
         began = Recipe(**state["plan"]["config"])
         part = state["optimizer"]
-        settings: dict[str, Any] = {}
+        settings = dict[str, Any]()
         while "inner" in part:  # Lookahead's k, not that of the SAM inside
             settings = part["settings"] | settings
             part = part["inner"]

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -165,6 +166,21 @@ def made_by_hooks(network: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
             name = str(getattr(hook, "_tensor_name", getattr(hook, "name", "")))
             if isinstance(vars(module).get(name), Tensor):
                 yield module, name, hook
+
+
+class PlainWeightNorm(TorchFunctionMode):
+    """Inside, weight norm is its formula, g v / ‖v‖, for what torch's own kernel can't do.
+
+    That has no rule for `vmap`, and its second derivative is wrong: it takes ‖v‖ for a constant
+    (torch 2.14).
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch._weight_norm:
+            return func(*args, **(kwargs or {}))
+        v, g, dim = (*args, 0)[:3]
+        others = [d for d in range(v.ndim) if d != dim or dim == -1]
+        return v * (g / torch.linalg.vector_norm(v, dim=others, keepdim=dim != -1))
 
 
 def moved(weights: Weights, *steps: tuple[float, Weights]) -> Weights:

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.overrides import TorchFunctionMode
 
 from lookbehind.scores import Criterion, Minibatch, Score, changed, examples
-from lookbehind.weights import Weights, copied, weights_of
+from lookbehind.weights import PlainWeightNorm, Weights, copied, weights_of
 
 STATISTICS = ("stored", "reestimated")
 
@@ -144,27 +143,18 @@ class _Scored(nn.Module):
         return self.criterion.sums(self.network, minibatch, examples(minibatch))
 
 
-class _PlainWeightNorm(TorchFunctionMode):
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is not torch._weight_norm:
-            return func(*args, **(kwargs or {}))
-        v, g, dim = (*args, 0)[:3]
-        return v * (g / torch.norm_except_dim(v, 2, dim))
-
-
 @contextmanager
 def differentiable(network: nn.Module, twice: bool = False) -> Iterator[None]:
     """Inside, gradients are recorded, by kernels that have them in evaluation mode.
 
-    cuDNN's recurrent layers have none there; of attention only the plain one has a second one, and
-    that of torch's weight norm is wrong (2.14: it takes ‖v‖ for a constant).
+    cuDNN's recurrent layers have none there; of attention only the plain one has a second one.
     """
     recurrent = any(isinstance(layer, nn.RNNBase) for layer in network.modules())
     with (
         torch.enable_grad(),
         torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext(),
         sdpa_kernel(SDPBackend.MATH) if twice else nullcontext(),
-        _PlainWeightNorm() if twice else nullcontext(),
+        PlainWeightNorm() if twice else nullcontext(),
     ):
         yield
 

@@ -32,9 +32,10 @@ class Criterion:
 
     loss: Loss | None = None
     batch_loss: BatchLoss | None = None
+    plainly: bool = False  # whether a score is the cross-entropy where there are labels
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
+        for name, value in {"loss": self.loss, "batch_loss": self.batch_loss}.items():
             if value is not None and not callable(value):
                 raise TypeError(f"{name} must be a function, got {value!r}")
         if self.loss and self.batch_loss:
@@ -59,9 +60,10 @@ class Criterion:
             outputs, targets = _outputs(network, minibatch)
             if self.loss is None:
                 _check_labelled(outputs, targets, every=True)
-            if _are_labelled(outputs, targets):
+            labelled = _are_labelled(outputs, targets)
+            if labelled:
                 hits = (outputs[:own].argmax(1) == targets[:own]).sum()
-            if self.loss is None:
+            if self.loss is None or (self.plainly and labelled):
                 return cross_entropy(outputs[:own], targets[:own], reduction="sum"), hits
             loss = self.loss(outputs, targets)
         if not isinstance(loss, Tensor) or loss.numel() != 1:

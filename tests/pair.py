@@ -102,7 +102,7 @@ def check_not_finite(ranks, folder):
     for perturbation in ("global", "local"):
         model = network(kind=nn.ReLU)
         before = weights_of(model)
-        with pytest.raises(FloatingPointError, match="loss is not finite at evaluation 1 of 4"):
+        with pytest.raises(FloatingPointError, match="loss is not finite at evaluation 1 "):
             trained(ranks=ranks, batches=minibatches(broken=True), model=model,
                     perturbation=perturbation)  # fmt: skip
         found += [torch.equal(a, b) for a, b in zip(before, weights_of(model), strict=True)]

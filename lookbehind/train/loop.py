@@ -30,7 +30,6 @@ def fit(
     schedule: Schedule = cosine,
     loss: Loss | None = None,
     batch_loss: BatchLoss | None = None,
-    scored: Criterion | None = None,
     callbacks: Sequence[Callback] = (),
     setup: Setup = Setup(),  # noqa: B008  # frozen
     session: Session = Session(),  # noqa: B008
@@ -47,8 +46,9 @@ def fit(
 
     A minibatch is (images, labels), and its loss cross-entropy; for others `loss` is a function
     (outputs, targets) → mean loss of a minibatch, or `batch_loss` one (model, minibatch) → the
-    same, for minibatches of any structure (see `Criterion`). Splits are scored by it, or by
-    `scored`; accuracy is NaN where it makes no sense.
+    same, for minibatches of any structure (see `Criterion`). Splits are scored by
+    cross-entropy where there are labels (no label smoothing), else by the same; accuracy is NaN
+    where it makes no sense.
 
     `splits` maps names to what is scored, at the slow weights: at the start and `records` times
     (default: every epoch, or 20 times). `schedule` maps the share of the budget spent, in [0, 1],
@@ -68,10 +68,9 @@ def fit(
             "statistics": setup.statistics, "config": dict(session.config)}  # fmt: skip
     if setup.perturbation != "global":
         plan["perturbation"] = setup.perturbation
-    criterion = Criterion(loss, batch_loss)
     run = Run(
-        model, optimizer, unit, budget, setup, stream, network, criterion, scored or criterion,
-        splits, plan, scale=LossScale() if setup.autocast is torch.float16 else None,
+        model, optimizer, unit, budget, setup, stream, network, Criterion(loss, batch_loss), splits,
+        plan, scale=LossScale() if setup.autocast is torch.float16 else None,
     )  # fmt: skip
     _check(run)
     file = session.checkpoint

@@ -15,7 +15,7 @@ from torch.optim import SGD
 
 from lookbehind.checks import check_bounded, plain, whole
 from lookbehind.optim import METHODS, make_method, param_groups
-from lookbehind.scores import Criterion, History
+from lookbehind.scores import History
 from lookbehind.train.data.dataset import Dataset
 from lookbehind.train.data.named import load
 from lookbehind.train.hardware import Hardware, choose_hardware, keep_freed_memory
@@ -107,8 +107,8 @@ class Recipe:
         """Values that are wrong only beside another."""
         check_budget(self.epochs, self.gradients)
         method = METHODS[self.method]
-        adaptive = method.adaptive or "alpha" not in method.axes
-        if not (adaptive and self.alpha == "adaptive"):
+        allowed = (method.adaptive and self.alpha == "adaptive") or "alpha" not in method.axes
+        if not (isinstance(self.alpha, str) and allowed):
             check_bounded("alpha", self.alpha, 1, ' or "adaptive"' if method.adaptive else "")
         for name, value in {"test": None, "augment": False}.items():
             if self.dataset == "digits" and (got := getattr(self, name)) != value:
@@ -163,8 +163,7 @@ class Recipe:
         optimizer, batches = self.make_optimizer(model), self.batches(dataset)
         given = grouped(splits=evaluation_batches(dataset), **self.plan(), **options)
         loss = partial(cross_entropy, label_smoothing=self.label_smoothing)
-        history = fit(model, optimizer, batches, loss=loss, scored=Criterion(), **given)
-        return Outcome(self, model, history)
+        return Outcome(self, model, fit(model, optimizer, batches, loss=loss, **given))
 
     def plan(self) -> dict[str, Any]:
         """The budget and the schedule, as `fit` takes them."""

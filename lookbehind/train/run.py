@@ -103,7 +103,6 @@ class Run:
     stream: Stream
     network: nn.Module  # `model`, as all ranks go through it together
     criterion: Criterion
-    scored: Criterion  # what the splits are scored by
     splits: Mapping[str, Iterable[Minibatch]]
     plan: dict[str, Any]  # what a checkpoint must agree with
     gradients: int = 0
@@ -228,8 +227,8 @@ class Run:
         """Append a record of every split, or of none."""
         found, setup = [], self.setup
         for name, batches in self.splits.items():
-            how = {"autocast": setup.autocast, "ranks": setup.ranks, **vars(self.scored)}
-            score = evaluate(self.network, batches, **how)
+            how = {**vars(self.criterion), "autocast": setup.autocast, "ranks": setup.ranks}
+            score = evaluate(self.network, batches, **(how | {"plainly": True}))
             if not math.isfinite(score.loss):
                 when = f"after {self.gradients} gradients"
                 raise FloatingPointError(f"the loss on {name} is not finite {when}")

@@ -1,7 +1,7 @@
 """What a network loses on a minibatch, and scored: once, in training, over a whole run."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,9 +35,9 @@ class Criterion:
     plainly: bool = False  # whether a score is the cross-entropy where there are labels
 
     def __post_init__(self) -> None:
-        for name, value in {"loss": self.loss, "batch_loss": self.batch_loss}.items():
+        for value in (self.loss, self.batch_loss):
             if value is not None and not callable(value):
-                raise TypeError(f"{name} must be a function, got {value!r}")
+                raise TypeError(f"loss must be a function, got {value!r}")
         if self.loss and self.batch_loss:
             raise ValueError("only one of loss and batch_loss may be given, got both")
 
@@ -84,9 +84,8 @@ def _are_labelled(outputs: Any, targets: Any) -> bool:
     if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
         return False
     kinds = outputs.is_floating_point() and targets.dtype == torch.int64
-    return (
-        kinds and outputs.ndim == 2 and outputs.shape[1] > 1 and targets.shape == outputs.shape[:1]
-    )
+    shapes = outputs.ndim == 2 and targets.shape == outputs.shape[:1]
+    return kinds and shapes and outputs.shape[1] > 1
 
 
 def _check_labelled(outputs: Any, targets: Any, every: bool = False) -> None:
@@ -94,26 +93,23 @@ def _check_labelled(outputs: Any, targets: Any, every: bool = False) -> None:
     fit = _are_labelled(outputs, targets)
     if fit and (not every or bool(((targets >= 0) & (targets < outputs.shape[1])).all())):
         return
-    found = (f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else str(type(x))
-             for x in (outputs, targets))  # fmt: skip
+    kinds = [f"{getattr(x, 'dtype', x)} {(*getattr(x, 'shape', ()),)}" for x in (outputs, targets)]
     where = f", labels from {targets.min()} to {targets.max()}" if fit else ""
     raise ValueError(
         "the default loss, cross-entropy, needs logits (B, classes) of at least 2 classes and "
-        f"int64 labels (B,) from 0 to classes - 1; got {' and '.join(found)}{where}. "
+        f"int64 labels (B,) from 0 to classes - 1; got {' and '.join(kinds)}{where}. "
         "Give loss= or batch_loss= for others"
     )
 
 
-def tensors_of(value: Any) -> Iterator[Tensor]:
+def tensors_of(value: Any) -> list[Tensor]:
     """All tensors in a minibatch of any structure, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping | tuple | list):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from tensors_of(part)
+    found: list[Tensor] = []
+    changed(value, found.append)
+    return found
 
 
-def changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def changed(value: Any, change: Callable[[Tensor], Any]) -> Any:
     """The minibatch with every tensor changed; mappings become dictionaries."""
     if isinstance(value, Tensor):
         return change(value)
@@ -127,10 +123,10 @@ def changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 def examples(minibatch: Minibatch) -> int:
     """How many there are: the length of the first tensor."""
-    first = next(tensors_of(minibatch), None)
-    if first is None or not first.ndim:
+    found = tensors_of(minibatch)
+    if not found or not found[0].ndim:
         raise ValueError(f"a minibatch must hold a tensor of examples, got {minibatch!r:.80}")
-    return len(first)
+    return len(found[0])
 
 
 @dataclass(frozen=True)

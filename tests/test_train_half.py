@@ -72,11 +72,9 @@ def test_buffers_go_back_whatever_is_raised(error: type[BaseException]) -> None:
 
 
 def test_a_member_that_is_put_back_keeps_its_statistics() -> None:
-    models = [model_and("SGD")[0] for _ in range(3)]
+    models = [nn.Sequential(nn.Flatten(), model_and("SGD")[0]) for _ in range(3)]
     ensemble = Ensemble(models).train()
     images = X32[:20].view(20, 4, 1, 1)
-    ensemble._network[0].insert(0, nn.Flatten())
-    ensemble._share()
     base = torch.optim.SGD(ensemble.parameters(), lr=0.1)
     before = copy.deepcopy(dict(ensemble.named_buffers()))
 

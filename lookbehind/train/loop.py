@@ -46,15 +46,14 @@ def fit(
 
     A minibatch is (images, labels), and its loss cross-entropy; for others `loss` is a function
     (outputs, targets) → mean loss of a minibatch, or `batch_loss` one (model, minibatch) → the
-    same, for minibatches of any structure (see `Criterion`). Splits are scored by
-    cross-entropy where there are labels (no label smoothing), else by the same; accuracy is NaN
-    where it makes no sense.
+    same, for minibatches of any structure (see `Criterion`). Splits are scored by cross-entropy
+    where there are labels (no label smoothing), else by the same; accuracy may be NaN.
 
     `splits` maps names to what is scored, at the slow weights: at the start and `records` times
     (default: every epoch, or 20 times). `schedule` maps the share of the budget spent, in [0, 1],
     to a factor of each group's "initial_lr" (the lr that it came with; may be changed during
-    training). `callbacks` get the `Run` after each step. `setup`
-    says how a gradient is made, `session` how the run is left, gone on with and watched.
+    training). `callbacks` get the `Run` after each step. `setup` says how a gradient is made,
+    `session` how the run is left, gone on with and watched.
 
     Raises FloatingPointError where the loss of a split is no longer finite, TypeError or ValueError
     for a wrong argument, CheckpointError where the checkpoint can't be continued, OSError where it
@@ -74,6 +73,8 @@ def fit(
     )  # fmt: skip
     _check(run)
     file = session.checkpoint
+    if file is not None:
+        run.state()  # else what can't be kept would be found at the end of an epoch
     if session.resume and file is not None and setup.ranks.once(Path(file).exists):
         run.restore(file)
     if not run.records:
@@ -84,15 +85,13 @@ def fit(
 
 
 def _check(run: Run) -> None:
-    """What would fail late: an ensemble where it can't be, the last minibatch, the checkpoint."""
+    """What would fail late: an ensemble where it can't be, the last minibatch."""
     if hasattr(run.model, "members"):
         if run.setup.ranks.world > 1:
             raise ValueError("model must be one network to be shared by processes, no ensemble")
         if run.scale is not None:
             raise ValueError("autocast must be torch.bfloat16 or None for an ensemble")
-    run.model.train()
     check_last(run.model, run.stream.batches, run.criterion)
-    run.state()
 
 
 def _loop(

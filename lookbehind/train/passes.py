@@ -54,23 +54,23 @@ def check_last(model: nn.Module, batches: Any, criterion: Criterion) -> None:
 
     It is tried on one example, where the last minibatch is known to be one.
     """
-    batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
-    if not batch_norm or not _ends_with_one(batches):
+    kind, device = nn.modules.batchnorm._BatchNorm, next(model.parameters()).device
+    if not _ends_with_one(batches) or not any(isinstance(m, kind) for m in model.modules()):
         return
-    device = next(model.parameters()).device
-    one = [] if device.type == "cpu" else [device]
-    with torch.random.fork_rng(one, device_type=device.type), frozen_statistics(model):
+    there = [] if device.type == "cpu" else [device]
+    training = model.training
+    with torch.random.fork_rng(there, device_type=device.type), frozen_statistics(model):
         first = changed(next(iter(batches)), lambda t: t[:1].to(device))
         try:
             with torch.no_grad():
-                criterion.mean(model, first)
+                criterion.mean(model.train(), first)
         except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            words = "batches must not end with a minibatch of one example, which BatchNorm can't"
-            raise ValueError(
-                f"{words} normalize: choose another size, or drop_last=True"
-            ) from error
+            allowed = (
+                "batches must not end with a minibatch of one example: BatchNorm can't take it"
+            )
+            raise ValueError(f"{allowed} ({error}). Take another size, or drop_last") from error
+        finally:
+            model.train(training)
 
 
 def _ends_with_one(batches: Any) -> bool:
@@ -78,9 +78,9 @@ def _ends_with_one(batches: Any) -> bool:
         return examples(batches[-1]) == 1
     rows = getattr(batches, "sampler", getattr(batches, "split", None))
     size = getattr(batches, "batch_size", getattr(batches, "size", None))
-    if getattr(batches, "drop_last", False) or not isinstance(rows, Sized) or not size:
+    if not isinstance(rows, Sized) or not size or getattr(batches, "drop_last", False):
         return False
-    return len(rows) % size == 1 or size == 1
+    return (len(rows) - 1) % size == 0
 
 
 @contextmanager
@@ -125,11 +125,12 @@ class LossScale:
         grads = local([p.grad for p in params if p.grad is not None])
         torch._foreach_div_(grads, self.factor)
         flags = torch.stack([found.detach().isfinite().all(), norm(grads).isfinite()])
-        finite, whole = (not ranks.any(not flag) for flag in flags.tolist())
-        if not (finite and whole):
-            words = "gradient is not finite in float16 at a loss scale of"
-            error = FloatingPointError("the loss is not finite")
-            raise Overflow(f"the {words} {self.factor:g}") if finite else error
+        finite, small = (not ranks.any(not flag) for flag in flags.tolist())
+        if not finite:
+            raise FloatingPointError("the loss is not finite")
+        if not small:
+            scale = f"at a loss scale of {self.factor:g}"
+            raise Overflow(f"the gradient is not finite in float16 {scale}")
         return found
 
     def lower(self) -> bool:

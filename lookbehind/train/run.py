@@ -157,7 +157,8 @@ class Run:
             _check_fits(path, state, self)
             epoch, taken, gradients, images = (whole("position", n, 0) for n in state["position"])
             whole("position", taken, 0, len(self.stream.batches) - 1)
-            records = [_record(*values) for values in state["records"]]
+            records = [Record(*values) for values in state["records"]]
+            _check_kind("records", state["records"], [[0.0, 0, "", 0.0, 0.0]] * len(records))
             torch.Generator().set_state(state["rng"]["epoch"])
             torch.Generator().set_state(state["rng"]["now"])
             scale = self.scale and LossScale(*state.get("scale", ()))
@@ -257,14 +258,6 @@ def _differences(theirs: Any, ours: Any) -> Iterator[tuple[str, Any, Any]]:
     for name in {**ours, **theirs}:
         if theirs.get(name) != ours.get(name):
             yield name, theirs.get(name), ours.get(name)
-
-
-def _record(*values: Any) -> Record:
-    record = Record(*values)
-    numbers = (record.epoch, record.gradients, record.loss, record.accuracy)
-    if not isinstance(record.split, str) or not all(isinstance(n, int | float) for n in numbers):
-        raise ValueError(f"no record: {values}")
-    return record
 
 
 def _check_kind(name: str, theirs: Any, ours: Any) -> None:

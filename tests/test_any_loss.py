@@ -31,7 +31,7 @@ from lookbehind.measure import (
     worst_rise,
 )
 from lookbehind.scores import examples
-from lookbehind.train import Session, evaluate, fit
+from lookbehind.train import Ranks, Session, evaluate, fit
 
 V = 7  # words
 
@@ -274,3 +274,19 @@ def test_accuracy_is_counted_with_any_loss_that_has_labels() -> None:
     dense = nn.Sequential(nn.Linear(4, 6), nn.Unflatten(1, (3, 2)))  # a label a pixel
     pixels = evaluate(dense, [(X, torch.arange(12).view(6, 2) % 3)], loss=cross_entropy)
     assert math.isnan(pixels.accuracy)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_processes_share_a_minibatch_of_any_structure(count: int) -> None:
+    rows = torch.arange(count)
+    seen, counted = list[int](), 0
+    for rank in range(3):
+        ranks = object.__new__(Ranks)  # as one of three, without the others
+        ranks.rank, ranks.world = rank, 3
+        mine, own = ranks.share({"x": rows, "y": [rows[:, None] + 10, "a"]})
+        assert mine["y"][1] == "a" and torch.equal(mine["y"][0][:, 0], mine["x"] + 10)
+        assert len(mine["x"]) == max(own, 1)
+        seen, counted = seen + mine["x"][:own].tolist(), counted + own
+    assert seen == rows.tolist() and counted == count
+    with pytest.raises(ValueError, match=r"B = 2 as first dimension, got \(3,\)"):
+        ranks.share((torch.zeros(2, 3), torch.zeros(3)))

@@ -2,11 +2,12 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -136,3 +137,29 @@ def check_members(name: str, members: int | None, groups: Iterable[dict[str, Any
                 f"{name} has shape ({members},), one value a member, so every parameter must have "
                 f"leading dimension {members}; got one of shape {tuple(p.shape)}"
             )
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy, or a tensor of one, as Python's own; anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
+
+
+def kept(name: str, value: Any) -> Any:
+    """`value` as a checkpoint keeps it: what NumPy made becomes Python's and torch's own.
+
+    Raises TypeError unless it is plain (numbers, strings, None) or a tensor, or such in
+    dictionaries, lists and tuples.
+    """
+    if isinstance(value, Mapping):
+        return {plain(key): kept(f"{name}[{key!r}]", part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        parts = [kept(f"{name}[{i}]", part) for i, part in enumerate(value)]
+        return parts if isinstance(value, list) else tuple(parts)
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.item() if value.ndim == 0 else torch.as_tensor(value)
+    if type(value) in (str, int, float, bool, type(None)) or isinstance(
+        value, Tensor | torch.dtype
+    ):
+        return value
+    kind = type(value).__name__
+    raise TypeError(f"{name} must be plain, to be kept in a checkpoint; got {kind}: {value!r}")

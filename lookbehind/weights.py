@@ -6,13 +6,15 @@ tensor whose rest other processes hold (a DTensor, as FSDP's `fully_shard` makes
 is here is worked on, a plain tensor; a norm over all shards is one exchange.
 """
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 HALF = (torch.float16, torch.bfloat16)
 WHOLE = (Tensor, nn.Parameter)  # types known to be no shards, at once
@@ -167,7 +169,46 @@ def weights_of(model: nn.Module) -> Weights:
     found = {name: p.detach().clone() for name, p in named if p.requires_grad}
     if not found:
         raise ValueError(f"model must have parameters that require a gradient: {type(model)}")
+    for name, w in found.items():
+        if w.is_complex():
+            raise ValueError(f"model must have real parameters, {name!r} is {w.dtype}")
     return found
+
+
+def copied(model: nn.Module, tensors: Mapping[Tensor, Tensor] | None = None) -> nn.Module:
+    """A copy of a network that holds the values of `tensors` in the place of their keys.
+
+    A tensor that a hook makes of parameters before each forward pass (`torch.nn.utils.prune`, the
+    old `weight_norm`) can't be copied, and is empty until then.
+    """
+    network, memo = plain(model), {id(old): new for old, new in (tensors or {}).items()}
+    for module, name, _ in made_by_hooks(network):
+        memo[id(getattr(module, name))] = torch.empty(0)
+    return copy.deepcopy(network, memo)
+
+
+def made_by_hooks(network: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
+    """(module, name of the tensor, hook), of pruned and weight-normed layers."""
+    for module in network.modules():
+        for hook in module._forward_pre_hooks.values():
+            name = str(getattr(hook, "_tensor_name", getattr(hook, "name", "")))
+            if isinstance(vars(module).get(name), Tensor):
+                yield module, name, hook
+
+
+class PlainWeightNorm(TorchFunctionMode):
+    """Inside, weight norm is its formula, g v / ‖v‖, for what torch's own kernel can't do.
+
+    That has no rule for `vmap`, and its second derivative is wrong: it takes ‖v‖ for a constant
+    (torch 2.14).
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch._weight_norm:
+            return func(*args, **(kwargs or {}))
+        v, g, dim = (*args, 0)[:3]
+        others = [d for d in range(v.ndim) if d != dim or dim == -1]
+        return v * (g / torch.linalg.vector_norm(v, dim=others, keepdim=dim != -1))
 
 
 def moved(weights: Weights, *steps: tuple[float, Weights]) -> Weights:

@@ -129,8 +129,8 @@ def test_replayed_images_are_judged_within_their_own_task(dataset: Dataset) -> N
     """One step on a new and a remembered task: the mean of both losses, each in its classes."""
     logits = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
     labels = torch.tensor([4, 5, 0, 1])
-    mates = lifelong._mates(split_classes(dataset, 3), True)
-    loss = lifelong._loss_within(mates, cross_entropy, logits, labels)
+    groups = lifelong._groups(split_classes(dataset, 3), True, logits.device)
+    loss = lifelong._loss_within(groups, cross_entropy, logits, labels)
     by_hand = [
         cross_entropy(logits[:2, 4:6], labels[:2] - 4, reduction="sum"),
         cross_entropy(logits[2:, 0:2], labels[2:], reduction="sum"),

@@ -19,11 +19,11 @@ class Grid:
     """What a line and a plane share.
 
     a                 the steps along the first direction
-    loss              mean cross-entropy, nats: NaN where not evaluated, inf where not finite
-    accuracy          a share in [0, 1]
+    loss              mean loss (nats): NaN where not evaluated, inf where not finite
+    accuracy          a share in [0, 1], NaN where it makes no sense
     start             the score at w₀ itself, on the grid or not
     statistics        what BatchNorm normalized by: "stored" or "reestimated"
-    images            the number of images
+    images            the number of images, or other examples
     """
 
     FORMAT: ClassVar[str]

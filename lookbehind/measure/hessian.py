@@ -1,11 +1,12 @@
 """The largest eigenvalues of the Hessian H = ∇²L(w), its trace, and the distribution of them all.
 
-None of it needs H, only products H u, a few gradients' time each. L(w) and what is left alone are
-as in `sharpness`. Needs curvlinops and scipy: `pip install "lookbehind[notebooks]"`.
+None of it needs H, only products H u, a few gradients' time each: the gradient of ⟨∇L, u⟩
+(Pearlmutter 1994), so each layer needs a second derivative in torch. L(w), `losses` and what is
+left alone are as in `sharpness`. Weights that aren't finite raise ValueError, products that aren't
+FloatingPointError. Eigenpairs need scipy.
 """
 
 import math
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -42,8 +43,38 @@ class Density:
         return np.exp(-(z**2) / 2) @ self.weights / (width * math.sqrt(2 * math.pi))
 
 
+class _Hessian:
+    """H as a linear operator on flat vectors (n,) and columns (n, m), in the weights' order."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective, like = objective, next(iter(objective.weights.values()))
+        n = sum(w.numel() for w in objective.weights.values())
+        self.shape, self.dtype, self.device = (n, n), like.dtype, like.device
+        for name, w in objective.weights.items():
+            if not w.isfinite().all():
+                raise ValueError(f"model must have finite weights, those of {name!r} are not")
+
+    def __matmul__(self, u: Tensor) -> Tensor:
+        if u.ndim == 2:
+            return torch.stack([self @ column for column in u.T], 1)
+        product = self.objective.curvature(self.named(u))
+        found = torch.cat([p.flatten().to(u) for p in product.values()])
+        if not found.isfinite().all():
+            raise FloatingPointError("the second derivatives of the loss are not finite at w")
+        return found
+
+    def named(self, u: Tensor) -> Weights:
+        weights = self.objective.weights
+        parts = u.split([w.numel() for w in weights.values()])
+        return {n: p.view_as(w) for (n, w), p in zip(weights.items(), parts, strict=True)}
+
+    def matvec(self, u: np.ndarray) -> np.ndarray:
+        product = self @ torch.as_tensor(u.reshape(-1)).to(self.device, self.dtype)
+        return product.cpu().numpy()
+
+
 def hessian_eigenpairs(
-    model: nn.Module, batches: Iterable[Minibatch], count: int = 1
+    model: nn.Module, batches: Iterable[Minibatch], count: int = 1, **losses: Any
 ) -> Eigenpairs:
     """The `count` largest eigenvalues λ of the Hessian H = ∇²L(w), and the v with H v = λ v.
 
@@ -53,26 +84,22 @@ def hessian_eigenpairs(
 
     Raises ValueError where `count` is not from 1 to the number of parameters.
     """
-    objective = Objective(model, batches)
-    hessian = _hessian(objective)
+    objective = Objective(model, batches, **losses)
+    hessian = _Hessian(objective)
     n = hessian.shape[0]
     if whole("count", count, 1) > n:
         raise ValueError(f"count must be at most the number of parameters, {n}; got {count}")
     values, vectors = _top(hessian, count)
     signs = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(count)])
     rows = torch.as_tensor((vectors * signs).T[::-1].copy(), dtype=hessian.dtype)
-    weights, found = objective.weights, []
-    for row in rows.to(objective.device):
-        parts = row.split([w.numel() for w in weights.values()])
-        named = zip(weights.items(), parts, strict=True)
-        found.append({name: part.reshape(w.shape) for (name, w), part in named})
-    return Eigenpairs(values[::-1].copy(), tuple(found))
+    found = tuple(map(hessian.named, rows.to(objective.device)))
+    return Eigenpairs(values[::-1].copy(), found)
 
 
-def _top(hessian: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _top(hessian: _Hessian, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The `count` largest eigenvalues in ascending order, and eigenvectors (n, count)."""
     from scipy.linalg import eigh
-    from scipy.sparse.linalg import eigsh
+    from scipy.sparse.linalg import LinearOperator, eigsh
 
     n = hessian.shape[0]
     if n <= max(20, 2 * count + 1):  # ARPACK's subspace would be the whole space
@@ -81,11 +108,13 @@ def _top(hessian: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
         return eigh((matrix + matrix.T) / 2, subset_by_index=(n - count, n - 1))
     start = np.random.default_rng(0).standard_normal(n)
     tolerance = math.sqrt(torch.finfo(hessian.dtype).eps)
-    return eigsh(hessian.to_scipy(), k=count, which="LA", v0=start, tol=tolerance)
+    kind = torch.empty(0, dtype=hessian.dtype).numpy().dtype
+    operator = LinearOperator(hessian.shape, hessian.matvec, dtype=kind)
+    return eigsh(operator, k=count, which="LA", v0=start, tol=tolerance)
 
 
 def hessian_trace(
-    model: nn.Module, batches: Iterable[Minibatch], *, draws: int = 30, seed: int = 0
+    model: nn.Module, batches: Iterable[Minibatch], *, draws: int = 30, seed: int = 0, **losses: Any
 ) -> Estimate:
     """tr(H) of the Hessian H = ∇²L(w), by Hutchinson's estimate: the mean of vᵀ H v.
 
@@ -93,7 +122,7 @@ def hessian_trace(
     One product with H for each of `draws`. Raises ValueError where draws < 2.
     """
     whole("draws", draws, 2)
-    hessian = _hessian(Objective(model, batches))
+    hessian = _Hessian(Objective(model, batches, **losses))
     return Estimate.of(float(v @ (hessian @ v)) for v in _signs(hessian, draws, seed))
 
 
@@ -104,6 +133,7 @@ def spectral_density(
     steps: int = 40,
     draws: int = 4,
     seed: int = 0,
+    **losses: Any,
 ) -> Density:
     """The distribution of the eigenvalues of H = ∇²L(w), by stochastic Lanczos quadrature.
 
@@ -118,13 +148,13 @@ def spectral_density(
     """
     whole("steps", steps, 1)
     whole("draws", draws, 1)
-    hessian = _hessian(Objective(model, batches))
+    hessian = _Hessian(Objective(model, batches, **losses))
     found = [np.linalg.eigh(_lanczos(hessian, v, steps)) for v in _signs(hessian, draws, seed)]
     nodes = np.concatenate([theta for theta, _ in found])
     return Density(nodes, np.concatenate([y[0] ** 2 for _, y in found]) / draws)
 
 
-def _lanczos(hessian: Any, start: Tensor, steps: int) -> np.ndarray:
+def _lanczos(hessian: _Hessian, start: Tensor, steps: int) -> np.ndarray:
     """The tridiagonal matrix of H in the Krylov space of `start`, which may be exhausted early."""
     basis = (start / start.norm())[None]
     diagonal, beside = list[float](), list[float]()
@@ -141,28 +171,7 @@ def _lanczos(hessian: Any, start: Tensor, steps: int) -> np.ndarray:
         basis = torch.cat([basis, v[None] / length])
 
 
-def _hessian(objective: Objective) -> Any:
-    """H as a linear operator on flat vectors, in the order of the weights."""
-    with warnings.catch_warnings():
-        # curvlinops, and torch at its first jvp, load parts that use the deprecated torch.jit.
-        warnings.simplefilter("ignore", FutureWarning)
-        from curvlinops import HessianLinearOperator
-
-        torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.zeros(1),))
-    # Not channels last: vmap, which curvlinops multiplies by, is slow there and warns of it.
-    network = objective.network.to(memory_format=torch.contiguous_format)
-    named = dict(network.named_parameters())
-    return HessianLinearOperator(
-        network,
-        nn.CrossEntropyLoss(),
-        [named[name] for name in objective.weights],
-        [(images.contiguous(), labels) for images, labels in objective.batches],
-        check_deterministic=False,  # the check draws from the global random stream
-        num_data=objective.images,
-    )
-
-
-def _signs(hessian: Any, draws: int, seed: int) -> Iterator[Tensor]:
+def _signs(hessian: _Hessian, draws: int, seed: int) -> Iterator[Tensor]:
     """Vectors of independent ±1, the same on every device."""
     generator = torch.Generator().manual_seed(seed)
     for _ in range(draws):

@@ -37,10 +37,11 @@ def line(
     progress: bool = False,
     stop: Callable[[], bool] | None = None,
     update: Callable[[Line], Any] | None = None,
+    **losses: Any,
 ) -> Line:
     """L(w₀ + a d) at `points` steps a from span[0] to span[1]; all else as in `plane`."""
     a = _axis(span, points)
-    objective = Objective(model, batches, statistics=statistics)
+    objective = Objective(model, batches, statistics=statistics, **losses)
     grid = [(a, checked("direction", direction, objective.weights))]
     return _explored(partial(Line, a=a), objective, grid, progress, stop, update)
 
@@ -57,12 +58,14 @@ def plane(
     progress: bool = False,
     stop: Callable[[], bool] | None = None,
     update: Callable[[Plane], Any] | None = None,
+    **losses: Any,
 ) -> Plane:
     """L(w₀ + a d₁ + b d₂) on a grid: `span` and `points` of each axis, or one for both.
 
-    Mean cross-entropy and accuracy over all images of `batches`, in evaluation mode, w₀ the model's
-    weights. `statistics` of BatchNorm: "stored" are the network's running averages, "reestimated"
-    are made anew from the images at every point; away from w₀ the pictures differ.
+    Mean loss and accuracy over all examples of `batches`, in evaluation mode, w₀ the model's
+    weights; `losses` as in `Objective`. `statistics` of BatchNorm: "stored" are the network's
+    running averages, "reestimated" are made anew from the images at every point; away from w₀ the
+    pictures differ.
 
     w₀ is evaluated first, then a grid of 3 × 3, then each refinement to 5 × 5, 9 × 9, … up to all
     points. `update` gets the result so far after each. `stop` is asked before each point; after
@@ -74,7 +77,7 @@ def plane(
     spans = span if isinstance(span[0], Sequence) else (span, span)
     counts = points if isinstance(points, Sequence) else (points, points)
     a, b = map(_axis, spans, counts)
-    objective = Objective(model, batches, statistics=statistics)
+    objective = Objective(model, batches, statistics=statistics, **losses)
     w = objective.weights
     grid = [(b, checked("second", second, w)), (a, checked("first", first, w))]
     return _explored(partial(Plane, a=a, b=b), objective, grid, progress, stop, update)

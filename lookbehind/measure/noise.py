@@ -1,10 +1,12 @@
 """How well a network bears weights that are not exact: under noise, and with few bits.
 
-Both measure loss and accuracy at other weights, on all images of `batches`, as `Objective` does.
+Both measure loss and accuracy at other weights, on all examples of `batches`, as `Objective` does;
+`losses`, loss= or batch_loss=, are its options. Accuracy is NaN where it makes no sense.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,6 +48,7 @@ def weight_noise(
     relative: bool = True,
     draws: int = 10,
     seed: int = 0,
+    **losses: Any,
 ) -> Noise:
     """Loss and accuracy at w + level · s ⊙ ξ, with ξ ~ N(0, 1) for every trained parameter.
 
@@ -61,9 +64,9 @@ def weight_noise(
     for level in levels:
         check_bounded("level", level, also="")
     whole("draws", draws, 2)
-    objective = Objective(model, batches)
+    objective = Objective(model, batches, **losses)
     generator = torch.Generator().manual_seed(seed)
-    losses, accuracies = np.empty((2, len(levels), draws))
+    found, accuracies = np.empty((2, len(levels), draws))
     for draw in range(draws):
         noise: Weights = {}
         for name, w in objective.weights.items():
@@ -71,8 +74,8 @@ def weight_noise(
             noise[name] = xi * w.square().mean().sqrt() if relative else xi
         for i, level in enumerate(levels):
             score = objective.score(moved(objective.weights, (level, noise)))
-            losses[i, draw], accuracies[i, draw] = score.loss, score.accuracy
-    return Noise(np.array(levels, float), losses, accuracies, relative)
+            found[i, draw], accuracies[i, draw] = score.loss, score.accuracy
+    return Noise(np.array(levels, float), found, accuracies, relative)
 
 
 @dataclass(frozen=True)
@@ -101,10 +104,10 @@ def quantized(model: nn.Module, bits: int) -> Weights:
 
 
 def quantization(
-    model: nn.Module, batches: Iterable[Minibatch], bits: Sequence[int]
+    model: nn.Module, batches: Iterable[Minibatch], bits: Sequence[int], **losses: Any
 ) -> Quantization:
     """Loss and accuracy of the network `quantized` to each number of bits."""
-    objective = Objective(model, batches)
+    objective = Objective(model, batches, **losses)
     scores = [objective.score(quantized(model, b)) for b in bits]
-    losses, accuracies = np.array([(s.loss, s.accuracy) for s in scores]).reshape(-1, 2).T
-    return Quantization(tuple(bits), losses, accuracies)
+    found, shares = np.array([(s.loss, s.accuracy) for s in scores]).reshape(-1, 2).T
+    return Quantization(tuple(bits), found, shares)

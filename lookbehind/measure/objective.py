@@ -4,24 +4,27 @@ What the landscape draws and the measures of sharpness probe. The caller's netwo
 and never touched: not its weights, its gradients, nor the mode of a layer.
 """
 
-import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import cross_entropy
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lookbehind.scores import Minibatch, Score
-from lookbehind.weights import Weights, plain, weights_of
+from lookbehind.scores import Criterion, Minibatch, Score, changed, examples
+from lookbehind.weights import PlainWeightNorm, Weights, copied, weights_of
 
 STATISTICS = ("stored", "reestimated")
 
 
 class Objective:
-    """L(w): the mean cross-entropy, in nats, over all images of `batches` together, at weights w.
+    """L(w): the mean loss over all examples of `batches` together, at weights w.
+
+    It is the cross-entropy, in nats, of logits (B, classes) and labels (B,), or what `loss` or
+    `batch_loss` say: see `lookbehind.scores.Criterion`, of accuracy, too.
 
     Weights are dictionaries from the names of the parameters that require a gradient to tensors;
     `weights` are the model's, `network` is a copy of it in evaluation mode. `statistics` says what
@@ -29,25 +32,34 @@ class Objective:
     weights; "reestimated" are made anew at every point, as the mean over the minibatches. These are
     kept, as `batches`, on the model's device: an iterator will do.
 
-    Raises ValueError where `batches` is empty, the model has no such parameters, or `statistics`
-    is unknown.
+    Raises ValueError where `batches` is empty, the model has no such parameters or complex ones, or
+    `statistics` is unknown; later, where the default loss can't be taken of outputs and targets.
     """
 
     def __init__(
-        self, model: nn.Module, batches: Iterable[Minibatch], *, statistics: str = "stored"
+        self,
+        model: nn.Module,
+        batches: Iterable[Minibatch],
+        *,
+        statistics: str = "stored",
+        **losses: Any,
     ) -> None:
         if statistics not in STATISTICS:
             raise ValueError(f"statistics must be one of {STATISTICS}, got {statistics!r}")
         self.weights = {name: _fast(w) for name, w in weights_of(model).items()}
         self.device = next(iter(self.weights.values())).device
-        self.network = copy.deepcopy(plain(model)).eval().requires_grad_(False)
-        self.batches = [(_fast(x.to(self.device)), y.to(self.device)) for x, y in batches]
+        self.network = copied(model).eval().requires_grad_(False)
+        self._scored = _Scored(self.network, Criterion(**losses))
+        self.batches = [changed(one, lambda t: _fast(t.to(self.device))) for one in batches]
         self.statistics, self._layers = statistics, dict[str, Any]()
-        for name, layer in self.network.named_modules() if statistics == "reestimated" else ():
-            if isinstance(layer, _BatchNorm) and layer.running_mean is not None:
+        for name, layer in self._scored.named_modules():
+            if getattr(layer, "sparse", False) is True:  # of an embedding: its gradient
+                setattr(layer, "sparse", False)  # noqa: B010
+            again = statistics == "reestimated" and isinstance(layer, _BatchNorm)
+            if again and layer.running_mean is not None:
                 self._layers[name] = layer
                 layer.momentum = None  # the mean over minibatches, where it is made anew
-        self.images = sum(len(labels) for _, labels in self.batches)
+        self.images = sum(map(examples, self.batches))
         if not self.images:
             raise ValueError("batches must hold at least one image, got none")
 
@@ -56,10 +68,9 @@ class Objective:
         """The mean loss and the accuracy at `weights` (default: the model's)."""
         loss = hits = torch.zeros((), device=self.device)
         state = self._state(self.weights if weights is None else weights)
-        for images, labels in self.batches:
-            logits = functional_call(self.network, state, (images,))
-            loss = loss + cross_entropy(logits, labels, reduction="sum")
-            hits = hits + (logits.argmax(1) == labels).sum()
+        for minibatch in self.batches:
+            more, hit = functional_call(self._scored, state, (minibatch,))
+            loss, hits = loss + more, hits + hit
         return Score(float(loss) / self.images, float(hits) / self.images)
 
     def loss(self, weights: Weights | None = None) -> float:
@@ -68,37 +79,84 @@ class Objective:
 
     def gradient(self, weights: Weights | None = None) -> tuple[float, Weights]:
         """The mean loss at `weights` (default: the model's) and its gradient there."""
-        weights = self.weights if weights is None else weights
-        at = {name: w.detach().requires_grad_() for name, w in weights.items()}
+        at = self._leaves(self.weights if weights is None else weights)
         state, total = self._state(at), torch.zeros((), device=self.device)
-        with torch.enable_grad():
-            for images, labels in self.batches:
-                logits = functional_call(self.network, state, (images,))
-                loss = cross_entropy(logits, labels, reduction="sum")
+        with differentiable(self.network):
+            for minibatch in self.batches:
+                loss, _ = functional_call(self._scored, state, (minibatch,))
                 loss.backward(inputs=[*at.values()])
                 total = total + loss.detach()
         sums = {n: torch.zeros_like(w) if w.grad is None else w.grad for n, w in at.items()}
         return float(total) / self.images, {n: g / self.images for n, g in sums.items()}
 
+    def curvature(self, direction: Weights) -> Weights:
+        """H u, H = ∇²L(w) at the model's weights: the gradient of ⟨∇L(w), u⟩, reverse over reverse.
+
+        Forward mode is missing for many layers. Statistics of BatchNorm count as constants.
+        """
+        at = self._leaves(self.weights)
+        state, leaves = self._state(at), [*at.values()]
+        u = [direction[name] / self.images for name in at]
+        sums = [torch.zeros_like(w) for w in leaves]
+        with differentiable(self.network, twice=True):
+            for minibatch in self.batches:
+                loss, _ = functional_call(self._scored, state, (minibatch,))
+                slope = torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True)
+                along = torch.stack([(g * d).sum() for g, d in zip(slope, u, strict=True)]).sum()
+                if along.requires_grad:  # else the loss is linear in w
+                    found = torch.autograd.grad(along, leaves, materialize_grads=True)
+                    torch._foreach_add_(sums, found)
+        return dict(zip(at, sums, strict=True))
+
+    def _leaves(self, weights: Weights) -> Weights:
+        return {name: w.detach().requires_grad_() for name, w in weights.items()}
+
     @torch.no_grad()
     def _state(self, weights: Weights) -> dict[str, Tensor]:
         """What the network is called with: the weights, and statistics made anew."""
+        state = {f"network.{name}": w for name, w in weights.items()}
         if not self._layers:
-            return weights
-        fresh = {
+            return state
+        state |= {
             f"{name}.{key}": torch.zeros_like(buffer)
             for name, layer in self._layers.items()
             for key, buffer in layer.named_buffers(recurse=False)
         }
-        state = {**weights, **fresh}
         try:
             for layer in self._layers.values():
                 layer.train()
-            for images, _ in self.batches:
-                functional_call(self.network, state, (images,))
+            for minibatch in self.batches:
+                functional_call(self._scored, state, (minibatch,))
         finally:
             self.network.eval()
         return state
+
+
+class _Scored(nn.Module):
+    """The summed loss and hits of a minibatch, as a function of the network's parameters."""
+
+    def __init__(self, network: nn.Module, criterion: Criterion) -> None:
+        super().__init__()
+        self.network, self.criterion = network, criterion
+
+    def forward(self, minibatch: Minibatch) -> tuple[Tensor, Tensor]:
+        return self.criterion.sums(self.network, minibatch, examples(minibatch))
+
+
+@contextmanager
+def differentiable(network: nn.Module, twice: bool = False) -> Iterator[None]:
+    """Inside, gradients are recorded, by kernels that have them in evaluation mode.
+
+    cuDNN's recurrent layers have none there; of attention only the plain one has a second one.
+    """
+    recurrent = any(isinstance(layer, nn.RNNBase) for layer in network.modules())
+    with (
+        torch.enable_grad(),
+        torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext(),
+        sdpa_kernel(SDPBackend.MATH) if twice else nullcontext(),
+        PlainWeightNorm() if twice else nullcontext(),
+    ):
+        yield
 
 
 def _fast(tensor: Tensor) -> Tensor:

@@ -1,14 +1,15 @@
 """How sharp a minimum is: how far the loss rises around it, at worst and on average.
 
-L(w) is everywhere the mean cross-entropy, in nats, over all images of `batches` together, with the
-network in evaluation mode: BatchNorm normalizes by its stored statistics. w are all parameters
-that require a gradient. No measure touches the caller's network (see `Objective`) or draws from
-the global random stream.
+L(w) is everywhere the mean loss over all examples of `batches` together, with the network in
+evaluation mode: BatchNorm normalizes by its stored statistics. It is the cross-entropy, in nats, or
+what `losses`, loss= or batch_loss=, say (see `Objective`). w are all parameters that require a
+gradient. No measure touches the caller's network or draws from the global random stream.
 """
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -35,13 +36,18 @@ class Estimate:
         return cls(float(array.mean()), float(array.std(ddof=1)) / math.sqrt(len(array)), array)
 
 
-def gradient(model: nn.Module, batches: Iterable[Minibatch]) -> Weights:
+def gradient(model: nn.Module, batches: Iterable[Minibatch], **losses: Any) -> Weights:
     """∇L(w), by parameter name."""
-    return Objective(model, batches).gradient()[1]
+    return Objective(model, batches, **losses).gradient()[1]
 
 
 def worst_rise(
-    model: nn.Module, batches: Iterable[Minibatch], ball: Ball | AdaptiveBall, *, steps: int = 1
+    model: nn.Module,
+    batches: Iterable[Minibatch],
+    ball: Ball | AdaptiveBall,
+    *,
+    steps: int = 1,
+    **losses: Any,
 ) -> float:
     """How far the loss rises in a neighborhood at worst: max over j of L(w + ε_j) − L(w), in nats.
 
@@ -55,7 +61,7 @@ def worst_rise(
 
     Raises ValueError where `ball` has one radius per member, `batches` is empty or steps < 1.
     """
-    return worst_rises(model, batches, [ball], steps=steps)[0]
+    return worst_rises(model, batches, [ball], steps=steps, **losses)[0]
 
 
 def worst_rises(
@@ -64,27 +70,28 @@ def worst_rises(
     balls: Sequence[Ball | AdaptiveBall],
     *,
     steps: int = 1,
+    **losses: Any,
 ) -> tuple[float, ...]:
     """`worst_rise` in each of several neighborhoods, which share the gradient at w."""
     for ball in balls:
         if ball.members is not None:
             raise ValueError(f"ball must have one radius, got rho={ball.rho}")
     whole("steps", steps, 1)
-    objective = Objective(model, batches)
+    objective = Objective(model, batches, **losses)
     loss, slope = objective.gradient()
     return tuple(_highest(objective, ball, slope, steps) - loss for ball in balls)
 
 
 def _highest(objective: Objective, ball: Ball | AdaptiveBall, slope: Weights, steps: int) -> float:
     """The highest loss at ε_1 … ε_steps; `slope` is ∇L(w)."""
-    w, losses = objective.weights, []
+    w, met = objective.weights, []
     adaptive = ["weight" in name for name in w]  # as `param_groups`
     for left in reversed(range(steps)):
         worst = ball.worst([*w.values()], [*slope.values()], adaptive)
         there = moved(w, (1.0, dict(zip(w, worst, strict=True))))
         loss, slope = objective.gradient(there) if left else (objective.loss(there), slope)
-        losses.append(loss)
-    return max(losses)
+        met.append(loss)
+    return max(met)
 
 
 def average_rise(
@@ -95,6 +102,7 @@ def average_rise(
     draws: int = 20,
     seed: int = 0,
     relative: bool = False,
+    **losses: Any,
 ) -> Estimate:
     """E L(w + σ ξ) − L(w) in nats, with ξ as in `weight_noise`.
 
@@ -103,5 +111,6 @@ def average_rise(
     """
     check_bounded("sigma", sigma, also="")
     batches = [*batches]
-    noise = weight_noise(model, batches, [sigma], relative=relative, draws=draws, seed=seed)
-    return Estimate.of(noise.losses[0] - Objective(model, batches).loss())
+    options: dict[str, Any] = {"relative": relative, "draws": draws, "seed": seed}
+    noise = weight_noise(model, batches, [sigma], **options, **losses)
+    return Estimate.of(noise.losses[0] - Objective(model, batches, **losses).loss())

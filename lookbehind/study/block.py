@@ -21,7 +21,7 @@ from lookbehind.study.ensemble import (
     member_cross_entropy,
     scale_lr,
 )
-from lookbehind.study.rows import Row, essence
+from lookbehind.study.rows import Row, as_json, essence
 from lookbehind.train import (
     Hardware,
     Recipe,
@@ -116,8 +116,9 @@ def _train_ensemble(
         try:
             _check_finite(failures[e], {name: some[e]["loss"] for name, some in scores.items()})
             network = ensemble.member(e).eval()
-            found = {name: m(network, datasets[recipe.seed]) for name, m in measures.items()}
-            rows[recipe] = {"recipe": asdict(recipe), **row, **found}
+            for name, measure in measures.items():
+                row[name] = as_json(name, measure(network, datasets[recipe.seed]))
+            rows[recipe] = {"recipe": asdict(recipe), **row}
         except Exception as error:
             rows[recipe] = failed(recipe, error)
     return rows

@@ -5,8 +5,8 @@ E small networks, stacked, take as many operations as one. `fit` and the optimiz
 every `torch.optim` optimizer that works elementwise. Member e is what it would have become alone.
 """
 
-import copy
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from lookbehind.checks import check_bounded
 from lookbehind.scores import Minibatch
 from lookbehind.train import Minibatches, set_epoch
-from lookbehind.weights import members_of, per_member
+from lookbehind.weights import PlainWeightNorm, copied, made_by_hooks, members_of, per_member
 
 
 class Ensemble(nn.Module):
@@ -40,8 +40,10 @@ class Ensemble(nn.Module):
         params, buffers = stack_module_state(list(models))
         of = {name: nn.Parameter(p, p.requires_grad) for name, p in params.items()} | buffers
         one = dict(models[0].named_parameters()) | dict(models[0].named_buffers())
-        network = copy.deepcopy(models[0], {id(t): of[name] for name, t in one.items()})
+        network = copied(models[0], {t: of[name] for name, t in one.items()})
         self._network, self.members, self.training = (network,), len(models), network.training
+        kinds = {type(module).__name__ for module in network.modules()}
+        self._normed = "_WeightNorm" in kinds or any(made_by_hooks(network))
         # The parts of the stacked network are this module's own, under the same names.
         for part in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
             self.__dict__[part] = getattr(network, part)
@@ -61,7 +63,9 @@ class Ensemble(nn.Module):
         if not _is_mlp(self._network[0]):
             state = dict(self.named_parameters()) | dict(self.named_buffers())
             one = partial(functional_call, self._network[0])
-            return vmap(one, in_dims=(0, 0 if own else None), randomness="different")(state, images)
+            each = vmap(one, in_dims=(0, 0 if own else None), randomness="different")
+            with PlainWeightNorm() if self._normed else nullcontext():
+                return each(state, images)
         x = (images if own else images.expand(self.members, *images.shape)).flatten(2).mT
         for layer in list(self._modules.values())[1:]:
             x = _linear(layer, x) if isinstance(layer, nn.Linear) else relu(x)
@@ -72,14 +76,18 @@ class Ensemble(nn.Module):
         if not 0 <= e < self.members:
             raise IndexError(f"e must be from 0 to {self.members - 1}, got {e}")
         state = [*self.parameters(), *self.buffers()]
-        return copy.deepcopy(self._network[0], {id(t): _row(t, e) for t in state})
+        network = copied(self._network[0], {t: _row(t, e) for t in state})
+        for module, _, hook in made_by_hooks(network):
+            hook(module, None)
+        return network
 
 
 def _is_mlp(network: nn.Module) -> bool:
     """Whether `network` is a `Sequential` of Flatten, then Linear and ReLU only."""
     first, *rest = network if type(network) is nn.Sequential and len(network) else [network]
     flat = type(first) is nn.Flatten and (first.start_dim, first.end_dim) == (1, -1)
-    return flat and all(type(layer) in (nn.Linear, nn.ReLU) for layer in rest)
+    known = all(type(layer) in (nn.Linear, nn.ReLU) for layer in rest)
+    return flat and known and not any(made_by_hooks(network))
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:

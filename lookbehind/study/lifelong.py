@@ -6,6 +6,7 @@ accuracy on task j after task i.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, combinations
@@ -218,11 +219,11 @@ def learn(
     """
     _check_tasks(tasks, incremental)
     reservoir = Reservoir(memory, seed) if whole("memory", memory, 0) else None
-    mates = _mates(tasks, incremental == "task").to(next(model.parameters()).device)
-    within = partial(_loss_within, mates, loss)
+    groups = _groups(tasks, incremental == "task", next(model.parameters()).device)
+    within = partial(_loss_within, groups, loss) if groups else loss
     trains = [task.data.train for task in tasks]
     lessons = [_joined(trains)] if joint else trains
-    rows = [_scores(model, tasks, mates, score)]
+    rows = [_scores(model, tasks, groups, score)]
     for lesson in lessons:
         batches: Any = lesson.batches(batch_size, seed)
         if reservoir and (old := reservoir.split):
@@ -232,7 +233,7 @@ def learn(
         history = fit(model, made, batches, splits={}, loss=within, **plan)
         if history.stopped:
             break
-        rows.append(_scores(model, tasks, mates, score))
+        rows.append(_scores(model, tasks, groups, score))
         if reservoir:
             reservoir.add(lesson)
     missing = {name: torch.full_like(row, math.nan) for name, row in rows[0].items()}
@@ -241,30 +242,42 @@ def learn(
     return Learned(accuracy, rows[0], history.stopped)
 
 
-def _mates(tasks: Sequence[Task], told: bool) -> Tensor:
-    """(classes, classes): whether some task has both, or it isn't `told` which task it is."""
-    count = len(tasks[0].data.classes)
-    mates = torch.full((count, count), not told)
-    for task in tasks:
-        some = torch.tensor(task.classes)
-        mates[some[:, None], some] = True
-    return mates
+def _groups(tasks: Sequence[Task], told: bool, device: torch.device) -> list[Tensor]:
+    """The classes of each kind of task; none where no logits are left out."""
+    groups = {tuple(sorted(task.classes)) for task in tasks} if told else set()
+    whole = any(len(group) == len(tasks[0].data.classes) for group in groups)
+    return [] if whole else [torch.tensor(group, device=device) for group in sorted(groups)]
 
 
-def _loss_within(mates: Tensor, loss: Any, logits: Tensor, labels: Tensor) -> Tensor:
-    """The loss over the classes of each image's own task: its label tells which that is."""
-    return loss(logits.masked_fill(~mates[labels], -math.inf), labels)
+def _loss_within(groups: list[Tensor], loss: Any, logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean of losses over the classes of each image's own task: its label tells which it is.
+
+    No logit is masked: label smoothing would make −∞ of it.
+    """
+    found = []
+    for classes in groups:
+        rows = torch.isin(labels, classes).nonzero()[:, 0]
+        if len(rows):
+            own = logits[..., rows, :][..., classes]
+            mean = loss(own, torch.searchsorted(classes, labels[rows]))
+            found.append(mean * (len(rows) / len(labels)))
+    return torch.stack(found).sum(0)
 
 
 def _scores(
-    model: nn.Module, tasks: Sequence[Task], mates: Tensor, score: Any
+    model: nn.Module, tasks: Sequence[Task], groups: list[Tensor], score: Any
 ) -> dict[str, Tensor]:
     """The accuracies (T,) or (E, T) on the tasks, for all splits but that of training."""
     found: dict[str, list[Tensor]] = {}
     for number, task in enumerate(tasks):
-        own = mates[task.classes[0]]
+
+        def within(*of: Any, task: Task = task) -> Tensor:
+            own = torch.tensor(task.classes, device=of[-1].device)
+            kept = torch.zeros_like(of[-1], dtype=torch.bool).index_fill_(-1, own, True)
+            return of[-1].where(kept, -math.inf)
+
         for name in sorted(task.data.splits.keys() - {"train"}):
-            with model.register_forward_hook(lambda *of, own=own: of[-1].where(own, -math.inf)):
+            with model.register_forward_hook(within) if groups else nullcontext():
                 one = score(model, task.data.splits[name].batches(EVALUATION_BATCH))
             finite = torch.as_tensor(one.loss).isfinite().cpu()
             if finite.ndim == 0 and not finite:
@@ -318,6 +331,9 @@ def _check_tasks(tasks: Sequence[Task], incremental: str) -> None:
         raise ValueError(f'incremental must be "task" or "class", got {incremental!r}')
     if len({task.data.classes for task in tasks}) != 1:
         raise ValueError("tasks must hold at least one task, all of one problem: the same classes")
+    if len({tuple(task.data.splits) for task in tasks}) != 1:
+        found = [[*task.data.splits] for task in tasks]
+        raise ValueError(f"tasks must have images in the same splits, got {found}")
     for a, b in combinations((task.classes for task in tasks), 2):
         if incremental == "task" and {*a} != {*b} and {*a} & {*b}:
             allowed = 'tasks must have the same or disjoint classes where incremental is "task"'

@@ -59,6 +59,17 @@ def _values(axes: Mapping[str, Any]) -> dict[str, list[Any]]:
     return values
 
 
+def as_json(name: str, value: Any) -> Any:
+    """What a measure gave, as it is read again from the file: tensors and arrays become lists."""
+
+    def listed(part: Any) -> Any:
+        if not hasattr(part, "tolist"):
+            raise TypeError(f"the measure {name!r} must give what JSON can hold, got {part!r}")
+        return part.tolist()
+
+    return json.loads(json.dumps(value, default=listed))
+
+
 class SweepError(RuntimeError):
     """A sweep that cannot start, or go on. The message says what to do."""
 

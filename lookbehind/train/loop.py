@@ -1,5 +1,6 @@
 """`fit`: one training loop for anything with `step(closure)`; what a step does is in `run.py`."""
 
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -7,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+import torch
+from torch import nn
 
-from lookbehind.checks import whole
-from lookbehind.scores import History, Minibatch
+from lookbehind.checks import kept, plain, whole
+from lookbehind.scores import BatchLoss, Criterion, History, Loss, Minibatch
+from lookbehind.train.passes import LossScale, check_last
 from lookbehind.train.run import Callback, Minibatches, Run, Stepper, Stream
 from lookbehind.train.setup import Schedule, Session, Setup, cosine
 
@@ -26,7 +28,8 @@ def fit(
     splits: Mapping[str, Iterable[Minibatch]],
     records: int | None = None,
     schedule: Schedule = cosine,
-    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+    loss: Loss | None = None,
+    batch_loss: BatchLoss | None = None,
     callbacks: Sequence[Callback] = (),
     setup: Setup = Setup(),  # noqa: B008  # frozen
     session: Session = Session(),  # noqa: B008
@@ -38,14 +41,19 @@ def fit(
 
     `model` is trained where it is. `optimizer` is anything with `step(closure)`, `zero_grad` and
     `param_groups`; a step gets as many new minibatches as its `minibatches` says (k for
-    `Lookahead`, else 1). `batches` gives one epoch of (images, labels) each time it is iterated;
+    `Lookahead`, else 1). `batches` gives one epoch of minibatches each time it is iterated;
     `set_epoch`, of it or its sampler, is called first, as torch's distributed samplers expect.
+
+    A minibatch is (images, labels), and its loss cross-entropy; for others `loss` is a function
+    (outputs, targets) → mean loss of a minibatch, or `batch_loss` one (model, minibatch) → the
+    same, for minibatches of any structure (see `Criterion`). Splits are scored by cross-entropy
+    where there are labels (no label smoothing), else by the same; accuracy may be NaN.
 
     `splits` maps names to what is scored, at the slow weights: at the start and `records` times
     (default: every epoch, or 20 times). `schedule` maps the share of the budget spent, in [0, 1],
     to a factor of each group's "initial_lr" (the lr that it came with; may be changed during
-    training). `loss` takes logits and labels. `callbacks` get the `Run` after each step. `setup`
-    says how a gradient is made, `session` how the run is left, gone on with and watched.
+    training). `callbacks` get the `Run` after each step. `setup` says how a gradient is made,
+    `session` how the run is left, gone on with and watched.
 
     Raises FloatingPointError where the loss of a split is no longer finite, TypeError or ValueError
     for a wrong argument, CheckpointError where the checkpoint can't be continued, OSError where it
@@ -59,8 +67,14 @@ def fit(
             "statistics": setup.statistics, "config": dict(session.config)}  # fmt: skip
     if setup.perturbation != "global":
         plan["perturbation"] = setup.perturbation
-    run = Run(model, optimizer, unit, budget, setup, stream, network, loss, splits, plan)
+    run = Run(
+        model, optimizer, unit, budget, setup, stream, network, Criterion(loss, batch_loss), splits,
+        plan, scale=LossScale() if setup.autocast is torch.float16 else None,
+    )  # fmt: skip
+    _check(run)
     file = session.checkpoint
+    if file is not None:
+        run.state()  # else what can't be kept would be found at the end of an epoch
     if session.resume and file is not None and setup.ranks.once(Path(file).exists):
         run.restore(file)
     if not run.records:
@@ -68,6 +82,16 @@ def fit(
     model.train()
     stopped = _loop(run, schedule, records, callbacks, session)
     return History(tuple(run.records), stopped)
+
+
+def _check(run: Run) -> None:
+    """What would fail late: an ensemble where it can't be, the last minibatch."""
+    if hasattr(run.model, "members"):
+        if run.setup.ranks.world > 1:
+            raise ValueError("model must be one network to be shared by processes, no ensemble")
+        if run.scale is not None:
+            raise ValueError("autocast must be torch.bfloat16 or None for an ensemble")
+    check_last(run.model, run.stream.batches, run.criterion)
 
 
 def _loop(
@@ -81,9 +105,7 @@ def _loop(
                 if stopped := ranks.any(session.stop() or interrupted()):
                     break
                 epoch, seen = run.stream.epoch, run.spent * records // run.budget
-                factor = schedule(run.share)
-                for group in run.optimizer.param_groups:
-                    group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+                _set_rates(run, schedule)
                 run.step()
                 if run.spent * records // run.budget > seen:
                     run.record()
@@ -97,6 +119,15 @@ def _loop(
     if file is not None and (stopped or run.stream.taken):
         run.save(file)
     return stopped
+
+
+def _set_rates(run: Run, schedule: Schedule) -> None:
+    factor = plain(schedule(run.share))
+    if not isinstance(factor, int | float) or not math.isfinite(factor):
+        raise ValueError(f"schedule must return finite numbers, at {run.share:g} it is {factor!r}")
+    for group in run.optimizer.param_groups:
+        group["initial_lr"] = kept("lr", group.get("initial_lr", group["lr"]))
+        group["lr"] = group["initial_lr"] * factor
 
 
 @contextmanager
@@ -128,7 +159,8 @@ def _bar(run: Run, progress: bool) -> Iterator[Callable[[], None]]:
     from tqdm.auto import tqdm
 
     def show() -> None:
-        last = {record.split: f"{record.accuracy:.3f}" for record in run.records}
+        scores = {r.split: r.loss if math.isnan(r.accuracy) else r.accuracy for r in run.records}
+        last = {split: f"{score:.3f}" for split, score in scores.items()}
         bar.set_postfix(last, refresh=False)
         bar.update(min(run.spent, run.budget) - bar.n)
 

@@ -1,15 +1,16 @@
-"""How a network is gone through: its score, its precision, BatchNorm's statistics kept still."""
+"""How a network is gone through: its score, its precision, its buffers and their statistics."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor, nn
 
-from lookbehind.scores import Minibatch, Score
+from lookbehind.scores import Criterion, Minibatch, Score, changed, examples
 from lookbehind.train.ranks import ALONE, Alone
+from lookbehind.weights import local, norm, per_member
 
 
 @torch.no_grad()
@@ -19,32 +20,129 @@ def evaluate(
     *,
     autocast: torch.dtype | None = None,
     ranks: Alone = ALONE,
+    **losses: Any,
 ) -> Score:
-    """Mean cross-entropy and accuracy over all images, in evaluation mode; the mode is put back.
+    """Mean loss and accuracy over all examples, in evaluation mode; the mode is put back.
 
-    Each of several `ranks` scores its share of every minibatch, and gets the score of all.
+    Cross-entropy, or what loss= or batch_loss= say; accuracy is NaN where it makes no sense (see
+    `Criterion`). Each of several `ranks` scores its share of every minibatch, and gets the score of
+    all.
 
-    Raises ValueError where `batches` is empty.
+    Raises ValueError where `batches` is empty, or doesn't fit the default loss.
     """
     device, training = next(model.parameters()).device, model.training
+    criterion = Criterion(**losses)
     model.eval()
-    losses, hits, count = [], [], 0
+    sums, count = [], 0
     try:
         for minibatch in batches:
-            count += len(minibatch[1])
+            count += examples(minibatch)
             mine, own = ranks.share(minibatch)
-            images, labels = (tensor.to(device, non_blocking=True) for tensor in mine)
+            mine = changed(mine, lambda t: t.to(device, non_blocking=True))
             with precision(device.type, autocast):
-                logits = model(images)
-            logits, labels = logits[:own], labels[:own]
-            losses.append(cross_entropy(logits, labels, reduction="sum"))
-            hits.append((logits.argmax(1) == labels).sum())
+                sums.append(criterion.sums(model, mine, own))
     finally:
         model.train(training)
     if not count:
         raise ValueError("batches must hold at least one image, got none")
-    loss, hit = (ranks.total(torch.stack(sums).sum()) for sums in (losses, hits))
-    return Score(float(loss) / count, int(hit) / count)
+    loss, hit = (ranks.total(torch.stack(some).sum()) for some in zip(*sums, strict=True))
+    return Score(float(loss) / count, float(hit) / count)
+
+
+def check_last(model: nn.Module, batches: Any, criterion: Criterion) -> None:
+    """Raises ValueError where an epoch ends with one example that BatchNorm can't normalize.
+
+    It is tried on one example, where the last minibatch is known to be one.
+    """
+    kind, device = nn.modules.batchnorm._BatchNorm, next(model.parameters()).device
+    if not _ends_with_one(batches) or not any(isinstance(m, kind) for m in model.modules()):
+        return
+    there = [] if device.type == "cpu" else [device]
+    training = model.training
+    with torch.random.fork_rng(there, device_type=device.type), frozen_statistics(model):
+        first = changed(next(iter(batches)), lambda t: t[:1].to(device))
+        try:
+            with torch.no_grad():
+                criterion.mean(model.train(), first)
+        except ValueError as error:
+            allowed = (
+                "batches must not end with a minibatch of one example: BatchNorm can't take it"
+            )
+            raise ValueError(f"{allowed} ({error}). Take another size, or drop_last") from error
+        finally:
+            model.train(training)
+
+
+def _ends_with_one(batches: Any) -> bool:
+    if isinstance(batches, list | tuple):
+        return examples(batches[-1]) == 1
+    rows = getattr(batches, "sampler", getattr(batches, "split", None))
+    size = getattr(batches, "batch_size", getattr(batches, "size", None))
+    if not isinstance(rows, Sized) or not size or getattr(batches, "drop_last", False):
+        return False
+    return (len(rows) - 1) % size == 0
+
+
+@contextmanager
+def kept_buffers(model: nn.Module, optimizer: Any) -> Iterator[None]:
+    """The buffers go back where a step fails: statistics met what was not finite.
+
+    Of a member whose step the optimizer undid, its own.
+    """
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    except BaseException:
+        for buffer, old in before:
+            buffer.copy_(old)
+        raise
+    undone = getattr(optimizer, "rolled_back", None)
+    if undone is None or (undone.device.type == "cpu" and not undone.any()):
+        return
+    for buffer, old in before:
+        if buffer.shape[:1] == undone.shape:
+            buffer.copy_(torch.where(per_member(undone, buffer), old, buffer))
+
+
+class Overflow(FloatingPointError):
+    """A gradient is not finite at this scale of the loss, though the loss is."""
+
+
+@dataclass
+class LossScale:
+    """What a loss is multiplied by before its backward pass: else small gradients are 0 in float16.
+
+    Halved where a gradient overflows, doubled after 2000 steps without (as `torch.amp.GradScaler`;
+    Micikevicius et al. 2018, arXiv 1710.03740).
+    """
+
+    factor: float = 2.0**16
+    good: int = 0
+
+    def backward(self, loss: Tensor, share: float, params: list[Tensor], ranks: Alone) -> Tensor:
+        """As `ranks.backward`, through the scaled loss. Raises FloatingPointError, or Overflow."""
+        found = ranks.backward(loss.float() * self.factor, share) / self.factor
+        grads = local([p.grad for p in params if p.grad is not None])
+        torch._foreach_div_(grads, self.factor)
+        flags = torch.stack([found.detach().isfinite().all(), norm(grads).isfinite()])
+        finite, small = (not ranks.any(not flag) for flag in flags.tolist())
+        if not finite:
+            raise FloatingPointError("the loss is not finite")
+        if not small:
+            scale = f"at a loss scale of {self.factor:g}"
+            raise Overflow(f"the gradient is not finite in float16 {scale}")
+        return found
+
+    def lower(self) -> bool:
+        """Halve; whether there is room."""
+        self.factor, self.good = self.factor / 2, 0
+        return self.factor >= 1
+
+    def count(self) -> None:
+        """One more good step."""
+        self.good += 1
+        if self.good == 2000:
+            self.factor, self.good = self.factor * 2, 0
 
 
 @contextmanager

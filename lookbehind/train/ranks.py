@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lookbehind.scores import Minibatch
+from lookbehind.scores import Minibatch, changed, examples, tensors_of
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class Alone:
 
     def share(self, minibatch: Minibatch) -> tuple[Minibatch, int]:
         """This process's part of a minibatch, and how many images of it count."""
-        return minibatch, len(minibatch[1])
+        return minibatch, examples(minibatch)
 
     def backward(self, loss: Tensor, share: float) -> Tensor:
         """From the loss of this process's share of the minibatch; returns the loss of the whole."""
@@ -100,13 +100,17 @@ class Ranks(Alone):
         return network.no_sync()
 
     def share(self, minibatch: Minibatch) -> tuple[Minibatch, int]:
-        images, labels = minibatch
-        if labels.ndim != 1:
-            shape = tuple(labels.shape)
-            raise ValueError(f"labels must have shape (B,) to be shared by processes, got {shape}")
-        mine, own = (tensor.tensor_split(self.world)[self.rank] for tensor in minibatch)
+        count = examples(minibatch)
+        for tensor in tensors_of(minibatch):
+            if tensor.shape[:1] != (count,):
+                raise ValueError(
+                    "labels must have shape (B,) to be shared by processes, and all else in a "
+                    f"minibatch B = {count} as first dimension, got {tuple(tensor.shape)}"
+                )
+        mine = changed(minibatch, lambda tensor: tensor.tensor_split(self.world)[self.rank])
         # all must take part in every gradient: without an image, by one that counts for nothing
-        return ((mine, own) if len(own) else (images[:1], labels[:1])), len(own)
+        own = examples(mine)
+        return (mine if own else changed(minibatch, lambda tensor: tensor[:1])), own
 
     def backward(self, loss: Tensor, share: float) -> Tensor:
         (loss * (share * self.world)).backward()  # the processes' gradients are averaged

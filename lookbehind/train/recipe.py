@@ -1,8 +1,9 @@
 """One training run from one frozen description: dataset, network, method and its settings."""
 
 import math
+import os
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
-from lookbehind.checks import check_bounded, whole
+from lookbehind.checks import check_bounded, plain, whole
 from lookbehind.optim import METHODS, make_method, param_groups
 from lookbehind.scores import History
 from lookbehind.train.data.dataset import Dataset
@@ -57,8 +58,8 @@ class Recipe:
     The budget is `epochs` or `gradients`, one of them. `seed` decides the split, the wrong labels,
     the first weights, and the minibatches.
 
-    Raises TypeError or ValueError, before any data is loaded, for a value that is wrong whatever
-    the dataset.
+    Numbers of NumPy and tensors of one become Python's own. Raises TypeError or ValueError, before
+    any data is loaded, for a value that is wrong whatever the dataset.
     """
 
     dataset: str = "digits"
@@ -85,8 +86,15 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in (field.name for field in fields(self)):
+            object.__setattr__(self, name, plain(getattr(self, name)))
+        if isinstance(self.dataset, os.PathLike):
+            object.__setattr__(self, "dataset", os.fspath(self.dataset))
+        for name, kind in {"dataset": str, "augment": bool}.items():
+            if type(value := getattr(self, name)) is not kind:
+                raise TypeError(f"{name} must be a {kind.__name__}, got {value!r}")
         for name, allowed in CHOICES.items():
-            if (value := getattr(self, name)) not in allowed:
+            if type(value := getattr(self, name)) is not str or value not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
         for name, most in MOST.items():
             check_bounded(name, getattr(self, name), most, also="")
@@ -99,7 +107,8 @@ class Recipe:
         """Values that are wrong only beside another."""
         check_budget(self.epochs, self.gradients)
         method = METHODS[self.method]
-        if "alpha" in method.axes and not (method.adaptive and self.alpha == "adaptive"):
+        allowed = (method.adaptive and self.alpha == "adaptive") or "alpha" not in method.axes
+        if not (isinstance(self.alpha, str) and allowed):
             check_bounded("alpha", self.alpha, 1, ' or "adaptive"' if method.adaptive else "")
         for name, value in {"test": None, "augment": False}.items():
             if self.dataset == "digits" and (got := getattr(self, name)) != value:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,9 +10,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from lookbehind.scores import Minibatch, Record
+from lookbehind.checks import kept, whole
+from lookbehind.scores import Criterion, Minibatch, Record, changed, examples
 from lookbehind.train.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
-from lookbehind.train.passes import evaluate, frozen_statistics, precision
+from lookbehind.train.passes import (
+    LossScale,
+    Overflow,
+    evaluate,
+    frozen_statistics,
+    kept_buffers,
+    precision,
+)
 from lookbehind.train.ranks import Alone
 from lookbehind.train.setup import Setup
 
@@ -33,7 +41,7 @@ class Stepper(Protocol):
 
 
 class Minibatches(Protocol):
-    """One epoch of (images, labels) each time it is iterated: `Split.batches`, a `DataLoader`."""
+    """One epoch of minibatches each time it is iterated: `Split.batches`, a `DataLoader`."""
 
     def __len__(self) -> int: ...
 
@@ -94,11 +102,12 @@ class Run:
     setup: Setup
     stream: Stream
     network: nn.Module  # `model`, as all ranks go through it together
-    loss: Callable[[Tensor, Tensor], Tensor]
+    criterion: Criterion
     splits: Mapping[str, Iterable[Minibatch]]
     plan: dict[str, Any]  # what a checkpoint must agree with
     gradients: int = 0
     images: int = 0
+    scale: LossScale | None = None
     records: list[Record] = field(default_factory=list)
 
     @property
@@ -119,17 +128,22 @@ class Run:
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint that `fit` continues bit for bit; all ranks must call this."""
-        self.setup.ranks.once(lambda: save_checkpoint(path, self._state()))
+        self.setup.ranks.once(lambda: save_checkpoint(path, self.state()))
 
-    def _state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds; TypeError where the optimizer has what can't be kept."""
         stream, now = self.stream, {n: g.get_rng_state() for n, g in self._generators().items()}
+        model = self.model.state_dict()
+        kept("the model's state", model)
+        scale = {} if self.scale is None else {"scale": [self.scale.factor, self.scale.good]}
         return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": model,
+            "optimizer": kept("the optimizer's state", self.optimizer.state_dict()),
             "position": [stream.epoch, stream.taken, self.gradients, self.images],
             "records": [list(astuple(record)) for record in self.records],
             "rng": {"epoch": stream.rng, **now},
             "plan": self.plan,
+            **scale,
         }
 
     def _generators(self) -> dict[str, Any]:
@@ -139,31 +153,56 @@ class Run:
     def restore(self, path: str | Path) -> None:
         """Go on where the checkpoint was written; CheckpointError where it is another run's."""
         state = self.setup.ranks.once(lambda: read_checkpoint(path))
-        _check_fits(path, state, self)
-        try:
+        with _in_words(f"{path} was altered after it was written"):
+            _check_fits(path, state, self)
+            epoch, taken, gradients, images = (whole("position", n, 0) for n in state["position"])
+            whole("position", taken, 0, len(self.stream.batches) - 1)
+            records = [Record(*values) for values in state["records"]]
+            _check_kind("records", state["records"], [[0.0, 0, "", 0.0, 0.0]] * len(records))
+            torch.Generator().set_state(state["rng"]["epoch"])
+            torch.Generator().set_state(state["rng"]["now"])
+            scale = self.scale and LossScale(*state.get("scale", ()))
+        with _in_words(f"{path} holds another optimizer"):
+            _check_kind("optimizer", state["optimizer"], self.state()["optimizer"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (ValueError, KeyError) as error:
-            raise CheckpointError(f"{path} holds another optimizer: {error}") from error
         self.model.load_state_dict(state["model"])
-        epoch, taken, self.gradients, self.images = state["position"]
-        self.records = [Record(*values) for values in state["records"]]
+        self.gradients, self.images, self.records, self.scale = gradients, images, records, scale
         self.stream.go_to(epoch, taken, state["rng"]["epoch"])
         for name, generator in self._generators().items():
             if name in state["rng"]:
                 generator.set_rng_state(state["rng"][name])
 
     def step(self) -> None:
-        """One step of the optimizer, on as many new minibatches as it takes."""
+        """One step of the optimizer, on as many new minibatches as it takes.
+
+        Where it fails, the model's buffers are as before. In float16 it is tried again after a
+        gradient that overflowed, with half the scale.
+        """
         count = getattr(self.optimizer, "minibatches", 1)
-        closures = [self._closure(next(self.stream)) for _ in range(count)]
-        self.optimizer.step(closures if count > 1 else closures[0])
+        minibatches = [next(self.stream) for _ in range(count)]
+        self.images += sum(map(self._images, minibatches))
+        while True:
+            closures = [self._closure(minibatch) for minibatch in minibatches]
+            try:
+                with kept_buffers(self.model, self.optimizer):
+                    self.optimizer.step(closures if count > 1 else closures[0])
+            except Overflow:
+                if self.scale is None or not self.scale.lower():
+                    raise
+            else:
+                break
+        if self.scale is not None:
+            self.scale.count()
+
+    def _images(self, minibatch: Minibatch) -> int:
+        """An ensemble may have labels (E, B), a minibatch a member."""
+        return minibatch[1].numel() if hasattr(self.model, "members") else examples(minibatch)
 
     def _closure(self, minibatch: Minibatch) -> Callable[[], Tensor]:
         device, setup, ranks = next(self.model.parameters()).device, self.setup, self.setup.ranks
-        count = minibatch[1].numel()  # labels (B,), or (E, B) of an ensemble
-        self.images += count
+        count = examples(minibatch)
         minibatch, own = ranks.share(minibatch)
-        images, labels = (tensor.to(device, non_blocking=True) for tensor in minibatch)
+        minibatch = changed(minibatch, lambda t: t.to(device, non_blocking=True))
         at_slow = True  # the first gradient is taken at φ, the others elsewhere
         climbs = getattr(self.optimizer, "climber", None) is not None
         local = climbs and setup.perturbation == "local"
@@ -178,8 +217,10 @@ class Run:
             at_slow = False
             with apart:
                 with still, precision(device.type, setup.autocast):
-                    loss = self.loss(self.network(images), labels)
-                return ranks.backward(loss, own / count)
+                    loss = self.criterion.mean(self.network, minibatch)
+                if self.scale is None:
+                    return ranks.backward(loss, own / count)
+                return self.scale.backward(loss, own / count, [*self.model.parameters()], ranks)
 
         return gradient
 
@@ -187,7 +228,8 @@ class Run:
         """Append a record of every split, or of none."""
         found, setup = [], self.setup
         for name, batches in self.splits.items():
-            score = evaluate(self.network, batches, autocast=setup.autocast, ranks=setup.ranks)
+            how = {**vars(self.criterion), "autocast": setup.autocast, "ranks": setup.ranks}
+            score = evaluate(self.network, batches, **(how | {"plainly": True}))
             if not math.isfinite(score.loss):
                 when = f"after {self.gradients} gradients"
                 raise FloatingPointError(f"the loss on {name} is not finite {when}")
@@ -216,3 +258,29 @@ def _differences(theirs: Any, ours: Any) -> Iterator[tuple[str, Any, Any]]:
     for name in {**ours, **theirs}:
         if theirs.get(name) != ours.get(name):
             yield name, theirs.get(name), ours.get(name)
+
+
+def _check_kind(name: str, theirs: Any, ours: Any) -> None:
+    """Raises ValueError where what both have is of two kinds: a word in the place of a number."""
+    if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
+        for key in theirs.keys() - {"settings"}:  # α may be a number or a word
+            alike = "lr" if key == "initial_lr" else key
+            _check_kind(f"{name}[{key!r}]", theirs[key], ours.get(key, ours.get(alike)))
+    elif isinstance(theirs, list) and isinstance(ours, list):
+        for i, (one, other) in enumerate(zip(theirs, ours, strict=False)):
+            _check_kind(f"{name}[{i}]", one, other)
+    elif theirs is not None and ours is not None:
+        kinds = [float if isinstance(v, int | float | Tensor) else type(v) for v in (theirs, ours)]
+        if kinds[0] is not kinds[1]:
+            raise ValueError(f"{name} is {theirs!r}, this one has {ours!r}")
+
+
+@contextmanager
+def _in_words(what: str) -> Iterator[None]:
+    """Any fault of what a file holds as a CheckpointError."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        raise CheckpointError(f"{what}: {e}") from e

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from lookbehind.checks import kept
 from lookbehind.train.ranks import ALONE, Alone
 
 
@@ -43,8 +44,11 @@ SCHEDULES: dict[str, Schedule] = {"cosine": cosine, "multistep": MultiStep(), "c
 class Setup:
     """How the gradient of a minibatch is made: in which precision, where, by which processes.
 
-    `autocast`: torch.bfloat16 for mixed precision. `statistics` of BatchNorm are updated by a
-    step's first gradient only, at φ ("slow"), or by each ("every", as in the official code).
+    `autocast`: torch.bfloat16 or torch.float16 for mixed precision. In float16 the loss is scaled
+    before its backward pass and gradients are divided again; a step whose gradient overflows is
+    undone and tried again with half the scale (see `LossScale`). `statistics` of BatchNorm are
+    updated by a step's first gradient only, at φ ("slow"), or by each ("every", as in the official
+    code).
 
     With `ranks` (see `lookbehind.train.ranks`) several processes train one network: all call `fit`
     with the same arguments, and get the same weights and scores. `loss` must be a mean over images.
@@ -63,8 +67,9 @@ class Setup:
     ranks: Alone = ALONE
 
     def __post_init__(self) -> None:
-        if self.autocast not in (None, torch.bfloat16):  # float16 would need its gradients scaled
-            raise ValueError(f"autocast must be torch.bfloat16 or None, got {self.autocast!r}")
+        if self.autocast not in (None, torch.bfloat16, torch.float16):
+            kinds = "torch.bfloat16, torch.float16 or None"
+            raise ValueError(f"autocast must be {kinds}, got {self.autocast!r}")
         allowed = {"statistics": ("slow", "every"), "perturbation": ("global", "local")}
         for name, (one, other) in allowed.items():
             if (value := getattr(self, name)) not in (one, other):
@@ -84,7 +89,7 @@ class Session:
     before anything is changed. `batches` must then draw from its `set_epoch` or from torch's
     global generator only, and torch use as many threads as before.
 
-    Raises ValueError for `resume` without `checkpoint`.
+    Raises ValueError for `resume` without `checkpoint`, TypeError for a `config` that isn't plain.
     """
 
     checkpoint: str | Path | None = None
@@ -96,6 +101,7 @@ class Session:
     def __post_init__(self) -> None:
         if self.resume and self.checkpoint is None:
             raise ValueError("checkpoint must name the file to resume from, got None")
+        object.__setattr__(self, "config", kept("config", self.config))
 
 
 def grouped(**options: Any) -> dict[str, Any]:

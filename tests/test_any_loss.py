@@ -1,0 +1,292 @@
+"""Other losses and minibatches than images: a regression, a language model."""
+
+import math
+from collections import UserDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from problems import one_thread  # noqa: F401
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
+
+from lookbehind import Ball, Lookbehind
+from lookbehind.measure import (
+    Line,
+    Objective,
+    average_rise,
+    gaussian_direction,
+    hessian_eigenpairs,
+    hessian_trace,
+    line,
+    moved,
+    plane,
+    quantization,
+    spectral_density,
+    unit,
+    weight_noise,
+    weights_of,
+    worst_rise,
+)
+from lookbehind.scores import examples
+from lookbehind.train import Ranks, Session, evaluate, fit
+
+V = 7  # words
+
+
+class Language(nn.Module):
+    """A small causal language model that returns a dictionary, as many do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(V, 6)
+        self.mix = nn.MultiheadAttention(6, 2, batch_first=True)
+        self.out = nn.Linear(6, V)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        x, ahead = self.words(input_ids), torch.ones(2 * input_ids.shape[1:]).triu(1).bool()
+        hidden = attention_mask == 0
+        return {"logits": self.out(self.mix(x, x, x, attn_mask=ahead, key_padding_mask=hidden)[0])}
+
+
+def next_word(model: nn.Module, minibatch: Any) -> Tensor:
+    logits = model(**minibatch)["logits"]
+    return cross_entropy(logits[:, :-1].flatten(0, 1), minibatch["input_ids"][:, 1:].flatten())
+
+
+def language() -> tuple[nn.Module, list[Any], dict[str, Any]]:
+    torch.manual_seed(0)
+    words = torch.arange(9)[:, None] * torch.tensor([1, 2, 3, 4, 5]) % V
+    tokens = [{"input_ids": w, "attention_mask": torch.ones_like(w)} for w in words.split(4)]
+    return Language().double(), tokens, {"batch_loss": next_word}
+
+
+def regression() -> tuple[nn.Module, list[Any], dict[str, Any]]:
+    torch.manual_seed(0)
+    x = torch.randn(9, 3, dtype=torch.float64)
+    y = torch.stack([x.sum(1), x[:, 0] * x[:, 1]], 1)
+    model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)).double()
+    return model, list(zip(x.split(4), y.split(4), strict=True)), {"loss": mse_loss}
+
+
+PROBLEMS = {"language": language, "regression": regression}
+both = pytest.mark.parametrize("name", PROBLEMS)
+
+
+def mean_loss(model: nn.Module, data: list[Any], losses: dict[str, Any]) -> float:
+    """The independent oracle: a loop over minibatches."""
+    total = 0.0
+    for one in data:
+        with torch.no_grad():
+            found = (
+                next_word(model, one) if "batch_loss" in losses else mse_loss(model(one[0]), one[1])
+            )
+        total += float(found) * (len(one["input_ids"]) if isinstance(one, dict) else len(one[0]))
+    return total / 9
+
+
+def placed(model: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
+    model.load_state_dict(weights, strict=False)
+    return model
+
+
+@both
+@pytest.mark.parametrize("sam", [False, True])
+def test_fit_trains_and_scores(name: str, sam: bool, tmp_path: Path) -> None:
+    model, data, losses = PROBLEMS[name]()
+    optimizer: Any = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
+    optimizer = Lookbehind(optimizer, Ball(0.01), k=2) if sam else optimizer
+    start, session = mean_loss(model, data, losses), Session(tmp_path / "run.pt", progress=True)
+    history = fit(
+        model, optimizer, data, epochs=10, splits={"all": data}, session=session, **losses
+    )
+    assert history.of("all")[0].loss == pytest.approx(start, rel=1e-12)
+    assert history.last("all").loss == pytest.approx(mean_loss(model, data, losses), rel=1e-12)
+    assert history.last("all").loss < 0.7 * start
+    assert all(math.isnan(record.accuracy) for record in history.records)
+    best = history.best("all", by="all")
+    assert best.loss == min(record.loss for record in history.records)
+
+
+@both
+def test_landscapes_and_noise(name: str, tmp_path: Path) -> None:
+    model, data, losses = PROBLEMS[name]()
+    w, start = weights_of(model), mean_loss(model, data, losses)
+    d, e = (unit(gaussian_direction(model, seed=seed)) for seed in (1, 2))
+    found = line(model, data, d, points=3, **losses)
+    assert Line.load(found.save(tmp_path / "line")).loss.tolist() == found.loss.tolist()
+    wide = plane(model, data, d, e, points=3, **losses)
+    assert found.start.loss == pytest.approx(start, rel=1e-12)
+    assert wide.complete and wide.images == 9 and math.isnan(wide.start.accuracy)
+    noisy = weight_noise(model, data, [0.0, 0.1], draws=2, **losses)
+    assert noisy.losses[0] == pytest.approx([start, start], rel=1e-12)
+    few = quantization(model, data, [16], **losses)
+    assert few.losses[0] == pytest.approx(start, rel=1e-3)
+    there = mean_loss(placed(model, moved(w, (1.0, d))), data, losses)
+    assert found.loss[2] == wide.loss[1, 2] == pytest.approx(there, rel=1e-12)
+    assert all(map(math.isnan, [*found.accuracy, *noisy.accuracies.flat, *few.accuracies]))
+
+
+@both
+def test_sharpness_is_of_this_loss(name: str) -> None:
+    model, data, losses = PROBLEMS[name]()
+    objective, rho = Objective(model, data, **losses), 0.05
+    slope = objective.gradient()[1]
+    norm = math.sqrt(sum(float(g.square().sum()) for g in slope.values()))
+    worst = moved(objective.weights, (rho / norm, slope))
+    rise = worst_rise(model, data, Ball(rho), **losses)
+    mean = average_rise(model, data, 0.05, draws=200, **losses)
+    trace = hessian_trace(model, data, draws=60, **losses)
+    assert abs(mean.mean - 0.05**2 * trace.mean / 2) < 4 * (mean.error + 0.05**2 * trace.error / 2)
+    start = mean_loss(model, data, losses)
+    there = mean_loss(placed(model, worst), data, losses)
+    assert rise == pytest.approx(there - start, rel=1e-9) and rise > 0
+
+
+@both
+def test_curvature_is_of_this_loss(name: str) -> None:
+    model, data, losses = PROBLEMS[name]()
+    objective, h = Objective(model, data, **losses), 1e-5
+    found = hessian_eigenpairs(model, data, 2, **losses)
+    for value, v in zip(found.values, found.vectors, strict=True):
+        up, down = (objective.gradient(moved(objective.weights, (s * h, v)))[1] for s in (1, -1))
+        for n, d in v.items():
+            expected = (up[n] - down[n]) / (2 * h)
+            torch.testing.assert_close(value * d, expected, rtol=0, atol=1e-6 * value)
+    density = spectral_density(model, data, steps=4, draws=2, **losses)
+    assert density.nodes.max() <= found.values[0] * (1 + 1e-9)
+
+
+class Pair(NamedTuple):
+    inputs: Any
+    targets: Any
+
+
+@pytest.mark.parametrize(
+    ("minibatch", "count"),
+    [
+        ((torch.zeros(5, 2), torch.zeros(5)), 5),
+        ({"name": "a", "x": [torch.zeros(3), torch.zeros(4)]}, 3),
+        (UserDict(x=torch.zeros(2, 7)), 2),
+        (Pair({"a": torch.zeros(6)}, None), 6),
+        ([None, ((torch.zeros(1),),)], 1),
+    ],
+)
+def test_examples_are_counted_in_the_first_tensor(minibatch: Any, count: int) -> None:
+    assert examples(minibatch) == count
+    seen: list[Any] = []
+
+    def loss(model: nn.Module, got: Any) -> Tensor:
+        seen.append(got)
+        return next(model.parameters()).sum()
+
+    objective = Objective(nn.Linear(1, 1), [minibatch], batch_loss=loss)
+    assert objective.images == count
+    objective.score()
+    assert isinstance(seen[0], dict if isinstance(minibatch, UserDict) else type(minibatch))
+
+
+@pytest.mark.parametrize("minibatch", [{}, (None, "a"), [torch.zeros(())]])
+def test_a_minibatch_without_examples_is_named(minibatch: Any) -> None:
+    with pytest.raises(ValueError, match="must hold a tensor of examples"):
+        Objective(nn.Linear(1, 1), [minibatch])
+
+
+X = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+UNFIT: dict[str, tuple[int, Any, Any]] = {  # outputs, targets, a loss for them
+    "float targets (B, 1)": (1, torch.rand(6, 1), mse_loss),
+    "float targets (B,)": (3, torch.rand(6), lambda out, y: mse_loss(out[:, 0], y)),
+    "probabilities": (3, torch.rand(6, 3).softmax(1), cross_entropy),
+    "labels (B, 1)": (
+        3,
+        torch.zeros(6, 1, dtype=torch.int64),
+        lambda o, y: cross_entropy(o, y[:, 0]),
+    ),
+    "labels (B, 3)": (
+        3,
+        torch.zeros(6, 3, dtype=torch.int64),
+        lambda o, y: cross_entropy(o, y[:, 0]),
+    ),
+    "labels of bytes": (
+        3,
+        torch.zeros(6, dtype=torch.uint8),
+        lambda o, y: cross_entropy(o, y.long()),
+    ),
+    "binary": (1, torch.ones(6), lambda o, y: binary_cross_entropy_with_logits(o[:, 0], y)),
+    "one class": (1, torch.zeros(6, dtype=torch.int64), lambda o, y: o.square().mean()),
+    "none": (2, None, lambda o, y: o.square().mean()),
+}
+CALLS: dict[str, Callable[..., Any]] = {
+    "objective": lambda model, data, **o: Objective(model, data, **o).loss(),
+    "worst rise": lambda model, data, **o: worst_rise(model, data, Ball(0.1), **o),
+    "evaluate": lambda model, data, **o: evaluate(model, data, **o),
+    "fit": lambda model, data, **o: fit(
+        model, torch.optim.SGD(model.parameters(), lr=0.1), data, epochs=1, splits={}, **o
+    ),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("name", UNFIT)
+def test_what_the_default_loss_does_not_fit_is_refused_and_works_with_its_own(
+    name: str, call: str
+) -> None:
+    outputs, targets, loss = UNFIT[name]
+    model = nn.Linear(4, outputs)
+    with pytest.raises(ValueError, match=r"default loss, cross-entropy, needs .* Give loss= or"):
+        CALLS[call](model, [(X, targets)])
+    CALLS[call](model, [(X, targets)], loss=loss)
+    CALLS[call](model, [(X, targets)], batch_loss=lambda model, both: loss(model(both[0]), both[1]))
+
+
+@pytest.mark.parametrize("call", ["objective", "worst rise", "evaluate"])
+@pytest.mark.parametrize("label", [-100, -1, 3])
+def test_labels_of_no_class_are_named(label: int, call: str) -> None:
+    labels = torch.tensor([0, 1, 2, 0, 1, label])
+    words = rf"labels from {min(label, 0)} to {max(label, 2)}"
+    with pytest.raises(ValueError, match=words):
+        CALLS[call](nn.Linear(4, 3), [(X, labels)])
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_wrong_losses_are_named(call: str) -> None:
+    model, data = nn.Linear(4, 3), [(X, torch.zeros(6, dtype=torch.int64))]
+    with pytest.raises(TypeError, match="loss must be a function, got 'mse'"):
+        CALLS[call](model, data, loss="mse")
+    with pytest.raises(ValueError, match="only one of loss and batch_loss"):
+        CALLS[call](model, data, loss=mse_loss, batch_loss=next_word)
+    with pytest.raises(ValueError, match=r"\(inputs, targets\) without batch_loss=; got dict"):
+        CALLS[call](model, [{"x": X, "y": X}])
+    if call != "fit":
+        with pytest.raises(ValueError, match=r"mean of a minibatch, a tensor \(\), got \(6, 3\)"):
+            CALLS[call](model, data, loss=lambda out, y: out)
+
+
+def test_accuracy_is_counted_with_any_loss_that_has_labels() -> None:
+    model, labels = nn.Linear(4, 3), torch.arange(6) % 3
+    plain = evaluate(model, [(X, labels)])
+    smooth = evaluate(
+        model, [(X, labels)], loss=lambda o, y: cross_entropy(o, y, label_smoothing=0.5)
+    )
+    assert smooth.accuracy == plain.accuracy and smooth.loss != plain.loss
+    dense = nn.Sequential(nn.Linear(4, 6), nn.Unflatten(1, (3, 2)))  # a label a pixel
+    pixels = evaluate(dense, [(X, torch.arange(12).view(6, 2) % 3)], loss=cross_entropy)
+    assert math.isnan(pixels.accuracy)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_processes_share_a_minibatch_of_any_structure(count: int) -> None:
+    rows = torch.arange(count)
+    seen, counted = list[int](), 0
+    for rank in range(3):
+        ranks = object.__new__(Ranks)  # as one of three, without the others
+        ranks.rank, ranks.world = rank, 3
+        mine, own = ranks.share({"x": rows, "y": [rows[:, None] + 10, "a"]})
+        assert mine["y"][1] == "a" and torch.equal(mine["y"][0][:, 0], mine["x"] + 10)
+        assert len(mine["x"]) == max(own, 1)
+        seen, counted = seen + mine["x"][:own].tolist(), counted + own
+    assert seen == rows.tolist() and counted == count
+    with pytest.raises(ValueError, match=r"B = 2 as first dimension, got \(3,\)"):
+        ranks.share((torch.zeros(2, 3), torch.zeros(3)))

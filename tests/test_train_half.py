@@ -1,0 +1,231 @@
+"""A step that fails leaves the buffers as they were; float16 scales its loss by itself."""
+
+import copy
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from problems import one_thread  # noqa: F401
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from training import FAMILY, X, Y, family
+
+from lookbehind import SAM, Ball, Lookbehind
+from lookbehind.study import Ensemble, member_cross_entropy
+from lookbehind.train import Session, Setup, constant, fit, read_checkpoint
+from lookbehind.train.passes import LossScale
+
+X32 = X.float()
+DATA = list(zip(X32.split(20), Y.split(20), strict=True))
+
+
+def model_and(name: str) -> tuple[nn.Module, Any]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3))
+    return model, FAMILY[name][0](torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
+
+
+def same(one: Any, other: Any) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.values(), other.values(), strict=True))
+
+
+@pytest.mark.parametrize("statistics", ["slow", "every"])
+@pytest.mark.parametrize("name", [name for name in FAMILY if name != "SGD"])
+@pytest.mark.parametrize("bad", [0, 1], ids=["at the first gradient", "at the second"])
+def test_a_step_that_fails_leaves_statistics_as_they_were(
+    name: str, statistics: str, bad: int
+) -> None:
+    model, optimizer = model_and(name)
+    fit(model, optimizer, DATA, epochs=1, splits={})
+    before, calls = copy.deepcopy(model.state_dict()), []
+
+    def infinite(logits: Tensor, labels: Tensor) -> Tensor:
+        calls.append(None)
+        broken = math.inf if len(calls) > bad else 1.0
+        return cross_entropy(logits, labels) * broken
+
+    with pytest.raises(FloatingPointError):
+        fit(model, optimizer, DATA, epochs=1, splits={}, loss=infinite,
+            setup=Setup(statistics=statistics))  # fmt: skip
+    assert same(model.state_dict(), before)
+    fit(model, optimizer, DATA, epochs=1, splits={})  # and it can go on
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_buffers_go_back_whatever_is_raised(error: type[BaseException]) -> None:
+    model, optimizer = model_and("SGD")
+    before = copy.deepcopy(model.state_dict())
+
+    def failing(logits: Tensor, labels: Tensor) -> Tensor:
+        raise error("no")
+
+    if error is KeyboardInterrupt:
+        assert fit(model, optimizer, DATA, epochs=1, splits={}, loss=failing).stopped
+    else:
+        with pytest.raises(error, match="no"):
+            fit(model, optimizer, DATA, epochs=1, splits={}, loss=failing)
+    assert same(model.state_dict(), before)
+
+
+def test_a_member_that_is_put_back_keeps_its_statistics() -> None:
+    models = [nn.Sequential(nn.Flatten(), model_and("SGD")[0]) for _ in range(3)]
+    ensemble = Ensemble(models).train()
+    images = X32[:20].view(20, 4, 1, 1)
+    base = torch.optim.SGD(ensemble.parameters(), lr=0.1)
+    before = copy.deepcopy(dict(ensemble.named_buffers()))
+
+    def broken(logits: Tensor, labels: Tensor) -> Tensor:
+        return member_cross_entropy(logits, labels) * torch.tensor([1.0, math.inf, 1.0])
+
+    optimizer = Lookbehind(base, Ball(torch.full((3,), 0.05)), k=2)
+    fit(ensemble, optimizer, [(images, Y[:20])], epochs=1, splits={}, loss=broken)
+    for name, buffer in ensemble.named_buffers():
+        moved = [not torch.equal(a, b) for a, b in zip(buffer, before[name], strict=True)]
+        assert moved == [True, False, True], name
+
+
+class Steep(torch.autograd.Function):
+    """The loss as it is; its gradient overflows where the loss was multiplied by more than most."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, most: float) -> Tensor:
+        ctx.most = most
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        return torch.where(slope > ctx.most, math.inf, slope), None
+
+
+def steep(most: float) -> Any:
+    return lambda logits, labels: Steep.apply(cross_entropy(logits, labels), most)
+
+
+HALF = Setup(autocast=torch.float16)
+
+
+@family
+def test_float16_trains_as_float32_and_lowers_the_scale_where_gradients_overflow(name: str) -> None:
+    model, optimizer = model_and(name)
+    scales: list[float] = []
+    history = fit(
+        model, optimizer, DATA, epochs=6, splits={"all": [(X32, Y)]}, loss=steep(3000.0),
+        setup=HALF, callbacks=[lambda run: scales.append(run.scale.factor)], schedule=constant,
+    )  # fmt: skip
+    assert set(scales) == {2048.0}  # from 65536, in the first step
+    other, plain = model_and(name)
+    expected = fit(
+        other, plain, DATA, epochs=6, splits={"all": [(X32, Y)]}, schedule=constant
+    ).last("all")
+    assert history.last("all").loss == pytest.approx(expected.loss, rel=0.02)
+    assert history.last("all").gradients == expected.gradients + 5  # five were in vain
+
+
+@family
+def test_what_overflowed_leaves_no_trace(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps are those of a run that began with the lower scale."""
+    found = []
+    for factor in (2.0**16, 2.0**11):
+        monkeypatch.setattr("lookbehind.train.loop.LossScale", partial(LossScale, factor))
+        model, optimizer = model_and(name)
+        fit(model, optimizer, DATA, epochs=2, splits={}, loss=steep(3000.0), setup=HALF)
+        found.append(model.state_dict())
+    assert same(*found)
+
+
+def test_real_gradients_overflow_and_underflow_in_float16() -> None:
+    """No fake: 70 000 is beyond float16, and so is 1e-9 below it."""
+    for size, trains in ((1e-7, True), (1e4, True)):
+        model = nn.Linear(4, 3)
+        before = model.weight.detach().clone()
+        loss = lambda o, y, size=size: cross_entropy(o, y) * size  # noqa: E731
+        lr = 0.1 / size
+        optimizer = SAM(torch.optim.SGD(model.parameters(), lr=lr), 0.01)
+        fit(model, optimizer, DATA, epochs=1, splits={}, loss=loss, setup=HALF)
+        assert bool((model.weight - before).abs().min() > 1e-4) == trains
+        assert model.weight.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["SGD", "Lookbehind"])
+@pytest.mark.parametrize("most", [0.0, 0.5])
+def test_a_gradient_that_overflows_at_any_scale_ends_the_run(name: str, most: float) -> None:
+    model, optimizer = model_and(name)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(FloatingPointError, match="gradient is not finite in float16 at a loss sca"):
+        fit(model, optimizer, DATA, epochs=1, splits={}, loss=steep(most), setup=HALF)
+    assert same(model.state_dict(), before)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Lookbehind"])
+def test_a_loss_that_is_not_finite_is_no_matter_of_scale(name: str) -> None:
+    calls: list[None] = []
+
+    def infinite(logits: Tensor, labels: Tensor) -> Tensor:
+        calls.append(None)
+        return cross_entropy(logits, labels) * math.nan
+
+    with pytest.raises(FloatingPointError, match="the loss is not finite"):
+        fit(*model_and(name), DATA, epochs=1, splits={}, loss=infinite, setup=HALF)
+    assert len(calls) == 1
+
+
+def test_the_scale_grows_after_good_steps_and_is_kept(tmp_path: Path) -> None:
+    scale = LossScale(1024.0, 1998)
+    for expected in [(1024.0, 1999), (2048.0, 0), (2048.0, 1)]:
+        scale.count()
+        assert (scale.factor, scale.good) == expected
+    assert scale.lower() and (scale.factor, scale.good) == (1024.0, 0)
+    path, seen = tmp_path / "run.pt", list[Any]()
+    for epochs_left in (2, 1):
+        model, optimizer = model_and("SAM")
+        session = Session(path, resume=True, stop=lambda: bool(seen) and seen[-1][0] == 3)
+        fit(model, optimizer, DATA, epochs=2, splits={}, loss=steep(3000.0), setup=HALF,
+            session=session if epochs_left == 2 else Session(path, resume=True),
+            callbacks=[lambda run: seen.append((run.minibatches, run.scale.good))])  # fmt: skip
+    assert seen == [(n, n) for n in range(1, 7)]
+    assert read_checkpoint(path)["scale"] == [2048.0, 6]
+
+
+def test_an_ensemble_in_float16_is_refused() -> None:
+    ensemble = Ensemble([model_and("SGD")[0]])
+    optimizer = torch.optim.SGD(ensemble.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"autocast must be .* for an ensemble"):
+        fit(ensemble, optimizer, DATA, epochs=1, splits={}, setup=HALF)
+
+
+BATCH_NORM: dict[str, nn.Module] = {
+    "rows": nn.BatchNorm1d(4),
+    "pixels": nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 1, 2), nn.BatchNorm2d(1)),
+}
+
+
+@pytest.mark.parametrize("kind", ["list", "loader", "shuffled"])
+@pytest.mark.parametrize("name", BATCH_NORM)
+def test_a_last_minibatch_of_one_is_named_before_the_first_step(name: str, kind: str) -> None:
+    model = nn.Sequential(copy.deepcopy(BATCH_NORM[name]), nn.Flatten(), nn.LazyLinear(3))
+    model(X32)
+    data = torch.utils.data.TensorDataset(X32[:21], Y[:21])
+    options = {"batch_size": 20, "shuffle": kind == "shuffled"}
+    loader: Any = torch.utils.data.DataLoader(data, **options)
+    loader = list(loader) if kind == "list" else loader
+    before, optimizer = copy.deepcopy(model.state_dict()), torch.optim.SGD(model.parameters())
+    random = torch.get_rng_state()
+    with pytest.raises(ValueError, match="batches must not end with a minibatch of one example"):
+        fit(model, optimizer, loader, epochs=1, splits={})
+    assert same(model.state_dict(), before) and torch.equal(torch.get_rng_state(), random)
+    if kind != "list":
+        whole = torch.utils.data.DataLoader(data, **options, drop_last=True)
+        fit(model, optimizer, whole, epochs=1, splits={})
+
+
+def test_a_last_minibatch_of_one_that_can_be_normalized_is_taken() -> None:
+    model = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.BatchNorm2d(1), nn.Flatten(),
+                          nn.Linear(4, 3))  # fmt: skip
+    history = fit(model, torch.optim.SGD(model.parameters(), lr=0.1),
+                  list(zip(X32[:21].split(20), Y[:21].split(20), strict=True)),
+                  epochs=1, splits={"all": [(X32, Y)]})  # fmt: skip
+    assert history.last("all").epoch == 1

@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,7 @@ def test_hardware_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, cuda=1, mps=True)
     everything = Hardware(torch.device("cuda"), torch.bfloat16, True, True)
     assert str(everything) == "A GPU, bf16, channels_last, compile"
+    assert "fp16" in str(replace(everything, autocast=torch.float16))
     assert str(choose_hardware("mps")) == "Apple GPU (MPS)"
 
 

@@ -17,8 +17,9 @@ DEVICES = ("auto", "cuda", "mps", "cpu")
 class Hardware:
     """A device, and what is switched on there.
 
-    `autocast` is torch.bfloat16 for mixed precision, or None. `channels_last` stores images and
-    convolution weights as (N, H, W, C), `compile` hands the network to `torch.compile`.
+    `autocast` is torch.bfloat16 or torch.float16 for mixed precision, or None. `channels_last`
+    stores images and convolution weights as (N, H, W, C), `compile` hands the network to
+    `torch.compile`.
     """
 
     device: torch.device
@@ -39,7 +40,8 @@ class Hardware:
         device, names = self.device, {"cpu": "CPU", "mps": "Apple GPU (MPS)"}
         cuda = device.type == "cuda"
         name = torch.cuda.get_device_name(device) if cuda else names.get(device.type, str(device))
-        switches = zip(("bf16", "channels_last", "compile"), astuple(self)[1:], strict=True)
+        precision = "fp16" if self.autocast == torch.float16 else "bf16"
+        switches = zip((precision, "channels_last", "compile"), astuple(self)[1:], strict=True)
         return ", ".join([name, *(switch for switch, on in switches if on)])
 
 

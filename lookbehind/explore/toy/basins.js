@@ -1,15 +1,15 @@
 // Where would each start end? A picture in which every pixel is a start, from coarse to fine.
 
 import { between } from "../shared/drawing.js";
-import { ends } from "./engine.js";
-import { far, sharpness } from "./story.js";
+import { endPoint, sharpness } from "./engine.js";
+import { far } from "./story.js";
 
 const SLICE = 7; // ms of computing at a time: the page stays under the hand
 const FINEST = 100; // starts along the longer side
 
 // Where a loss has isolated minima: Newton from a lattice, where the loss comes without a list.
 export function minimaOf(toy) {
-  if (toy.minima) return toy.minima;
+  if (toy.minima.length) return toy.minima;
   const [x0, x1, y0, y1] = toy.window, found = [], size = Math.max(x1 - x0, y1 - y0);
   for (let n = 0; n < 15 * 11; n++) {
     let x = x0 + (((n % 15) + 0.5) / 15) * (x1 - x0), y = y0 + ((Math.floor(n / 15) + 0.5) / 11) * (y1 - y0);
@@ -82,7 +82,7 @@ export class Basins {
 
   start(i, j) {
     const { W, H, toy, setting, minima, reach } = this, [x0, x1, y0, y1] = toy.window, n = j * W + i;
-    const end = ends(toy.loss, setting, x0 + ((i + 0.5) / W) * (x1 - x0), y1 - ((j + 0.5) / H) * (y1 - y0));
+    const end = endPoint(toy.loss, setting, x0 + ((i + 0.5) / W) * (x1 - x0), y1 - ((j + 0.5) / H) * (y1 - y0));
     this.known[n] = 1;
     this.at[n] = place(minima, end, reach);
     this.sharp[n] = this.at[n] === -2 ? NaN : sharpness(toy.loss, end);

@@ -4,12 +4,12 @@
 import { copy, download, drag, later, mark, oncePerFrame, onTheme, put, say, theme } from "../shared/controls.js";
 import { Pad, between, project, spanOf, unproject, words } from "../shared/drawing.js";
 import { Basins, minimaOf, scale } from "./basins.js";
-import { makeLoss } from "./engine.js";
+import { makeLoss, sharpness } from "./engine.js";
 import { build, legend, percent } from "./layout.js";
 import { fromHash, python, sheet, toHash } from "./links.js";
 import { drawLens, drawLensUnder, drawMap, drawTime, drawUnder, lensView, mapView, reach } from "./pictures.js";
 import { Player } from "./player.js";
-import { advice, arrowsOf, caption, ending, formulas, inWords, moment, path, sharpness, told } from "./story.js";
+import { advice, arrowsOf, caption, ending, formulas, inWords, moment, path, told } from "./story.js";
 import { fromGrid } from "./kernel.js";
 
 const SYNCED = ["loss", "k", "rho", "alpha", "adaptive", "steps", "t", "lens", "methods", "lr", "momentum", "start"];
@@ -26,10 +26,20 @@ function widened([x0, x1, y0, y1]) {
   return share > 1 ? [x0 - u, x1 + u, y0, y1] : [x0, x1, y0 - v, y1 + v];
 }
 
+// An expression as it is written by hand: x² y, not x**2*y.
+const pretty = (text) => (text || "f(x, y)").replace(/\*\*(\d+)/g, (_, digits) => digits.replace(/\d/g, (d) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[d])).replace(/\s*\*\s*/g, " ").replace(/ - /g, " − ").replace(/(?<!\w )-/g, "−");
+
+// How Python names a loss of the reader's own.
+function codeOf({ own, name, expression, start, window }) {
+  if (!own) return {};
+  if (!expression) return { python: "your_loss  # the function that the explorer was given", imports: "" };
+  return { python: `ToyLoss("${name}", ${JSON.stringify(expression)}, (${start.join(", ")}), (), (${window.join(", ")}), "")`, imports: "ToyLoss" };
+}
+
 // A loss as the page needs it: from its definition, or from what the kernel has sent.
 function toyOf(given, grid) {
   const loss = given.javascript ? makeLoss(given.javascript) : fromGrid(grid);
-  const toy = { ...given, window: widened(given.window), loss, source: given.javascript, kernel: !given.javascript, value: loss.loss, sharpness: (p) => sharpness(loss, p) };
+  const toy = { ...given, window: widened(given.window), loss, source: given.javascript, ...codeOf(given), formula: pretty(given.expression), kernel: !given.javascript, value: loss.loss, sharpness: (p) => sharpness(loss, p) };
   toy.stars = given.javascript ? minimaOf(toy) : [];
   const flat = toy.stars.some(([x, y]) => { const [a, b, d] = loss.hessian(x, y); return a * d - b * b < 1e-6 * (a + d) ** 2; });
   return Object.assign(toy, { flattest: flat || toy.stars.length > 1 ? "flattest minimum" : "minimum" });
@@ -39,7 +49,7 @@ class Explorer {
   constructor(model, el, setup) {
     Object.assign(this, { model, setup, parts: {}, numbers: {}, known: new Map(), grounds: new Map(), runs: new Map(), made: {}, state: { ends: "", curve: "sharpness" } });
     this.own = model.get("own");
-    this.toys = [...(this.own.name ? [this.own] : []), ...setup.losses];
+    this.toys = [...(this.own.name ? [{ ...this.own, own: true }] : []), ...setup.losses];
     for (const name of SYNCED) this.state[name] = model.get(name);
     this.first = { ...this.state };
     if (model.address) Object.assign(this.state, this.fromAddress());
@@ -49,7 +59,7 @@ class Explorer {
     this.basins = new Basins(() => this.draw());
     this.draw = oncePerFrame(() => this.drawNow());
     this.settle = later(() => this.settled(), SETTLED_MS);
-    this.calm = later(() => this.drawStep(), CALM_MS + 20);
+    this.calm = later(() => this.rough && this.lens?.seen && this.drawLensUnder(this.now, this.lensAt, true), CALM_MS);
     build(this);
     this.theme = theme(this.root);
     for (const [pad, under] of [[this.map, this.under], [this.lens, this.lensUnder]]) if (pad) pad.under = under;
@@ -275,14 +285,15 @@ class Explorer {
   }
 
   // Its contour lines wait until the hand rests: they take longer than a frame on a phone.
-  drawLensUnder(scene, view, calm = performance.now() - (this.lensAt ?? 0) > CALM_MS) {
+  drawLensUnder(scene, view, calm = false) {
+    this.lensAt = view;
     const { lens, lensUnder } = this, key = view ? [scene.toy.name, ...Object.values(view), this.theme.paperText].join("|") : "";
     if (!view) lensUnder.clear();
+    if (!calm) this.calm();
     if (!view || (key === this.lensKey && !(calm && this.rough))) return;
     lensUnder.fit(lens.width, lens.height);
     drawLensUnder(lensUnder, scene, view, calm);
-    Object.assign(this, { lensKey: key, lensAt: performance.now(), rough: !calm });
-    if (!calm) this.calm();
+    Object.assign(this, { lensKey: key, rough: !calm });
   }
 
   lines(method, lit) {
@@ -347,7 +358,7 @@ class Explorer {
     if (parts.lensOf) put(parts.lensOf, "value", state.lens);
     if (parts.curve) put(parts.curve, "value", state.curve);
     put(parts.loss, "value", toy.name);
-    say(parts.formula, `L = ${toy.text}`);
+    say(parts.formula, `L = ${toy.formula}`);
     say(parts.lesson, toy.lesson);
     if (!this.map) return;
     mark(parts.ends, { "aria-pressed": Boolean(state.ends) });

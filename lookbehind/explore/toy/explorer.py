@@ -6,6 +6,7 @@ function is drawn by way of the kernel (`paths.py`).
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,8 @@ SHOWN = (*CONTROLS, "panels", "own", "drawn", "error")
 
 def _given(toy: ToyLoss) -> dict[str, Any]:
     """What the page needs to know of a loss; without "javascript", the kernel computes it."""
-    names = ("name", "start", "window", "minima", "lesson", "lr", "noise")
-    given = {name: getattr(toy, name) for name in names}
-    return given | {"javascript": toy.javascript, "text": toy.text, "minima": toy.minima or None}
+    names = ("name", "expression", "javascript", "start", "window", "minima", "lesson", "lr", "noise")
+    return {name: getattr(toy, name) for name in names}
 
 
 SETUP = {
@@ -98,9 +98,10 @@ class ToyExplorer(anywidget.AnyWidget):
         window: tuple[float, float, float, float] | None = None,
         **settings: Any,
     ) -> None:
-        toy = LOSSES[loss] if loss in LOSSES else _own(loss, start, window)
+        known = isinstance(loss, str) and loss in LOSSES
+        toy = LOSSES[str(loss)] if known else _own(loss, start, window)
         self._losses = LOSSES | {toy.name: toy}
-        own = {} if loss in LOSSES else {"own": _given(toy)}
+        own = {} if known else {"own": _given(toy)}
         defaults: dict[str, Any] = {"methods": ["SGD", "SAM", "Lookbehind-SAM"], "lr": toy.lr}
         chosen = defaults | settings | {"start": list(start or toy.start)}
         super().__init__(loss=toy.name, **own, **chosen)
@@ -147,7 +148,7 @@ class ToyExplorer(anywidget.AnyWidget):
         if self.toy.javascript:
             return
         try:
-            found, error = drawn(self), ""
+            found, error = drawn(self, self.drawn), ""
         except Exception as failure:  # a function of the user's own may do anything
             found, error = {}, f"{type(failure).__name__}: {failure}"
         with self.hold_sync():
@@ -175,18 +176,45 @@ class ToyExplorer(anywidget.AnyWidget):
             file.write(text.encode())
 
 
-def _own(loss: Any, start: Any, window: Any) -> ToyLoss:
-    """A user's expression or function as a `ToyLoss`."""
+@dataclass(frozen=True)
+class _Function:
+    """A user's function with what the page needs of a `ToyLoss`; it has no formula."""
+
+    function: Loss
+    start: tuple[float, float]
+    window: tuple[float, float, float, float]
+    lesson: str
+    name: str = OWN
+    expression: str = ""
+    javascript: str = ""
+    minima: tuple[()] = ()
+    lr: float = 0.05
+    noise: float = 0.0
+
+    def __call__(self, w: Any) -> Any:
+        return self.function(w)
+
+
+def _own(loss: Any, start: Any, window: Any) -> ToyLoss | _Function:
+    """A user's expression or function, with its start and window."""
     if isinstance(loss, ToyLoss):
         return loss
     if not callable(loss) and not isinstance(loss, str):
-        raise ValueError(f"loss must be a function or one of {list(LOSSES)}, got {loss!r}")
+        raise ValueError(f"loss must be a text or a function, got {loss!r}")
+    if isinstance(loss, str):
+        _check_name(loss)
     if start is None or window is None:
-        hint = f" (or one of {list(LOSSES)})" if isinstance(loss, str) else ""
-        raise ValueError(
-            f"a loss of your own needs start=(x, y) and window=(x0, x1, y0, y1), got {loss!r}{hint}"
-        )
+        raise ValueError("a loss of your own needs start=(x, y) and window=(x0, x1, y0, y1)")
     if not (len(window) == 4 and window[0] < window[1] and window[2] < window[3]):
         raise ValueError(f"window must be (x0, x1, y0, y1) with x0 < x1, y0 < y1, got {window!r}")
-    lesson = (getattr(loss, "__doc__", "") or "").strip().split("\n")[0]
-    return ToyLoss(OWN, "", loss, tuple(start), (), tuple(window), lesson)
+    if isinstance(loss, str):
+        return ToyLoss(OWN, loss, tuple(start), (), tuple(window), "")
+    lesson = (loss.__doc__ or "").strip().split("\n")[0]
+    return _Function(loss, tuple(start), tuple(window), lesson)
+
+
+def _check_name(loss: str) -> None:
+    try:
+        ToyLoss(OWN, loss, (0, 0), (), (0, 1, 0, 1), "")
+    except ValueError as error:
+        raise ValueError(f"loss must be one of {list(LOSSES)}, a function, or: {error}") from None

@@ -57,7 +57,7 @@ export function python(state, toy) {
     ...(names.length ? [`from lookbehind import ${names.join(", ")}`] : []),
     `from lookbehind.toy import ${["descend", imports].filter(Boolean).sort().join(", ")}`,
     "",
-    `loss = ${loss}`,
+    `loss = ${loss}${toy.noise ? "  # its noise is another draw than the page's" : ""}`,
     "methods = {",
     ...makers.map(([method, code]) => `    "${method}": lambda w: ${code},`),
     "}",

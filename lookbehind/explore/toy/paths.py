@@ -41,12 +41,26 @@ def length(run: Trajectory) -> int:
     return len(good) if good.all() else int(np.argmin(good))
 
 
-def drawn(at: Any) -> dict[str, Any]:
-    """The ground, and for each method what `engine.js` would return, where the controls stand."""
+def drawn(at: Any, before: dict[str, Any]) -> dict[str, Any]:
+    """The ground, and for each method what `engine.js` would return, where the controls stand.
+
+    `before`: what this returned last, for the same loss: what a control doesn't move is kept.
+    """
+    grid = before.get("grid") or _grid(at)
+    old, paths = before.get("paths", {}), {}
+    for method in dict.fromkeys([*at.methods, at.lens]):
+        moved = (*METHODS[method].sliders, "lr", "momentum", "steps", "start")
+        setting = {name: getattr(at, name) for name in moved}
+        kept = old.get(method, {})
+        same = kept.get("setting") == setting
+        paths[method] = kept if same else {"setting": setting, **_sent(at, method)}
+    return {"grid": grid, "paths": paths}
+
+
+def _grid(at: Any) -> dict[str, Any]:
     ground = ground_around(at.toy.window)
     values = [float(f"{v:.5g}") for v in heights(at.toy, ground, GRID).ravel()]
-    paths = {m: _sent(at, m) for m in dict.fromkeys([*at.methods, at.lens])}
-    return {"grid": {"values": values, "n": GRID, "window": ground}, "paths": paths}
+    return {"values": values, "n": GRID, "window": ground}
 
 
 def _sent(at: Any, method: str) -> dict[str, Any]:
@@ -59,8 +73,7 @@ def _sent(at: Any, method: str) -> dict[str, Any]:
     numbers = {"losses": run.losses[:n, 0], "alpha": run.alpha[: n - 1, 0]}
     numbers["sharp"] = _sharpness(at.toy, slow)
     plain = {k: [v if np.isfinite(v) else None for v in a.tolist()] for k, a in numbers.items()}
-    setting = {name: getattr(at, name) for name in ("k", "rho", "alpha", "adaptive", "lr", "steps")}
-    return {"setting": setting, "slow": slow.tolist(), **inner, **plain}
+    return {"slow": slow.tolist(), **inner, **plain}
 
 
 def _sharpness(loss: Any, points: NDArray[np.float64], h: float = 1e-4) -> NDArray[np.float64]:

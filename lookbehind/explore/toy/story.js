@@ -1,15 +1,9 @@
 // What the picture shows, in numbers and in words: paths, arrows, captions. It draws nothing.
 
 import { words } from "../shared/drawing.js";
-import { descend } from "./engine.js";
+import { descend, sharpness } from "./engine.js";
 
 export const far = 1e6; // a path is followed to here, in units of the weights
-
-// The larger eigenvalue of the Hessian.
-export function sharpness(loss, [x, y]) {
-  const [a, b, d] = loss.hessian(x, y);
-  return (a + d) / 2 + Math.hypot((a - d) / 2, b);
-}
 
 const inside = ({ window: [x0, x1, y0, y1] }, [x, y]) => x >= x0 && x <= x1 && y >= y0 && y <= y1;
 
@@ -104,7 +98,7 @@ export function inWords(toy, setting, runs) {
     const end = ending(run), { method } = run.setting;
     return end.at ? `${method} ends at (${end.at.join(", ")}) with loss ${end.loss} and sharpness ${end.sharp}, for ${end.gradients} gradients${end.short ? `; it ${end.short}` : ""}.` : `${method} ${end.short}; ${advice(toy, run)}.`;
   });
-  return `Map of the loss ${toy.name}, L = ${toy.text}, for x from ${x0} to ${x1} and y from ${y0} to ${y1}. From the start (${start}), after ${setting.steps} outer steps: ${lines.join(" ") || "no method is chosen."}`;
+  return `Map of the loss ${toy.name}, L = ${toy.formula}, for x from ${x0} to ${x1} and y from ${y0} to ${y1}. From the start (${start}), after ${setting.steps} outer steps: ${lines.join(" ") || "no method is chosen."}`;
 }
 
 const T = "T = |φ| + 0.01";

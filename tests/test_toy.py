@@ -7,9 +7,20 @@ from torch.optim import SGD
 
 from lookbehind import ASAM, SAM, Ball, Lookahead, Lookbehind, MultistepSAM
 from lookbehind.optim import METHODS, make_method
-from lookbehind.toy import LOSSES, descend, hessian_eigenvalues
-from lookbehind.toy.losses import ring, valley
+from lookbehind.toy import LOSSES, ToyLoss, descend, hessian_eigenvalues
+from lookbehind.toy.expression import FUNCTIONS, LONGEST
 
+WRITTEN_OUT = {
+    "valley": lambda x, y: 0.5 * (x * y - 1) ** 2,
+    "ring": lambda x, y: 0.5 * (5 - 4 * x / torch.hypot(x, y)) * (torch.hypot(x, y) - 1) ** 2,
+    "two basins": lambda x, y: -0.2 * torch.logaddexp(
+        -5 * 8 * ((x + 1) ** 2 + y**2), -5 * 0.5 * ((x - 1) ** 2 + y**2)
+    ),
+    "quadratic": lambda x, y: 0.5 * (x**2 + 25 * y**2),
+    "noisy quadratic": lambda x, y: 0.5 * (x**2 + 8 * y**2),
+    "Rosenbrock": lambda x, y: ((1 - x) ** 2 + 20 * (y - x**2) ** 2) / 20,
+    "Himmelblau": lambda x, y: ((x**2 + y - 11) ** 2 + (x + y**2 - 7) ** 2) / 100,
+}  # fmt: skip
 ALL = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 
 
@@ -29,10 +40,28 @@ def test_minima_are_minima(loss):
 
 
 @ALL
-def test_the_closed_form_is_the_gradient(loss):
+def test_the_expression_is_the_formula_with_its_derivatives(loss):
     points = np.vstack([loss.start, np.random.default_rng(0).normal(size=(50, 2))])
-    closed = loss.gradient(torch.from_numpy(points)).numpy()
-    np.testing.assert_allclose(closed, gradient(loss, points), rtol=1e-9, atol=1e-9)
+    w, formula = torch.from_numpy(points), WRITTEN_OUT[loss.name]
+    expected = formula(*w.unbind(-1))
+    torch.testing.assert_close(loss(w), expected, rtol=1e-12, atol=1e-13)
+    of_points = lambda w: formula(*w.unbind(-1))  # noqa: E731
+    slope = gradient(of_points, points)
+    np.testing.assert_allclose(loss.gradient(w).numpy(), slope, rtol=1e-9, atol=1e-9)
+    H = torch.func.vmap(torch.func.jacrev(torch.func.jacrev(of_points)))(w)
+    entries = torch.stack([H[:, 0, 0], H[:, 0, 1], H[:, 1, 1]], -1)
+    torch.testing.assert_close(loss.hessian(w), entries, rtol=1e-9, atol=1e-9)
+
+
+def test_the_two_basins_and_the_ring_are_defined_where_the_naive_form_is_not():
+    far = torch.tensor([(40.0, 3.0), (-40.0, 0.0), (0.0, 1e4)]).double()
+    two, ring = LOSSES["two basins"], LOSSES["ring"]
+    x, y = far.unbind(-1)
+    expected = torch.minimum(8 * ((x + 1) ** 2 + y**2), 0.5 * ((x - 1) ** 2 + y**2))
+    torch.testing.assert_close(two(far), expected)
+    for loss, points in ((two, far), (ring, torch.zeros(1, 2).double())):
+        for values in (loss(points), loss.gradient(points), loss.hessian(points)):
+            assert values.isfinite().all()
 
 
 @ALL
@@ -40,7 +69,7 @@ def test_window_holds_start_and_minima(loss):
     x0, x1, y0, y1 = loss.window
     for x, y in (loss.start, *loss.minima):
         assert x0 < x < x1 and y0 < y < y1
-    assert loss.lesson.endswith(".") and loss.formula
+    assert loss.lesson.endswith(".") and loss.latex
 
 
 @ALL
@@ -63,10 +92,12 @@ def test_curvature_equals_the_dense_hessian(loss):
 def test_known_curvatures():
     x = np.linspace(0.4, 3, 7)
     floor = np.stack([x, 1 / x], -1)
-    np.testing.assert_allclose(hessian_eigenvalues(valley, floor)[:, 1], x**2 + 1 / x**2)
+    np.testing.assert_allclose(hessian_eigenvalues(LOSSES["valley"], floor)[:, 1], x**2 + 1 / x**2)
     angle = np.linspace(0, np.pi, 5)
     circle = np.stack([np.cos(angle), np.sin(angle)], -1)
-    np.testing.assert_allclose(hessian_eigenvalues(ring, circle)[:, 1], 5 - 4 * np.cos(angle))
+    np.testing.assert_allclose(
+        hessian_eigenvalues(LOSSES["ring"], circle)[:, 1], 5 - 4 * np.cos(angle)
+    )
 
 
 def test_sgd_equals_gradient_descent_written_out():
@@ -162,7 +193,7 @@ def test_noise_is_seeded_and_shared_by_the_inner_steps():
     a, b, c = run(1), run(1), run(2)
     assert (a.slow == b.slow).all() and (a.slow[1:] != c.slow[1:]).any()
     climb = np.concatenate([a.slow[:-1, None], a.ascent], 1)
-    noise = a.gradients - gradient(loss.function, climb)
+    noise = a.gradients - gradient(loss, climb)
     np.testing.assert_allclose(noise, np.repeat(noise[:, :1], 4, 1), atol=1e-12)
     assert 0.7 < noise[:, 0].std() < 1.3
 
@@ -180,7 +211,64 @@ def test_a_diverging_member_stops_alone():
         descend(loss, (30.0, 30.0), lambda w: SAM(SGD(w, lr=0.1), 0.4), steps=30)
 
 
-def test_a_loss_of_ones_own():
+def own(expression):
+    return ToyLoss("own", expression, (1.0, 1.0), (), (-1.0, 2.0, -1.0, 2.0), "")
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("x**2 - 3*y", -5.0), ("-x**-2 + +y", 2.75), ("abs(x - y) + sqrt(2)*x", 1 + 2 * 2**0.5),
+        ("exp(-x) * sin(pi*y) + log(e)", np.exp(-2) * np.sin(3 * np.pi) + 1),
+        ("tanh(x)/cosh(y) - atan(x)*tan(1.5) + sinh(0.1)*cos(y)", None),
+        ("logaddexp(x, 2*y) * r", np.logaddexp(2, 6) * 13**0.5), ("7", 7.0), (" 1e-3 * x ", 2e-3),
+    ],
+)  # fmt: skip
+def test_an_expression_of_ones_own(expression, value):
+    loss, w = own(expression), torch.tensor([2.0, 3.0]).double()
+    if value is not None:
+        assert loss(w).item() == pytest.approx(value)
+    if "x" in expression:
+        slope = torch.autograd.functional.jacobian(loss, w)
+        torch.testing.assert_close(loss.gradient(w), slope)
+        bend = torch.autograd.functional.hessian(loss, w)
+        torch.testing.assert_close(loss.hessian(w), bend[[0, 0, 1], [0, 1, 1]])
+    assert loss(torch.ones(3, 4, 2).double()).shape == (3, 4) and loss.latex and loss.javascript
+
+
+@pytest.mark.parametrize(
+    ("expression", "place", "problem"),
+    [
+        ("x^2", 3, "a power is written"), ("x + z", 5, "'z' is none"), ("2x", 2, "can't be read"),
+        ("x.real", 1, "Attribute"), ("__import__('os')", 1, "is none of the functions"),
+        ("(lambda: 1)()", 1, "Call"), ("x**y", 4, "exponent"), ("x**99", 4, "exponent"),
+        ("9**9**9", 4, "exponent"), ("sin(x, y)", 1, "given 2 values"), ("sin(x=1)", 1, "Call"),
+        ("1e999", 1, "no real number"), ("2j*x", 1, "no real number"), ("True", 1, "real number"),
+        ("'x'", 1, "no real number"), ("x if y else 1", 1, "IfExp"), ("x < 1", 1, "Compare"),
+        ("[x]", 1, "List"), ("x % 2", 1, "BinOp"), ("x; y", 2, "can't be read"), ("", 1, ""),
+        ("(" * 300 + "x" + ")" * 199, 1, "can't be read"), ("x\0", 1, "can't be read"),
+        ("x" + " + x" * LONGEST, 1, ""), (None, 1, ""), (3.0, 1, ""),
+    ],
+)  # fmt: skip
+def test_a_wrong_expression_is_refused_where_it_is_wrong(expression, place, problem):
+    with pytest.raises(ValueError, match=r"^expression must be ") as caught:
+        own(expression)
+    said = str(caught.value)
+    assert problem in said
+    if problem:
+        assert all(name in said for name in FUNCTIONS)
+        assert f"at character {place} " in said or problem == "can't be read"
+
+
+@pytest.mark.parametrize(
+    "expression", ["sqrt(-1)*x", "(((9**20)**20)**20)**20 * x", "x/0", "(-2)**0.5", "0**-1 + y"]
+)
+def test_an_expression_that_is_no_real_number_is_refused(expression):
+    with pytest.raises(ValueError, match="expression must"):
+        own(expression)(torch.zeros(2))
+
+
+def test_a_function_of_ones_own():
     run = descend(lambda w: (w**4).sum(-1), (1.0, -1.0), lambda w: SAM(SGD(w, lr=0.05), 0.01), 50)
     assert run.losses[-1] < 0.1 * run.losses[0]
 

@@ -1,54 +1,148 @@
-"""Time from a key press on a slider to the explorer's redraw, in a real JupyterLab in Chromium.
+"""How fast every control of the toy explorer answers, in its exported page in Chromium.
 
-usage: python tests/benchmarks/bench_sliders.py [NOTEBOOK] [--presses 40]
+usage: python tests/benchmarks/bench_sliders.py [--moves 60]
+
+A move is answered when the event's handler is done: what it drew appears with the next frame. Timed
+is the main thread's own CPU, which other processes of a busy machine don't change; Chromium slows
+that thread down itself for the phone (`Emulation.setCPUThrottlingRate`).
 """
 
 import argparse
-import shutil
-import statistics
+import json
 import sys
 import tempfile
 from pathlib import Path
+from statistics import median
 
 from bench import goal, p95
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import lab
 
-EXPLORER = Path(__file__).parents[2] / "notebooks" / "02-k-steps-back.ipynb"
-MEASURED = ("k", "ρ", "α")
-GOAL = 16
+from lookbehind.explore.toy import ToyExplorer
+
+GOAL, FIRST, COARSE, WHOLE, WEIGHT = 16, 1000, 50, 250, 150
+SCREENS = {
+    "desktop": ({"viewport": {"width": 1280, "height": 800}}, 1),
+    "phone, 4x slower": (
+        {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 3, "has_touch": True},
+        4,
+    ),
+}
+# What `move(i)` does; a frame passes between two moves.
+MOVES = """async ([kind, name, moves]) => {
+    const frame = () => new Promise(done => requestAnimationFrame(() => setTimeout(done, 20)));
+    const all = [...document.querySelectorAll('.lb-explorer :is(input, button, canvas, div)')];
+    const one = name => all.find(node => (node.getAttribute('aria-label') ?? '').startsWith(name)
+        || node.tagName === 'BUTTON' && node.textContent.startsWith(name));
+    const press = (node, key) => node.dispatchEvent(
+        new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true}));
+    const keys = i => (i / 3 | 0) % 2 ? 'ArrowLeft' : 'ArrowRight';
+    const box = document.querySelector('.lb-map').getBoundingClientRect();
+    const point = (type, u, v) => one(name).dispatchEvent(new PointerEvent(type, {
+        pointerId: 1, button: 0, bubbles: true,
+        clientX: box.left + u * box.width, clientY: box.top + v * box.height}));
+    const menu = () => [...document.querySelectorAll('.lb-explorer select')]
+        .find(menu => [...menu.options].some(option => option.value === 'ring'));
+    const acts = {
+        key: i => press(one(name), keys(i)),
+        drag: i => point('pointermove', .5 + .4 * Math.cos(i / 5), .5 + .4 * Math.sin(i / 5)),
+        press: () => one(name).click(),
+        loss: i => {
+            menu().selectedIndex = i % menu().length;
+            menu().dispatchEvent(new Event('change'));
+        },
+    };
+    if (kind === 'drag') {
+        one(name).setPointerCapture = () => {};
+        point('pointerdown', .5, .5);
+    }
+    for (let i = 0; i < moves; i++) {
+        await frame();
+        acts[kind](i);
+    }
+    if (kind === 'drag') point('pointerup', .5, .5);
+    await frame();
+}"""
+CONTROLS = {
+    "k": ("key", "k,"),
+    "ρ": ("key", "ρ, reach"),
+    "α": ("key", "α, share"),
+    "learning rate": ("key", "learning rate"),
+    "momentum": ("key", "momentum"),
+    "steps": ("key", "steps"),
+    "start, by key": ("key", "start;"),
+    "start, under the finger": ("drag", "start;"),
+    "timeline": ("key", "outer step"),
+    "a method": ("press", "ASAM"),
+    "loss": ("loss", ""),
+}
+EVENTS = {"key": "keydown", "drag": "pointermove", "press": "click", "loss": "change"}
+BASINS = """() => new Promise(done => {
+    const found = {}, began = performance.now(), legend = '.lb-legend li';
+    const look = () => {
+        if (document.querySelector(legend)) found.first ??= performance.now() - began;
+        if (/from 7\\d{3} starts/.test(document.querySelector('figcaption').textContent))
+            return done({...found, whole: performance.now() - began});
+        setTimeout(look, 1);
+    };
+    [...document.querySelectorAll('button')].find(b => b.textContent.startsWith('Where')).click();
+    look();
+})"""
+FIRST_PICTURE = "() => window.__redraws[0]"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("notebook", nargs="?", type=Path, default=EXPLORER)
-    parser.add_argument("--presses", type=int, default=40)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(shutil.copytree(arguments.notebook.parent, Path(scratch, "notebooks")))
-        with lab.jupyterlab(folder) as address, lab.browser_page() as page:
-            lab.run_notebook(page, address, arguments.notebook.name)
-            times = redraws(page, arguments.presses)
-    return max([report(name, found) for name, found in times.items()])
+    parser.add_argument("--moves", type=int, default=60)
+    moves = parser.parse_args().moves
+    with tempfile.TemporaryDirectory() as scratch, lab.chromium() as browser:
+        path = Path(scratch, "page.html")
+        ToyExplorer().save_html(path)
+        found = [measured(browser, path, name, moves) for name in SCREENS]
+        size = path.stat().st_size / 1000
+    met = [report(name, *figures) for name, figures in zip(SCREENS, found, strict=True)]
+    met.append(goal("exported page", size, "<=", WEIGHT, "kB"))
+    return int(not all(met))
 
 
-def redraws(page: lab.Page, presses: int) -> dict[str, list[float | None]]:
-    times = {name: [] for name in MEASURED}
-    for slider in lab.controls(page, lab.SLIDERS):
-        name = (lab.slider_label(slider).split() or [""])[0]
-        if name in MEASURED and not times[name]:
-            times[name] = lab.redraw_times(page, slider, presses)
-    return times
+def measured(browser, path, name, moves):
+    """CPU milliseconds of every control's moves, and of the basins; the first picture."""
+    screen, rate = SCREENS[name]
+    page = browser.new_context(**screen).new_page()
+    throttle = page.context.new_cdp_session(page)
+    throttle.send("Emulation.setCPUThrottlingRate", {"rate": rate})
+    page.goto(path.as_uri())
+    page.wait_for_function("() => window.__redraws?.length")
+    first = page.evaluate(FIRST_PICTURE)
+    page.wait_for_timeout(1000 * rate)  # the other losses are made ready
+    times = {}
+    for control, (kind, label) in CONTROLS.items():
+        page.wait_for_timeout(300)
+        times[control] = answers(browser, page, [kind, label, moves])
+    page.evaluate(MOVES, ["key", "k,", 1])
+    basins = page.evaluate(BASINS)
+    page.context.close()
+    return times, first, basins
 
 
-def report(name: str, times: list[float | None]) -> int:
-    """Print one slider's figures; 1 if it misses the goal or a redraw is missing, else 0."""
-    if not times or None in times:
-        print(f"slider {name}: {times.count(None)} of {len(times)} moves drew nothing short")
-        return 1
-    print(f"slider {name} median: {statistics.median(times):.1f} ms of {len(times)} moves")
-    return int(not goal(f"slider {name} p95", p95(times), "<=", GOAL, "ms"))
+def answers(browser, page, move):
+    browser.start_tracing(page=page, categories=["devtools.timeline"])
+    page.evaluate(MOVES, move)
+    events = json.loads(browser.stop_tracing())["traceEvents"]
+    wanted = [e for e in events if e["name"] == "EventDispatch"]
+    return [e["tdur"] / 1000 for e in wanted if e["args"]["data"]["type"] == EVENTS[move[0]]]
+
+
+def report(screen, times, first, basins):
+    for control, found in times.items():
+        print(f"{screen}, {control}: median {median(found):.1f} ms of {len(found)} moves")
+    met = [goal(f"{screen}, {c} p95", p95(found), "<=", GOAL, "ms") for c, found in times.items()]
+    met.append(goal(f"{screen}, first picture", first, "<=", FIRST, "ms"))
+    if screen == "desktop":
+        met.append(goal("basins, first picture", basins["first"], "<=", COARSE, "ms"))
+        met.append(goal("basins, whole", basins["whole"], "<=", WHOLE, "ms"))
+    return all(met)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 // Draws planes of the loss side by side. A climb for every k and ρ is in a table: a move looks it up.
 
+import { blank, picture, onEdge, line, dot, wedge, ticks, nearest } from "../shared/canvas.js";
+
 const VIRIDIS = ["440154", "482475", "414487", "355f8d", "2a788e", "21918c", "22a884", "44bf70", "7ad151", "bdda26", "fde725"]
   .map((hex) => [0, 2, 4].map((i) => parseInt(hex.slice(i, i + 2), 16)));
 const BANDS = 14, LEFT = 50, TOP = 40, BOTTOM = 38, GAP = 12, BAR = 74, LARGEST = 420, SMALLEST = 230, PROFILE = 340;

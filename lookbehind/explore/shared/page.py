@@ -1,9 +1,66 @@
-"""The JavaScript of the explorers' pages."""
+"""The JavaScript of the explorers' pages, and pages that need no kernel."""
 
+import base64
+import gzip
+import json
+import re
+from collections.abc import Mapping
+from html import escape
 from pathlib import Path
+from typing import Any
+
+IMPORT = re.compile(r'^import \{[^}]*\} from "([^"]+)";\n', re.MULTILINE)
+EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class) (\w+))", re.MULTILINE)
 
 
 def script(own: Path) -> str:
-    """A module in one piece, as a widget wants it: `canvas.js`, and then the text of `own`."""
-    shared = Path(__file__).parent / "canvas.js"
-    return "\n".join(path.read_text(encoding="utf-8") for path in (shared, own))
+    """A module and all that it imports in one piece, as a widget wants it.
+
+    Each imported module becomes a block of its own that shows what it exports, so what is private
+    to one stays so; exported names are unique among them. Imports name no alias.
+    """
+    return "\n".join([*_imported(own, seen=set()), IMPORT.sub("", own.read_text(encoding="utf-8"))])
+
+
+def _imported(path: Path, seen: set[Path]) -> list[str]:
+    """The blocks that a module needs, each after those that it needs itself."""
+    blocks = []
+    for name in IMPORT.findall(path.read_text(encoding="utf-8")):
+        needed = (path.parent / name).resolve()
+        if needed not in seen:
+            seen.add(needed)
+            blocks += [*_imported(needed, seen), _block(needed.read_text(encoding="utf-8"))]
+    return blocks
+
+
+def _block(text: str) -> str:
+    names = ", ".join(EXPORT.findall(text))
+    body = EXPORT.sub("", IMPORT.sub("", text))
+    return f"const {{ {names} }} = (() => {{\n{body}return {{ {names} }};\n}})();"
+
+
+def page(title: str, module: str, style: str, state: Mapping[str, Any]) -> str:
+    """A page of its own: `module` exports `render`, and `still`, a model without a kernel."""
+    address = {"address": True}  # the setting stands in the address of the page
+    fill = {"TITLE": title, "STYLE": style, "SCRIPT": module, "STATE": _json({**state, **address})}
+    return _filled("page.html", fill)
+
+
+def alive(module: str, style: str, state: Mapping[str, Any], picture: str, words: str) -> str:
+    """The same as part of a page, as small as it gets: a picture, until its script has woken up.
+
+    It stays the picture (a PNG in base64, and `words` for it) where no script may run.
+    """
+    text = json.dumps({"script": module, "style": style}).encode()
+    packed = base64.b64encode(gzip.compress(text, mtime=0)).decode()
+    fill = {"WORDS": escape(words), "PICTURE": picture, "PACKED": packed, "STATE": _json(state)}
+    return _filled("alive.html", fill)
+
+
+def _json(state: Mapping[str, Any]) -> str:
+    return json.dumps(state).replace("</", "<\\/")  # nothing in it may end the script
+
+
+def _filled(template: str, fill: Mapping[str, str]) -> str:
+    text = (Path(__file__).parent / template).read_text(encoding="utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: fill[found[1]], text)

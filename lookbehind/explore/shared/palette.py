@@ -1,9 +1,14 @@
 """How all figures look: one colour per method, and plotly's tool bar.
 
-The colours are chosen so that every pair keeps apart (CIE Lab distance ≥ 24) under normal vision,
-protanopia, deuteranopia and tritanopia, and every colour keeps a contrast ≥ 3 to white and to
-JupyterLab's dark background.
+`METHOD_COLORS` serve figures that lie on white and on dark: every pair keeps apart (CIE Lab
+distance ≥ 24) under normal vision, protanopia, deuteranopia and tritanopia, and every colour keeps
+a contrast ≥ 3 to both. A page that knows its background takes `PALETTES`: there each colour is
+legible as text (contrast ≥ 4.5), methods and arrows keep apart (≥ 20) for the same eyes, and no
+arrow has the colour of a method.
 """
+
+from collections.abc import Mapping
+from typing import NamedTuple
 
 METHOD_COLORS: dict[str, str] = {
     "SGD": "#606060",
@@ -21,6 +26,33 @@ ROLE_COLORS: dict[str, str] = {
     "descent": "#2F86D6",
     "gradient": "#0BA55C",
     "interpolation": "#B23319",
+}
+
+
+
+class Palette(NamedTuple):
+    """The colours of the methods and of an outer step's arrows on one background."""
+
+    methods: Mapping[str, str]
+    roles: Mapping[str, str]
+
+
+def _palette(methods: str, roles: str) -> Palette:
+    return Palette(
+        dict(zip(METHOD_COLORS, methods.split(), strict=True)),
+        dict(zip(ROLE_COLORS, roles.split(), strict=True)),
+    )
+
+
+PALETTES = {
+    "light": _palette(
+        "#383838 #003D8B #814DFF #087B46 #8E4E88 #810900 #A8620F",
+        "#7E5000 #2579AA #1D441E #D82E6D",
+    ),
+    "dark": _palette(
+        "#B6B4B7 #4E92DA #866EFF #59E795 #FAB9FF #E9664E #EDA437",
+        "#FFE33E #48CADC #B5DD60 #FF659A",
+    ),
 }
 
 # For a FigureWidget's `_config`: no upload of the reader's figure, and the wheel scrolls the page.

@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from lookbehind.explore.shared.palette import METHOD_COLORS, PLOTLY_CONFIG
-from lookbehind.explore.toy.explorer import POSITION, SETTING, ToyExplorer
+from lookbehind.explore.toy.explorer import CONTROLS, ToyExplorer
 from lookbehind.explore.toy.scene import heights
 
 POINTS = 101  # of the surface on an axis
@@ -21,19 +21,19 @@ def surface3d(explorer: ToyExplorer) -> go.FigureWidget:
     figure = _empty_figure()
 
     def ground(_: Any = None) -> None:
-        x0, x1, y0, y1 = window = explorer.scene["window"]
+        x0, x1, y0, y1 = window = explorer.toy.window
         height = np.cbrt(heights(explorer.toy, window, POINTS))
         x, y = np.linspace(x0, x1, POINTS), np.linspace(y0, y1, POINTS)
         light = {"cmin": -height.max(), "cmax": 2 * height.max()}  # no darker than the paths
         figure.data[0].update(x=x, y=y, z=height, **light)
 
     def lines(_: Any = None) -> None:
-        x0, x1, y0, y1 = explorer.scene["window"]
+        x0, x1, y0, y1 = explorer.toy.window
         with figure.batch_update():
             for line in figure.data[1:]:
                 line.visible = shown = line.name in explorer.methods
-                if shown and (path := explorer.path(line.name)) is not None:
-                    x, y, loss, _ = path.T
+                if shown:
+                    x, y, loss, _ = explorer.path(line.name).T
                     inside = (x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)
                     z = np.cbrt(loss) + 0.01  # on the ground, not in it
                     z = np.ma.masked_array(z, ~inside)  # None in the list
@@ -42,8 +42,8 @@ def surface3d(explorer: ToyExplorer) -> go.FigureWidget:
 
     ground()
     lines()
-    explorer.observe(ground, "surface")
-    explorer.observe(lines, [*POSITION, *SETTING, "arrived"])
+    explorer.observe(ground, "loss")
+    explorer.observe(lines, CONTROLS)
     return figure
 
 

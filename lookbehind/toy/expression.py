@@ -1,0 +1,260 @@
+"""A loss written as one expression in x and y: what torch, a page and a formula need of it.
+
+The text is read by Python's `ast`, checked node by node, and built up in sympy, from which value,
+gradient and Hessian come, in torch and in JavaScript. Nothing of it is ever evaluated as code.
+"""
+
+import ast
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NAMES = ("x", "y", "r", "pi", "e")
+FUNCTIONS = {
+    **dict.fromkeys(("sqrt", "exp", "log", "sin", "cos", "tan", "sinh", "cosh", "tanh", "atan"), 1),
+    **{"abs": 1, "logaddexp": 2},
+}
+LONGEST, HIGHEST, LARGEST = 500, 20, 1e100  # characters; exponent; number
+ALLOWED = (
+    f"numbers, {', '.join(NAMES)} (r is the distance from the origin), + - * /, "
+    f"** with a number up to {HIGHEST}, and {', '.join(FUNCTIONS)}"
+)
+HELPERS = (
+    "const sigmoid = (u) => 1 / (1 + Math.exp(-u)), "
+    "logaddexp = (a, b) => Math.max(a, b) + Math.log1p(Math.exp(-Math.abs(a - b)));"
+)
+
+
+@dataclass(frozen=True)
+class Formulas:
+    """What an expression is in torch, of points (…, 2), and as text.
+
+    value       L, (…)
+    gradient    (∂L/∂x, ∂L/∂y), (…, 2)
+    hessian     (∂²L/∂x², ∂²L/∂x∂y, ∂²L/∂y²), (…, 3)
+    latex       the formula
+    javascript  an object {loss(x, y), gradient(x, y), hessian(x, y)} of numbers and arrays
+    """
+
+    value: Callable[[Tensor], Tensor]
+    gradient: Callable[[Tensor], Tensor]
+    hessian: Callable[[Tensor], Tensor]
+    latex: str
+    javascript: str
+
+
+def check_expression(text: object) -> ast.expr:
+    """The tree of `text`; ValueError, with the place and what is allowed, where it isn't one."""
+    if not isinstance(text, str) or not 0 < len(text) <= LONGEST:
+        raise ValueError(f"expression must be a text of 1 to {LONGEST} characters, got {text!r}")
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        raise _wrong(text, getattr(error, "offset", None) or 1, "it can't be read") from error
+    for node, problem in _problems(tree):
+        raise _wrong(text, node.col_offset + 1, problem)
+    return tree
+
+
+def _wrong(text: str, place: int, problem: str) -> ValueError:
+    return ValueError(
+        f"expression must be made of {ALLOWED}; got {text!r}, where at character {place} {problem}"
+    )
+
+
+def _problems(node: ast.expr) -> Iterator[tuple[ast.expr, str]]:
+    match node:
+        case ast.Constant(value=value):
+            real = isinstance(value, int | float) and not isinstance(value, bool)
+            size = abs(value) if isinstance(value, int | float) else 0
+            if not real or (size and not 1 / LARGEST <= size <= LARGEST):
+                yield node, f"{value!r} is no real number of {1 / LARGEST:g} to {LARGEST:g}"
+        case ast.Name(id=name):
+            if name not in NAMES:
+                yield node, f"{name!r} is none of the names"
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=inner):
+            yield from _problems(inner)
+        case ast.BinOp(left=left, op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div(), right=right):
+            yield from _problems(left)
+            yield from _problems(right)
+        case ast.BinOp(left=left, op=ast.Pow(), right=right):
+            yield from _problems(left)
+            if abs(_number(right)) > HIGHEST:
+                yield right, f"the exponent is no number from -{HIGHEST} to {HIGHEST}"
+        case ast.BinOp(op=ast.BitXor(), right=right):
+            yield right, "^ stands, where a power is written **"
+        case ast.Call(func=ast.Name(id=name), args=given, keywords=[]):
+            if FUNCTIONS.get(name) != len(given):
+                yield node, f"{name}, given {len(given)} values, is none of the functions"
+            for each in given:
+                yield from _problems(each)
+        case _:
+            yield node, f"{type(node).__name__} is not allowed"
+
+
+def _number(node: ast.expr) -> float:
+    """The value of a number with its sign, inf for anything else."""
+    match node:
+        case ast.UnaryOp(op=ast.USub(), operand=inner):
+            return -_number(inner)
+        case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
+            return value
+    return math.inf
+
+
+@lru_cache(maxsize=64)
+def formulas(text: str) -> Formulas:
+    """All that is made of an expression. Raises ValueError where it is wrong or not real."""
+    import sympy
+
+    tree = check_expression(text)
+    written = _built(tree)
+    if written.has(sympy.I, sympy.zoo, sympy.oo, sympy.nan):
+        raise ValueError(f"expression must be a real number at most points, got {text!r}")
+    x, y, r = sympy.symbols("x y r")
+    loss = written.subs(r, sympy.sqrt(x**2 + y**2 + sympy.Float(1e-24)))  # 0 has a slope too
+    slope = [sympy.diff(loss, v) for v in (x, y)]
+    bend = [sympy.diff(slope[0], x), sympy.diff(slope[0], y), sympy.diff(slope[1], y)]
+    of_values = _in_torch([loss])
+    return Formulas(
+        value=lambda w: of_values(w)[..., 0],
+        gradient=_in_torch(slope),
+        hessian=_in_torch(bend),
+        latex=sympy.latex(written),
+        javascript=_in_javascript({"loss": [loss], "gradient": slope, "hessian": bend}),
+    )
+
+
+def _built(node: ast.expr) -> Any:
+    """The tree in sympy. A power of a number is a number at once, so that none grows on and on."""
+    import sympy
+
+    match node:
+        case ast.Constant(value=value):
+            return sympy.Rational(repr(value))
+        case ast.Name(id=name):
+            return {"pi": sympy.pi, "e": sympy.E}.get(name, sympy.Symbol(name))
+        case ast.UnaryOp(op=op, operand=inner):
+            return -_built(inner) if isinstance(op, ast.USub) else _built(inner)
+        case ast.BinOp(left=left, op=ast.Pow(), right=right):
+            base, power = _built(left), _built(right)
+            return base**power if base.free_symbols else sympy.Rational(repr(_power(base, power)))
+        case ast.BinOp(left=left, op=op, right=right):
+            a, b = _built(left), _built(right)
+            made = {ast.Add: a + b, ast.Sub: a - b, ast.Mult: a * b}
+            return made[type(op)] if type(op) in made else a / b
+        case ast.Call(func=ast.Name(id=name), args=given):
+            function = _own_functions().get(name) or getattr(sympy, name)
+            return function(*map(_built, given))
+    raise AssertionError(node)
+
+
+def _power(base: Any, power: Any) -> float:
+    try:
+        value = float(base) ** float(power)
+        if isinstance(value, float) and abs(value) <= LARGEST:
+            return value
+    except (TypeError, ArithmeticError):  # complex, or 0 ** -1
+        pass
+    raise ValueError(
+        f"expression must have powers of numbers up to {LARGEST:g}, got {base}**{power}"
+    )
+
+
+@lru_cache(maxsize=1)
+def _own_functions() -> dict[str, Any]:
+    """What sympy lacks, or differentiates into what overflows or is no function."""
+    import sympy
+
+    class sign(sympy.Function):
+        def fdiff(self, argindex: int = 1) -> Any:
+            return sympy.Integer(0)
+
+    class absolute(sympy.Function):
+        def fdiff(self, argindex: int = 1) -> Any:
+            return sign(self.args[0])
+
+        def _latex(self, printer: Any) -> str:
+            return rf"\left|{printer.doprint(self.args[0])}\right|"
+
+    class sigmoid(sympy.Function):
+        def fdiff(self, argindex: int = 1) -> Any:
+            return sigmoid(self.args[0]) * sigmoid(-self.args[0])
+
+    class logaddexp(sympy.Function):
+        def fdiff(self, argindex: int = 1) -> Any:
+            a, b = self.args
+            return sigmoid(a - b if argindex == 1 else b - a)
+
+        def _latex(self, printer: Any) -> str:
+            a, b = map(printer.doprint, self.args)
+            return rf"\log\left(e^{{{a}}} + e^{{{b}}}\right)"
+
+    return {"abs": absolute, "sign": sign, "sigmoid": sigmoid, "logaddexp": logaddexp}
+
+
+def _in_torch(parts: Sequence[Any]) -> Callable[[Tensor], Tensor]:
+    """The expressions as one function of points (…, 2): (…, number of them)."""
+    import sympy
+
+    names = [*FUNCTIONS, "sign", "sigmoid"]
+    known = {name: _of_tensors(getattr(torch, name)) for name in names}
+    known["absolute"] = known.pop("abs")
+    function = sympy.lambdify(
+        sympy.symbols("x y"), parts, [known, {"pi": math.pi, "e": math.e}], cse=True
+    )
+
+    def of(w: Tensor) -> Tensor:
+        x, y = w.unbind(-1)
+        found = function(x, y)
+        return torch.stack(
+            [v if isinstance(v, Tensor) else x.new_full(x.shape, v) for v in found], -1
+        )
+
+    return of
+
+
+def _of_tensors(function: Callable[..., Tensor]) -> Callable[..., Any]:
+    """`function`, which may be given numbers as well: sqrt(2) x."""
+
+    def of(*values: Any) -> Tensor:
+        return function(
+            *[
+                v if isinstance(v, Tensor) else torch.tensor(float(v), dtype=torch.float64)
+                for v in values
+            ]
+        )
+
+    return of
+
+
+def _in_javascript(groups: dict[str, Sequence[Any]]) -> str:
+    """An object of arrow functions of x and y, each with its common parts taken out."""
+    import sympy
+    from sympy.printing.jscode import JavascriptCodePrinter
+
+    class Printer(JavascriptCodePrinter):
+        def _print_Pow(self, expr: Any) -> str:
+            if expr.exp.is_integer and expr.exp > 0:
+                base = self._print(expr.base)
+                base = base if expr.base.is_Symbol else f"({base})"
+                return f"({base}**{expr.exp})"  # -x**2 is no JavaScript
+            return super()._print_Pow(expr)
+
+    own = {"absolute": "Math.abs", "sign": "Math.sign"} | {n: n for n in ("sigmoid", "logaddexp")}
+    js = Printer({"user_functions": own}).doprint
+    functions = []
+    for name, parts in groups.items():
+        shared, left = sympy.cse(parts, sympy.numbered_symbols("t"))
+        constants = [f"const {symbol} = {js(value)};" for symbol, value in shared]
+        values = ", ".join(map(js, left))
+        body = " ".join([*constants, f"return {values if len(parts) == 1 else f'[{values}]'};"])
+        functions.append(f"{name}: (x, y) => {{ {body} }}")
+    made = "{ " + ", ".join(functions) + " }"
+    helpers = HELPERS if "sigmoid" in made or "logaddexp" in made else ""
+    return f"(() => {{ {helpers} return {made}; }})()" if helpers else made

@@ -1,0 +1,147 @@
+"""The engine of the page against the optimizers that train networks, point by point."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import lab
+import numpy as np
+import pytest
+import torch
+from torch.optim import SGD
+
+import lookbehind.explore
+from lookbehind.optim import METHODS, make_method
+from lookbehind.toy import LOSSES, Trajectory, descend
+
+pytestmark = pytest.mark.browser
+
+ENGINE = Path(lookbehind.explore.__file__).parent / "toy" / "engine.js"
+GROUPS, MEMBERS, STEPS = 46, 11, 20  # settings that differ in ρ, α and start run as one
+FAR = 1e6  # out here a path has diverged
+RUN = """async ([engine, sources, settings]) => {
+    const url = URL.createObjectURL(new Blob([engine], { type: "text/javascript" }));
+    const { makeLoss, descend, endPoint } = await import(url);
+    const losses = Object.fromEntries(Object.entries(sources).map(([n, s]) => [n, makeLoss(s)]));
+    return settings.map(({ loss, draws, ...setting }) => {
+        const noise = draws && ((t, i) => draws[t][i]);
+        const given = { ...setting, noise };
+        const end = endPoint(losses[loss], given, ...setting.start);
+        return { ...descend(losses[loss], given), end };
+    });
+}"""
+
+
+def run_in_page(settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    sources = {name: loss.javascript for name, loss in LOSSES.items()}
+    with lab.browser_page() as page:
+        return page.evaluate(RUN, [ENGINE.read_text(encoding="utf-8"), sources, settings])
+
+
+def drawn(chance: random.Random) -> list[dict[str, Any]]:
+    """Settings that the optimizer can run at once, as members."""
+    method, loss = chance.choice(list(METHODS)), chance.choice([*LOSSES])
+    x0, x1, y0, y1 = LOSSES[loss].window
+    common = {
+        "loss": loss, "method": method, "k": chance.randint(1, 10),
+        "gradient": chance.choice(("last", "mean")), "momentum": chance.choice((0, 0.5, 0.9)),
+        "adaptive": METHODS[method].adaptive and chance.random() < 0.3,
+        "lr": chance.choice((0.003, 0.02, 0.05, 0.1, 0.3)), "steps": STEPS,
+    }  # fmt: skip
+    own = {"rho": lambda: chance.choice((0.0, chance.uniform(0, 0.4))), "alpha": chance.random}
+    start = lambda: [chance.uniform(x0, x1), chance.uniform(y0, y1)]  # noqa: E731
+    return [
+        {**common, **{n: draw() for n, draw in own.items()}, "start": start()}
+        for _ in range(MEMBERS)
+    ]
+
+
+def by_optimizer(settings: list[dict[str, Any]], seed: int) -> Trajectory:
+    one, rho, alpha = (
+        settings[0],
+        *(
+            torch.tensor([s[name] for s in settings], dtype=torch.float64)
+            for name in ("rho", "alpha")
+        ),
+    )
+
+    def make(w: list[torch.Tensor]) -> Any:
+        base = SGD(w, lr=one["lr"], momentum=one["momentum"])
+        return make_method(
+            one["method"], base, rho=rho, k=one["k"], gradient=one["gradient"],
+            alpha="adaptive" if one["adaptive"] else alpha,
+        )  # fmt: skip
+
+    starts = [setting["start"] for setting in settings]
+    return descend(LOSSES[one["loss"]], starts, make, STEPS, seed=seed)
+
+
+def noise_of(setting: dict[str, Any], seed: int) -> Any:
+    """The draws of `descend`: one a step, of Lookahead one an inner step."""
+    sigma = LOSSES[setting["loss"]].noise
+    count = setting["k"] if setting["method"].startswith("Lookahead") else 1
+    generator = torch.Generator().manual_seed(seed)
+    return (sigma * torch.randn(STEPS, count, 2, generator=generator, dtype=torch.float64)).tolist()
+
+
+def test_the_engine_is_the_optimizer() -> None:
+    """To 1e-9 until a path diverges; where it is chaotic, so that a start moved by a unit in its
+    last place ends elsewhere, to 10⁴ times that difference.
+    """
+    chance = random.Random(0)
+    groups = [drawn(chance) for _ in range(GROUPS)]
+    for group in groups:
+        if LOSSES[group[0]["loss"]].noise:
+            for setting in group:
+                setting["draws"] = noise_of(setting, seed=7)
+    found = iter(run_in_page([setting for group in groups for setting in group]))
+    diverged, methods = 0, set()
+    for group in groups:
+        moved = [{**s, "start": list(np.nextafter(s["start"], np.inf))} for s in group]
+        run = by_optimizer([*group, *moved], seed=7)
+        for e, setting in enumerate(group):
+            compare(setting, run, e, next(found))
+            diverged += bool(run.diverged[e])
+        methods.add(group[0]["method"])
+    assert methods == set(METHODS) and diverged > 10 and GROUPS * MEMBERS >= 500
+
+
+def compare(setting: dict[str, Any], run: Trajectory, e: int, page: dict[str, Any]) -> None:
+    steps = len(page["slow"]) - 1
+    if setting["method"] != "SGD":  # torch's own does not undo a step
+        assert (steps < STEPS) == run.diverged[e], setting
+    for name in ("slow", "fast", "ascent", "gradients"):
+        ours = np.array(page[name], dtype=float)
+        path, other = (getattr(run, name)[: len(ours), ..., i, :] for i in (e, e + MEMBERS))
+        if setting["method"].startswith("Lookbehind") and name != "slow":
+            assert path.shape[1] == setting["k"] + (name == "gradients")
+        with np.errstate(over="ignore", invalid="ignore"):
+            off = np.abs(path - other).reshape(len(ours), -1).max(-1, initial=0)
+            allowed = np.maximum(1e-9, 1e4 * np.maximum.accumulate(off))
+            scale = allowed.reshape(-1, *[1] * (path.ndim - 1)) * np.maximum(1, np.abs(path))
+            near = np.abs(ours.reshape(path.shape) - path) <= scale
+            size = np.abs(path).reshape(len(ours), -1).max(-1, initial=0)
+        near |= ~(np.maximum.accumulate(size) < FAR).reshape(-1, *[1] * (path.ndim - 1))
+        assert near.all(), (setting, name, np.abs(ours.reshape(path.shape) - path).max())
+    alpha = np.array([np.nan if a is None else a for a in page["alpha"]], dtype=float)
+    if off.max(initial=0) < 1e-13:
+        np.testing.assert_allclose(alpha, run.alpha[:steps, e], atol=1e-9)
+    if np.abs(run.slow[:, e]).max() < FAR:
+        assert page["end"] == page["slow"][-1]
+
+
+def test_noise_is_seeded_and_a_minibatchs_own() -> None:
+    setting = {
+        "loss": "quadratic", "method": "Lookbehind-SAM", "k": 3, "rho": 0.1, "alpha": 0.5,
+        "adaptive": False, "lr": 0.0, "momentum": 0, "start": [1.0, 1.0], "steps": 400,
+    }  # fmt: skip
+    script = RUN.replace("const noise = draws && ((t, i) => draws[t][i]);", "const noise = 0.5;")
+    settings = [{**setting, "seed": seed} for seed in (1, 1, 2)]
+    with lab.browser_page() as page:
+        sources = {"quadratic": LOSSES["quadratic"].javascript}
+        a, b, c = page.evaluate(script, [ENGINE.read_text(encoding="utf-8"), sources, settings])
+    assert a == b and a["gradients"] != c["gradients"]
+    noise = np.array(a["gradients"])[:, 0] - [1.0, 25.0]
+    assert abs(noise.mean()) < 0.06 and noise.std() == pytest.approx(0.5, rel=0.1)
+    assert abs(np.corrcoef(noise.T)[0, 1]) < 0.12
+    assert abs(np.corrcoef(noise[1:, 0], noise[:-1, 0])[0, 1]) < 0.12

@@ -1,0 +1,385 @@
+"""The toy explorer's exported page in Chromium: no kernel, no network, and everything alive."""
+
+import json
+import re
+
+import lab
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from lookbehind.explore.toy import ToyExplorer
+from lookbehind.optim import METHODS
+
+pytestmark = pytest.mark.browser
+
+PIXELS = "selector => document.querySelector(selector).toDataURL()"
+MAP, LENS, TIME = ".lb-map", ".lb-lens", ".lb-timeline"
+SETTINGS = {"methods": ["SGD", "SAM", "Lookbehind-SAM"], "k": 3, "rho": 0.1, "alpha": 0.2}
+
+
+def bowl(w):
+    """A bowl that only Python knows."""
+    return (w**2).sum(-1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("page")
+
+
+@pytest.fixture(scope="module")
+def address(folder):
+    ToyExplorer("valley", **SETTINGS).save_html(folder / "explorer.html")
+    return (folder / "explorer.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def tab():
+    with lab.browser_page() as page:
+        page.context.set_offline(True)
+        yield page
+
+
+@pytest.fixture
+def page(tab, address):
+    """Anew for each test, on a desktop."""
+    tab.emulate_media(color_scheme="light", reduced_motion="no-preference")
+    tab.set_viewport_size({"width": 1280, "height": 800})
+    show(tab, address)
+    yield tab
+    assert not tab.problems
+
+
+def show(tab, address):
+    tab.goto("about:blank")
+    tab.goto(address)
+    tab.wait_for_function("() => window.__redraws?.length")
+
+
+def number(page, name):
+    return page.get_by_role("spinbutton", name=re.compile(f"^{re.escape(name)}"))
+
+
+def handle(page, name):
+    return page.locator(f".lb-handle[aria-label^='{name}']")
+
+
+def settled(page):
+    """What need not follow the finger has followed it."""
+    page.wait_for_timeout(450)
+
+
+def in_words(page):
+    return page.locator(".lb-words p").text_content()
+
+
+def ends(page):
+    """Where each method ends, by the text of the picture."""
+    settled(page)
+    found = re.findall(r"(\S+) ends at \(([^,]+), ([^)]+)\)", in_words(page))
+    return {m: [float(v.replace("−", "-")) for v in point] for m, *point in found}
+
+
+def changed(page, act, *canvases):
+    """Whether each canvas looks otherwise after `act`, and the drawing comes within a frame."""
+    before = [page.evaluate(PIXELS, canvas) for canvas in canvases]
+    act()
+    page.wait_for_timeout(60)
+    after = [page.evaluate(PIXELS, canvas) for canvas in canvases]
+    return [one != two for one, two in zip(before, after, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("trait", "name", "value"),
+    [
+        ("k", "k,", 7),
+        ("rho", "ρ, reach", 0.25),
+        ("alpha", "α, share", 0.5),
+        ("lr", "learning rate", 0.05),
+        ("momentum", "momentum", 0.5),
+        ("steps", "steps", 20),
+    ],
+)
+def test_a_typed_number_draws_what_the_optimizer_does(page, trait, name, value):
+    page.locator(".lb-more summary").click()
+    box = number(page, name)
+    box.fill(str(value))
+    box.press("Enter")
+    explorer = ToyExplorer("valley", **{**SETTINGS, trait: value})
+    assert ends(page) == {
+        method: pytest.approx(explorer.path(method)[-1, :2], rel=6e-3) for method in SETTINGS["methods"]
+    }
+    assert box.get_attribute("aria-valuetext") == box.input_value()
+
+
+def test_every_loss_is_live(page):
+    menu = page.get_by_label("loss", exact=True)
+    page.locator(".lb-more summary").click()
+    for name in menu.locator("option").all_inner_texts():
+        menu.select_option(name)
+        settled(page)
+        assert f"Map of the loss {name}," in in_words(page)
+        assert not page.evaluate(lab.BLANK_CANVASES.replace(".jp-OutputArea ", ""))
+
+
+def test_every_method_is_live(page):
+    for method in METHODS:
+        chip = page.get_by_role("button", name=re.compile(rf"^(✓ )?{method}\b(?!-)"))
+        if chip.get_attribute("aria-pressed") == "false":
+            chip.click()
+        assert chip.get_attribute("aria-pressed") == "true"
+        assert re.search(r"λ [\d.]+ · \d+ gradients", chip.text_content())
+    assert set(ends(page)) == set(METHODS)
+
+
+def test_numbers_follow_arrow_keys_and_a_sideways_drag(page):
+    rho = number(page, "ρ, reach")
+    rho.focus()
+    for key, value in (("ArrowRight", "0.11"), ("PageUp", "0.21"), ("ArrowDown", "0.20")):
+        page.keyboard.press(key)
+        assert rho.input_value() == value
+    page.keyboard.press("Tab")
+    box = rho.bounding_box()
+    page.mouse.move(box["x"] + 20, box["y"] + 10)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 80, box["y"] + 10, steps=5)
+    page.mouse.up()
+    assert float(rho.input_value()) > 0.25
+
+
+def test_adaptive_is_one_more_value_of_alpha(page):
+    alpha = number(page, "α, share")
+    alpha.fill("1")
+    alpha.press("Enter")
+    before = page.evaluate(PIXELS, MAP)
+    alpha.press("ArrowRight")
+    assert alpha.input_value() == "adaptive"
+    page.wait_for_timeout(60)
+    assert page.evaluate(PIXELS, MAP) != before
+    alpha.press("ArrowLeft")
+    assert alpha.input_value() == "1.00"
+
+
+def test_a_number_out_of_bounds_is_put_back(page):
+    k = number(page, "k,")
+    k.fill("11")
+    k.press("Enter")
+    assert k.input_value() == "3"
+
+
+@pytest.mark.parametrize(("name", "canvases"), [("start", (MAP, LENS, TIME)), ("ρ", (MAP, LENS))])
+def test_handles_are_dragged_and_moved_by_keys(page, name, canvases):
+    grip = handle(page, name)
+    box = grip.bounding_box()
+    x, y = box["x"] + 14, box["y"] + 14
+
+    def drag():
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + 25, y + 3, steps=3)
+        page.mouse.up()
+
+    assert all(changed(page, drag, *canvases))
+    grip.focus()
+    before = grip.get_attribute("aria-valuetext")
+    assert all(changed(page, lambda: page.keyboard.press("ArrowLeft"), MAP))
+    assert grip.get_attribute("aria-valuetext") != before
+
+
+def test_the_alpha_handle_slides_along_its_line(page):
+    grip = handle(page, "α")
+    before = number(page, "α, share").input_value()
+    grip.focus()
+    page.keyboard.press("ArrowRight")
+    assert float(number(page, "α, share").input_value()) == pytest.approx(float(before) + 0.05)
+
+
+def test_the_timeline_chooses_the_outer_step(page):
+    line = page.get_by_role("slider", name="outer step", exact=True)
+    line.focus()
+    page.keyboard.press("PageUp")
+    assert line.get_attribute("aria-valuenow") == "10"
+    box = line.bounding_box()
+    assert all(changed(page, lambda: page.mouse.click(box["x"] + 400, box["y"] + 50), MAP, LENS))
+    assert int(line.get_attribute("aria-valuenow")) > 10
+
+
+def test_the_inner_loop_plays_and_lights_its_formula(page):
+    caption, lit = page.locator(".lb-lensbox figcaption"), page.locator(".lb-lit")
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_function(
+        "() => /Descent 1 of 3/.test(document.querySelector('.lb-lensbox figcaption').textContent)"
+    )
+    assert "φᵢ = φᵢ₋₁ − η ∇L(φ′ᵢ)" in lit.text_content()
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_role("button", name="Step ▶").click()  # the arrow on its way is whole
+    before = caption.text_content()
+    page.get_by_role("button", name="Step ▶").click()
+    assert caption.text_content() != before
+    page.get_by_role("button", name="◀ Back").click()
+    assert caption.text_content() == before
+
+
+def test_nothing_moves_by_itself_where_motion_is_not_wanted(page):
+    page.emulate_media(reduced_motion="reduce")
+    page.get_by_role("button", name="Step ▶").click()
+    page.get_by_role("button", name="Play").click()
+    assert not any(changed(page, lambda: page.wait_for_timeout(500), LENS))
+    assert "Climb 1 of 3" in page.locator(".lb-lensbox figcaption").text_content()
+
+
+def test_reset_stops_and_brings_everything_back(page):
+    before = [page.evaluate(PIXELS, canvas) for canvas in (MAP, LENS, TIME)]
+    page.get_by_role("button", name="Play").click()
+    number(page, "k,").focus()
+    page.keyboard.press("ArrowRight")
+    page.get_by_role("button", name="Reset").click()
+    settled(page)
+    assert [page.evaluate(PIXELS, canvas) for canvas in (MAP, LENS, TIME)] == before
+    assert page.get_by_role("button", name="▶ Play").is_visible()
+
+
+def test_a_path_that_leaves_the_map_says_why(page):
+    for name, value in (("k,", "10"), ("ρ, reach", "0.4"), ("α, share", "1")):
+        number(page, name).fill(value)
+        number(page, name).press("Enter")
+    said = page.locator(".lb-mapbox figcaption").text_content()
+    assert re.match(r"Lookbehind-SAM left the map at step 1; lower α: αk = 10\.", said)
+
+
+def test_where_each_start_would_end(page, address):
+    show(page, f"{address}#loss=two+basins&lens=Lookbehind-SAM&k=5&rho=0.26&alpha=0.2")
+    page.get_by_role("button", name="Where would each start end?").click()
+    caption = page.locator(".lb-mapbox figcaption")
+    page.wait_for_function(
+        "() => / 7\\d{3} starts/.test(document.querySelector('figcaption').textContent)"
+    )
+    share = float(re.search(r"([\d.]+) % end at \(1, 0\), λ 1", caption.text_content())[1])
+    starts = [(x, y) for x in np.linspace(-1.9, 2.1, 8) for y in np.linspace(-1.4, 1.4, 6)]
+    wide = 0
+    for start in starts:
+        explorer = ToyExplorer("two basins", start=start, k=5, rho=0.26, alpha=0.2)
+        wide += np.hypot(*(explorer.path("Lookbehind-SAM")[-1, :2] - (1, 0))) < 0.6
+    assert share == pytest.approx(100 * wide / len(starts), abs=8)
+    before = page.evaluate(PIXELS, ".lb-under")
+    page.get_by_label("coloured by").select_option("sharpness")
+    page.wait_for_timeout(100)
+    assert page.evaluate(PIXELS, ".lb-under") != before
+    assert "λ 0" in page.locator(".lb-legend").text_content()
+
+
+def test_a_link_holds_the_setting(page, address):
+    number(page, "k,").fill("7")
+    page.locator(".lb-more summary").click()
+    page.get_by_label("loss", exact=True).select_option("ring")
+    settled(page)
+    link = page.url
+    words = in_words(page)
+    show(page, link)
+    settled(page)
+    assert number(page, "k,").input_value() == "7"
+    assert in_words(page) == words and "ring" in words
+
+
+def test_the_python_that_is_copied_does_the_same(page, address):
+    every = ",".join(METHODS)
+    show(page, f"{address}#loss=ring&methods={every}&k=4&rho=0.15&alpha=adaptive&momentum=0.5&steps=10")
+    expected = ends(page)
+    page.evaluate(
+        "() => { navigator.clipboard.writeText = async text => { window.copied = text; }; }"
+    )
+    page.get_by_role("button", name="Copy as Python").click()
+    page.wait_for_function("() => window.copied")
+    space = {}
+    exec(page.evaluate("() => window.copied"), space)
+    for name, make in space["methods"].items():
+        end = space["descend"](space["loss"], (-1.4, 0.5), make, 10).slow[-1]
+        assert expected[name] == pytest.approx(end, abs=6e-3), name
+
+
+def test_the_picture_is_saved_as_a_png(page, tmp_path):
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save picture").click()
+    data = download.value.path().read_bytes()
+    assert data.startswith(b"\x89PNG") and len(data) > 20_000
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1024, 768), (390, 844), (640, 400)])
+def test_it_fits_and_axe_finds_nothing(page, scheme, size):
+    """640 x 400 is a desktop at 200 % zoom."""
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    page.get_by_role("button", name="Where would each start end?").click()
+    for summary in page.locator("summary").all():
+        summary.click()
+    settled(page)
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= size[0]
+    found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]})
+    assert found.violations_count == 0, found.generate_report()
+
+
+def test_sentence_map_lens_and_timeline_are_seen_together_on_a_projector(page):
+    page.set_viewport_size({"width": 1024, "height": 768})
+    settled(page)
+    for canvas in (".lb-say", MAP, LENS, TIME):
+        box = page.locator(canvas).bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= 768, canvas
+
+
+def test_a_finger_scrolls_past_the_map(page):
+    touch = "name => getComputedStyle(document.querySelector(name)).touchAction"
+    assert page.evaluate(touch, MAP) == "pan-y" and page.evaluate(touch, ".lb-handle") == "none"
+
+
+def test_everything_is_reached_by_tab_alone(page):
+    names = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        names.add(page.evaluate("() => document.activeElement.className || document.activeElement.textContent"))
+    wanted = {"lb-number lb-ascent", "lb-number lb-interpolation", "lb-handle", "lb-timeline"}
+    assert wanted | {"Reset", "Where would each start end?", "▶ Play"} <= names
+
+
+def test_what_is_said_to_a_screen_reader_follows(page):
+    number(page, "ρ, reach").focus()
+    page.keyboard.press("ArrowRight")
+    settled(page)
+    assert page.locator("[aria-live]").text_content().startswith("Step 0 of Lookbehind-SAM")
+
+
+def test_dark_theme_changes_the_picture(page):
+    light = page.evaluate(PIXELS, ".lb-under")
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_timeout(100)
+    assert page.evaluate(PIXELS, ".lb-under") != light
+
+
+def test_an_expression_of_ones_own_is_live(page, folder):
+    own = ToyExplorer("(x**2 - 1)**2 + 3*y**2", start=(0.5, 0.8), window=(-2, 2, -1.5, 1.5), lr=0.05)
+    own.save_html(folder / "own.html")
+    show(page, (folder / "own.html").as_uri())
+    number(page, "ρ, reach").fill("0.2")
+    own.rho = 0.2
+    for method, end in ends(page).items():
+        assert end == pytest.approx(own.path(method)[-1, :2], abs=6e-3)
+
+
+def test_a_function_of_ones_own_is_drawn_and_the_page_says_so(page, folder):
+    explorer = ToyExplorer(bowl, start=(1, 1), window=(-2, 2, -1.5, 1.5), lr=0.1)
+    explorer.save_html(folder / "function.html")
+    show(page, (folder / "function.html").as_uri())
+    assert "Python function" in page.locator(".lb-mapbox figcaption").text_content()
+    for method, end in ends(page).items():
+        assert end == pytest.approx(explorer.path(method)[-1, :2], abs=6e-3)
+
+
+def test_what_a_notebook_saves_wakes_up(page, folder):
+    html = ToyExplorer("ring", k=4)._repr_mimebundle_()[0]["text/html"]
+    (folder / "saved.html").write_text(f"<html lang=en><title>saved</title><body>{html}", "utf-8")
+    show(page, (folder / "saved.html").as_uri())
+    assert "ring" in ends(page) or "ring" in in_words(page)
+    assert number(page, "k,").input_value() == "4"
+    assert page.locator("img").count() == 0
+    assert json.dumps("") not in page.url

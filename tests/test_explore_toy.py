@@ -1,108 +1,21 @@
-"""The toy explorer's Python side; test_explorer_page.py and test_browser.py test its page."""
+"""The toy explorer's Python side; test_explore_toy_page.py and test_browser.py test its page."""
 
-import time
+import base64
+import gzip
+import json
+import re
 
 import numpy as np
 import pytest
+import torch
 import traitlets
 
 from lookbehind.explore.toy import ToyExplorer, surface3d
-from lookbehind.explore.toy.atlas import ALPHA, RHO, STEPS, K
-from lookbehind.explore.toy.explorer import OWN
-from lookbehind.toy import LOSSES, hessian_eigenvalues
+from lookbehind.explore.toy.explorer import OWN, SCRIPT
+from lookbehind.toy import LOSSES, ToyLoss, hessian_eigenvalues
 
-
-@pytest.fixture
-def watched(monkeypatch):
-    """An explorer whose page is this list: what the kernel sends lands in it."""
-    sent = []
-    monkeypatch.setattr(ToyExplorer, "send", lambda self, header, buffers: sent.append(header))
-
-    def make(**settings):
-        explorer = ToyExplorer(**settings)
-        explorer._ready()
-        return explorer, sent
-
-    return make
-
-
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the atlas didn't arrive"
-        time.sleep(0.01)
-
-
-def keys(sent):
-    return [(header["method"], header["k"]) for header in sent]
-
-
-def test_without_a_page_nothing_is_computed():
-    explorer = ToyExplorer()
-    explorer.k = 3
-    explorer.lr = 0.05
-    assert explorer._worker is None and not explorer._sheets
-
-
-def test_the_shown_positions_come_first_and_the_rest_follows(watched):
-    explorer, sent = watched(methods=["SGD", "Lookbehind-SAM"], k=7)
-    wait_for(lambda: explorer._worker is None)
-    assert keys(sent)[:2] == [("SGD", 0), ("Lookbehind-SAM", 7)]
-    assert sorted(keys(sent)) == sorted([("SGD", 0), *(("Lookbehind-SAM", k) for k in K)])
-    assert all(h["setting"] == {"start": [3.0, 0.6], "lr": 0.1, "momentum": 0.0} for h in sent)
-
-
-def test_a_new_start_is_computed_anew(watched):
-    explorer, sent = watched(methods=["SGD", "SAM"], panels=["map"])
-    wait_for(lambda: explorer._worker is None)
-    sent.clear()
-    explorer.start = [2.0, 1.5]
-    wait_for(lambda: explorer._worker is None)
-    assert keys(sent) == [("SGD", 0), ("SAM", 0)]
-    assert all(header["setting"]["start"] == [2.0, 1.5] for header in sent)
-    assert explorer.path("SAM")[0, :2].tolist() == [2.0, 1.5]
-
-
-def test_a_second_page_gets_what_there_is(watched):
-    explorer, sent = watched(methods=["SAM"], panels=["map"])
-    wait_for(lambda: explorer._worker is None)
-    explorer._ready()
-    assert keys(sent) == [("SAM", 0), ("SAM", 0)]
-
-
-def test_a_new_loss_brings_its_start_and_learning_rate():
-    explorer = ToyExplorer("valley", rho=0.2)
-    before = explorer.surface
-    explorer.loss = "ring"
-    ring = LOSSES["ring"]
-    assert (explorer.start, explorer.lr) == (list(ring.start), ring.lr)
-    assert explorer.scene["window"] == ring.window and explorer.surface != before
-    np.testing.assert_allclose(explorer.path("SGD")[0, :2], ring.start, rtol=1e-6)
-
-
-def test_path_is_what_the_sliders_show():
-    explorer = ToyExplorer("ring", k=3, rho=0.1, alpha=0.5, steps=25)
-    path = explorer.path("Lookbehind-SAM")
-    assert path.shape == (26, 4)
-    np.testing.assert_allclose(path[0, :2], LOSSES["ring"].start)
-    sharpness = hessian_eigenvalues(LOSSES["ring"], path[:, :2])[:, 1]
-    np.testing.assert_allclose(path[:, 3], sharpness, rtol=1e-3)
-    explorer.adaptive = True
-    assert not np.allclose(explorer.path("Lookbehind-SAM"), path)
-
-
-def test_the_surface_follows_the_controls():
-    explorer = ToyExplorer("valley", methods=["SGD", "SAM"])
-    figure = surface3d(explorer)
-    lines = {line.name: line for line in figure.data[1:]}
-    assert [name for name, line in lines.items() if line.visible] == ["SGD", "SAM"]
-    np.testing.assert_allclose(lines["SAM"].x, explorer.path("SAM")[:, 0])
-    explorer.rho = 0.3
-    np.testing.assert_allclose(lines["SAM"].x, explorer.path("SAM")[:, 0])
-    explorer.methods = ["ASAM"]
-    assert lines["ASAM"].visible and not lines["SAM"].visible
-    explorer.loss = "Himmelblau"
-    assert figure.data[0].x[0] == -6 and lines["ASAM"].x[0] == 0
+EXPRESSION = "(x**2 - 1)**2 + 3*y**2"
+HERE = {"start": (1.0, 1.0), "window": (-2.0, 2.0, -1.5, 1.5)}
 
 
 def bowl(w):
@@ -110,35 +23,96 @@ def bowl(w):
     return (w**2).sum(-1)
 
 
-def test_a_loss_of_ones_own():
-    explorer = ToyExplorer(bowl, start=(1, 1), window=(-2, 2, -1.5, 1.5), lr=0.1)
-    assert explorer.loss == OWN and explorer.scene["lesson"] == "A bowl."
+def test_a_new_loss_brings_its_start_and_learning_rate():
+    explorer = ToyExplorer("valley", rho=0.2)
+    explorer.loss = "ring"
+    ring = LOSSES["ring"]
+    assert (explorer.start, explorer.lr) == (list(ring.start), ring.lr)
+    np.testing.assert_allclose(explorer.path("SGD")[0, :2], ring.start)
+
+
+def test_path_is_what_the_controls_show():
+    explorer = ToyExplorer("ring", k=3, rho=0.1, alpha=0.5, steps=25)
+    path = explorer.path("Lookbehind-SAM")
+    assert path.shape == (26, 4)
+    np.testing.assert_allclose(path[0, :2], LOSSES["ring"].start)
+    loss, sharpness = path[:, 2], path[:, 3]
+    np.testing.assert_allclose(loss, LOSSES["ring"](torch.tensor(path[:, :2])).numpy())
+    np.testing.assert_allclose(sharpness, hessian_eigenvalues(LOSSES["ring"], path[:, :2])[:, 1])
+    explorer.adaptive = True
+    assert not np.allclose(explorer.path("Lookbehind-SAM"), path)
+
+
+def test_a_path_that_diverges_is_shorter():
+    explorer = ToyExplorer("valley", k=10, rho=0.4, alpha=1.0)
+    assert 1 <= len(explorer.path("Lookbehind-SAM")) < explorer.steps
+
+
+def test_the_surface_follows_the_controls():
+    explorer = ToyExplorer("valley", methods=["SGD", "SAM"])
+    figure = surface3d(explorer)
+    lines = {line.name: line for line in figure.data[1:]}
+    assert [name for name, line in lines.items() if line.visible] == ["SGD", "SAM"]
+    for rho in (explorer.rho, 0.3):
+        explorer.rho = rho
+        np.testing.assert_allclose(lines["SAM"].x, explorer.path("SAM")[:, 0])
+    explorer.methods = ["ASAM"]
+    assert lines["ASAM"].visible and not lines["SAM"].visible
+    explorer.loss = "Himmelblau"
+    assert figure.data[0].x[0] == -6 and lines["ASAM"].x[0] == 0
+
+
+@pytest.mark.parametrize(
+    "loss", [EXPRESSION, ToyLoss("mine", EXPRESSION, **HERE, minima=(), lesson="")]
+)
+def test_an_expression_of_ones_own_needs_no_kernel(loss):
+    explorer = ToyExplorer(loss, **HERE, lr=0.05)
+    assert explorer.own["javascript"] == explorer.toy.javascript and not explorer.drawn
     assert explorer.path("SGD")[-1, 2] < 1e-3
+    explorer.loss = "valley"
+    assert explorer.path("SGD")[0, 0] == LOSSES["valley"].start[0]
 
 
-def test_an_error_in_ones_own_loss_is_shown(watched):
+def test_a_function_of_ones_own_is_drawn_for_the_setting_that_is_shown():
+    explorer = ToyExplorer(bowl, **HERE, lr=0.1, methods=["SGD", "SAM"])
+    assert explorer.loss == OWN and explorer.own["lesson"] == "A bowl."
+    assert set(explorer.drawn["paths"]) == {"SGD", "SAM", "Lookbehind-SAM"}
+    kept = explorer.drawn["paths"]["SGD"]
+    explorer.rho = 0.3
+    assert explorer.drawn["paths"]["SGD"] is kept, "SGD has no ρ"
+    assert explorer.drawn["paths"]["SAM"]["setting"]["rho"] == 0.3
+    np.testing.assert_allclose(explorer.drawn["paths"]["SAM"]["slow"], explorer.path("SAM")[:, :2])
+
+
+def test_an_error_in_ones_own_function_is_shown_until_it_is_gone():
+    moods = ["bad"]
+
     def broken(w):
-        if w.requires_grad:
+        if w.requires_grad and moods:
             raise RuntimeError("no gradient here")
         return bowl(w)
 
-    explorer, _ = watched(
-        loss=broken, start=(1, 1), window=(-2, 2, -1, 1), methods=["SGD"], panels=["map"]
-    )
-    wait_for(lambda: explorer._worker is None)
-    assert explorer.error == "RuntimeError: no gradient here"
+    explorer = ToyExplorer(broken, **HERE, methods=["SGD"])
+    assert explorer.error == "RuntimeError: no gradient here" and explorer.drawn == {}
+    moods.clear()
+    explorer.start = [-1.0, -1.0]
+    assert explorer.error == "" and explorer.drawn["paths"]["SGD"]["slow"][0] == [-1.0, -1.0]
 
 
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"loss": "vally"}, ValueError, "loss must be a function or one of .*got 'vally'"),
+        ({"loss": "vally"}, ValueError, "loss must be one of .*'vally' is none of the names"),
+        ({"loss": "x^2", **HERE}, ValueError, "at character 3 .* a power is written"),
+        ({"loss": 3}, ValueError, "loss must be a text or a function, got 3"),
         ({"loss": bowl}, ValueError, r"needs start=\(x, y\) and window="),
+        ({"loss": EXPRESSION}, ValueError, r"needs start=\(x, y\) and window="),
         ({"loss": bowl, "start": (0, 0), "window": (1, 0, 0, 1)}, ValueError, "window must be"),
-        ({"k": 11}, traitlets.TraitError, "k must be one of .*got 11"),
-        ({"rho": 0.05}, traitlets.TraitError, "rho must be one of .*got 0.05"),
-        ({"alpha": 2.0}, traitlets.TraitError, "alpha must be one of .*got 2.0"),
-        ({"steps": STEPS + 1}, traitlets.TraitError, "steps must be one of .*got 41"),
+        ({"k": 11}, traitlets.TraitError, "k must be from 1 to 10, got 11"),
+        ({"rho": -0.05}, traitlets.TraitError, "rho must be from 0.0 to 1.0, got -0.05"),
+        ({"alpha": 2.0}, traitlets.TraitError, "alpha must be from 0.0 to 1.0, got 2.0"),
+        ({"lr": float("nan")}, traitlets.TraitError, "lr must be from"),
+        ({"steps": 101}, traitlets.TraitError, "steps must be from 1 to 100, got 101"),
         ({"methods": ["Adam"]}, traitlets.TraitError, "Adam"),
         ({"panels": ["sound"]}, traitlets.TraitError, "sound"),
     ],
@@ -148,6 +122,27 @@ def test_wrong_positions_are_named(settings, error, message):
         ToyExplorer(**settings)
 
 
-def test_the_defaults_are_slider_positions():
-    explorer = ToyExplorer()
-    assert explorer.k in K and explorer.rho in RHO and explorer.alpha in ALPHA
+def test_the_page_weighs_little_and_asks_for_nothing(tmp_path):
+    path = tmp_path / "page.html"
+    ToyExplorer(methods=["SAM"]).save_html(path)
+    text = path.read_text(encoding="utf-8")
+    assert len(text.encode()) <= 150_000
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//|@import|fetch\(""", text)
+    assert all(loss.javascript in json.loads(f'"{part}"') for loss, part in shipped(text))
+
+
+def shipped(text):
+    found = re.findall(r'"javascript": "((?:[^"\\\\]|\\\\.)*)"', text)
+    return zip(LOSSES.values(), found, strict=True)
+
+
+def test_the_saved_output_is_a_widget_a_living_page_and_a_picture():
+    data, metadata = ToyExplorer("ring", k=4)._repr_mimebundle_()
+    assert {"application/vnd.jupyter.widget-view+json", "text/html", "image/png"} <= set(data)
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    words = metadata["image/png"]["alt"]
+    assert "Map of the loss ring" in words and "Lookbehind-SAM is at (" in words
+    assert words in data["text/html"]
+    packed = re.search(r'"(H4sI[A-Za-z0-9+/=]+)"', data["text/html"]).group(1)
+    assert json.loads(gzip.decompress(base64.b64decode(packed)))["script"] == SCRIPT
+    assert len(data["text/html"]) < 100_000

@@ -1,15 +1,18 @@
 """The toy explorer's exported page in Chromium: no kernel, no network, and everything alive."""
 
-import json
 import re
 
 import lab
 import numpy as np
 import pytest
+import torch
 from axe_playwright_python.sync_playwright import Axe
+from torch.optim import SGD
 
+from lookbehind import Ball, Lookbehind
 from lookbehind.explore.toy import ToyExplorer
 from lookbehind.optim import METHODS
+from lookbehind.toy import LOSSES, descend
 
 pytestmark = pytest.mark.browser
 
@@ -67,7 +70,7 @@ def handle(page, name):
 
 def settled(page):
     """What need not follow the finger has followed it."""
-    page.wait_for_timeout(450)
+    page.wait_for_timeout(330)
 
 
 def in_words(page):
@@ -108,7 +111,8 @@ def test_a_typed_number_draws_what_the_optimizer_does(page, trait, name, value):
     box.press("Enter")
     explorer = ToyExplorer("valley", **{**SETTINGS, trait: value})
     assert ends(page) == {
-        method: pytest.approx(explorer.path(method)[-1, :2], rel=6e-3) for method in SETTINGS["methods"]
+        method: pytest.approx(explorer.path(method)[-1, :2], rel=6e-3)
+        for method in SETTINGS["methods"]
     }
     assert box.get_attribute("aria-valuetext") == box.input_value()
 
@@ -256,12 +260,12 @@ def test_where_each_start_would_end(page, address):
         "() => / 7\\d{3} starts/.test(document.querySelector('figcaption').textContent)"
     )
     share = float(re.search(r"([\d.]+) % end at \(1, 0\), λ 1", caption.text_content())[1])
-    starts = [(x, y) for x in np.linspace(-1.9, 2.1, 8) for y in np.linspace(-1.4, 1.4, 6)]
-    wide = 0
-    for start in starts:
-        explorer = ToyExplorer("two basins", start=start, k=5, rho=0.26, alpha=0.2)
-        wide += np.hypot(*(explorer.path("Lookbehind-SAM")[-1, :2] - (1, 0))) < 0.6
-    assert share == pytest.approx(100 * wide / len(starts), abs=8)
+    starts = [(x, y) for x in np.linspace(-1.9, 2.1, 12) for y in np.linspace(-1.4, 1.4, 8)]
+    rho = torch.full((len(starts),), 0.26, dtype=torch.float64)
+    make = lambda w: Lookbehind(SGD(w, lr=0.1), Ball(rho), k=5, alpha=0.2)  # noqa: E731
+    run = descend(LOSSES["two basins"], starts, make, 40)
+    wide = (np.hypot(*(run.slow[-1] - (1, 0)).T) < 0.6).mean()
+    assert share == pytest.approx(100 * wide, abs=6)
     before = page.evaluate(PIXELS, ".lb-under")
     page.get_by_label("coloured by").select_option("sharpness")
     page.wait_for_timeout(100)
@@ -284,7 +288,10 @@ def test_a_link_holds_the_setting(page, address):
 
 def test_the_python_that_is_copied_does_the_same(page, address):
     every = ",".join(METHODS)
-    show(page, f"{address}#loss=ring&methods={every}&k=4&rho=0.15&alpha=adaptive&momentum=0.5&steps=10")
+    show(
+        page,
+        f"{address}#loss=ring&methods={every}&k=4&rho=0.15&alpha=adaptive&momentum=0.5&steps=10",
+    )
     expected = ends(page)
     page.evaluate(
         "() => { navigator.clipboard.writeText = async text => { window.copied = text; }; }"
@@ -295,7 +302,7 @@ def test_the_python_that_is_copied_does_the_same(page, address):
     exec(page.evaluate("() => window.copied"), space)
     for name, make in space["methods"].items():
         end = space["descend"](space["loss"], (-1.4, 0.5), make, 10).slow[-1]
-        assert expected[name] == pytest.approx(end, abs=6e-3), name
+        assert expected[name] == pytest.approx(end, rel=6e-3, abs=6e-3), name
 
 
 def test_the_picture_is_saved_as_a_png(page, tmp_path):
@@ -316,7 +323,9 @@ def test_it_fits_and_axe_finds_nothing(page, scheme, size):
         summary.click()
     settled(page)
     assert page.evaluate("() => document.documentElement.scrollWidth") <= size[0]
-    found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]})
+    found = Axe().run(
+        page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+    )
     assert found.violations_count == 0, found.generate_report()
 
 
@@ -337,7 +346,11 @@ def test_everything_is_reached_by_tab_alone(page):
     names = set()
     for _ in range(40):
         page.keyboard.press("Tab")
-        names.add(page.evaluate("() => document.activeElement.className || document.activeElement.textContent"))
+        names.add(
+            page.evaluate(
+                "() => document.activeElement.className || document.activeElement.textContent"
+            )
+        )
     wanted = {"lb-number lb-ascent", "lb-number lb-interpolation", "lb-handle", "lb-timeline"}
     assert wanted | {"Reset", "Where would each start end?", "▶ Play"} <= names
 
@@ -357,7 +370,9 @@ def test_dark_theme_changes_the_picture(page):
 
 
 def test_an_expression_of_ones_own_is_live(page, folder):
-    own = ToyExplorer("(x**2 - 1)**2 + 3*y**2", start=(0.5, 0.8), window=(-2, 2, -1.5, 1.5), lr=0.05)
+    own = ToyExplorer(
+        "(x**2 - 1)**2 + 3*y**2", start=(0.5, 0.8), window=(-2, 2, -1.5, 1.5), lr=0.05
+    )
     own.save_html(folder / "own.html")
     show(page, (folder / "own.html").as_uri())
     number(page, "ρ, reach").fill("0.2")
@@ -379,7 +394,7 @@ def test_what_a_notebook_saves_wakes_up(page, folder):
     html = ToyExplorer("ring", k=4)._repr_mimebundle_()[0]["text/html"]
     (folder / "saved.html").write_text(f"<html lang=en><title>saved</title><body>{html}", "utf-8")
     show(page, (folder / "saved.html").as_uri())
-    assert "ring" in ends(page) or "ring" in in_words(page)
+    settled(page)
+    assert "Map of the loss ring," in in_words(page)
     assert number(page, "k,").input_value() == "4"
     assert page.locator("img").count() == 0
-    assert json.dumps("") not in page.url

@@ -29,7 +29,6 @@ ROLE_COLORS: dict[str, str] = {
 }
 
 
-
 class Palette(NamedTuple):
     """The colours of the methods and of an outer step's arrows on one background."""
 

@@ -1,19 +1,26 @@
 """Static pictures of toy losses and trajectories, with the colours and arrows of the explorers."""
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+from PIL import Image
 
 from lookbehind.explore.shared.palette import METHOD_COLORS as METHOD_COLORS
 from lookbehind.explore.shared.palette import ROLE_COLORS, color_of
 from lookbehind.toy import ToyLoss, Trajectory, hessian_eigenvalues
 
+Array = NDArray[np.float64]
 GRID = 200
 LEVELS = np.linspace(0, 1, 15) ** 3  # of the loss across the window: closer together near a minimum
 
@@ -40,9 +47,21 @@ def paths(loss: ToyLoss, runs: Mapping[str, Trajectory], ax: Axes | None = None)
     for name, run in runs.items():
         ax.plot(*run.slow.T, ".-", color=color_of(name), markersize=3, linewidth=1.2, label=name)
         ax.plot(*run.slow[-1], "o", color=color_of(name), markeredgecolor="white")
-    ax.plot(*next(iter(runs.values())).slow[0], "o", color="none", markeredgecolor="black")
-    ax.legend(fontsize="small")
+    if runs:
+        ax.plot(*next(iter(runs.values())).slow[0], "o", color="none", markeredgecolor="black")
+        ax.legend(fontsize="small")
     return ax
+
+
+def small_map(loss: ToyLoss, ways: Mapping[str, Array]) -> str:
+    """`paths` of points (T, 2) a name, as a PNG of few colours and so of few bytes, in base64."""
+    figure = Figure(figsize=(5.2, 4), dpi=110, layout="constrained")
+    runs: dict[str, Any] = {name: SimpleNamespace(slow=way) for name, way in ways.items()}
+    paths(loss, runs, figure.subplots())
+    raw, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(raw, format="png")
+    Image.open(raw).convert("RGB").quantize(64).save(small, "png", optimize=True, dpi=(110, 110))
+    return base64.b64encode(small.getvalue()).decode()
 
 
 def curves(

@@ -1,50 +1,18 @@
 // The toy explorer: its state, and what is drawn when it changes. No kernel computes anything here,
 // except for a loss that is a Python function.
 
-import { copy, download, drag, later, mark, oncePerFrame, onTheme, put, say, theme } from "../shared/controls.js";
-import { Pad, between, project, spanOf, unproject, words } from "../shared/drawing.js";
-import { Basins, minimaOf, scale } from "./basins.js";
-import { makeLoss, sharpness } from "./engine.js";
-import { build, legend, percent } from "./layout.js";
+import { copy, download, later, mark, oncePerFrame, onTheme, put, say, theme } from "../shared/controls.js";
+import { Pad, between, spanOf, words } from "../shared/drawing.js";
+import { Ends } from "./ends.js";
+import { build, showFormulas } from "./layout.js";
 import { fromHash, python, sheet, toHash } from "./links.js";
-import { drawLens, drawLensUnder, drawMap, drawTime, drawUnder, lensView, mapView, reach } from "./pictures.js";
+import { drawLens, drawLensUnder, drawMap, drawTime, drawUnder, lensView, mapView } from "./pictures.js";
 import { Player } from "./player.js";
 import { advice, arrowsOf, caption, ending, formulas, inWords, moment, path, told } from "./story.js";
-import { fromGrid } from "./kernel.js";
+import { ASPECT, toyOf } from "./toys.js";
 
 const SYNCED = ["loss", "k", "rho", "alpha", "adaptive", "steps", "t", "lens", "methods", "lr", "momentum", "start"];
-const SAVE_EVERY_MS = 60, SETTLED_MS = 350, CALM_MS = 150;
-// The colours of the minima, by number, and of starts that end elsewhere (−1) or diverge (−2).
-const PLACES = [[38, 103, 178], [230, 140, 40], [40, 160, 120], [170, 90, 190], [150, 150, 30], [90, 90, 140]], NOWHERE = [[200, 200, 200], [70, 70, 70]];
-
-const ASPECT = 0.72; // height of the map over its width, for every loss: the page keeps its shape
-
-// A window of the map's shape, with equal units on both axes, unless it is far from that shape.
-function widened([x0, x1, y0, y1]) {
-  const share = (y1 - y0) / (x1 - x0) / ASPECT, u = ((x1 - x0) * (share - 1)) / 2, v = ((y1 - y0) * (1 / share - 1)) / 2;
-  if (share > 1.6 || share < 1 / 1.6) return [x0, x1, y0, y1];
-  return share > 1 ? [x0 - u, x1 + u, y0, y1] : [x0, x1, y0 - v, y1 + v];
-}
-
-// An expression as it is written by hand: x² y, not x**2*y.
-const pretty = (text) => (text || "f(x, y)").replace(/\*\*(\d+)/g, (_, digits) => digits.replace(/\d/g, (d) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[d])).replace(/\s*\*\s*/g, " ").replace(/ - /g, " − ").replace(/(?<!\w )-/g, "−");
-
-// How Python names a loss of the reader's own.
-function codeOf({ own, name, expression, start, window }) {
-  if (!own) return {};
-  if (!expression) return { python: "your_loss  # the function that the explorer was given", imports: "" };
-  return { python: `ToyLoss("${name}", ${JSON.stringify(expression)}, (${start.join(", ")}), (), (${window.join(", ")}), "")`, imports: "ToyLoss" };
-}
-
-// A loss as the page needs it: from its definition, or from what the kernel has sent.
-function toyOf(given, grid) {
-  const loss = given.javascript ? makeLoss(given.javascript) : fromGrid(grid);
-  const toy = { ...given, window: widened(given.window), loss, source: given.javascript, ...codeOf(given), formula: pretty(given.expression), kernel: !given.javascript, value: loss.loss, sharpness: (p) => sharpness(loss, p) };
-  toy.stars = given.javascript ? minimaOf(toy) : [];
-  const flat = toy.stars.some(([x, y]) => { const [a, b, d] = loss.hessian(x, y); return a * d - b * b < 1e-6 * (a + d) ** 2; });
-  return Object.assign(toy, { flattest: flat || toy.stars.length > 1 ? "flattest minimum" : "minimum" });
-}
-
+const SAVE_EVERY_MS = 60, SETTLED_MS = 250, CALM_MS = 150;
 class Explorer {
   constructor(model, el, setup) {
     Object.assign(this, { model, setup, parts: {}, numbers: {}, known: new Map(), grounds: new Map(), runs: new Map(), made: {}, state: { ends: "", curve: "sharpness" } });
@@ -56,7 +24,7 @@ class Explorer {
     this.root = Object.assign(document.createElement("div"), { className: "lb-explorer" });
     el.append(this.root);
     this.player = new Player(this);
-    this.basins = new Basins(() => this.draw());
+    this.ends = new Ends(this);
     this.draw = oncePerFrame(() => this.drawNow());
     this.settle = later(() => this.settled(), SETTLED_MS);
     this.calm = later(() => this.rough && this.lens?.seen && this.drawLensUnder(this.now, this.lensAt, true), CALM_MS);
@@ -64,6 +32,7 @@ class Explorer {
     this.theme = theme(this.root);
     for (const [pad, under] of [[this.map, this.under], [this.lens, this.lensUnder]]) if (pad) pad.under = under;
     this.watch();
+    this.hash = toHash(this.state);
     this.layout();
   }
 
@@ -103,7 +72,7 @@ class Explorer {
       window.removeEventListener("resize", this.draw);
       window.removeEventListener("hashchange", moved);
       this.player.stop();
-      this.basins.stop();
+      this.ends.basins.stop();
     };
   }
 
@@ -224,7 +193,7 @@ class Explorer {
 
   groundKey({ toy }, basins) {
     const { map, theme: { paperText, inkText } } = this;
-    return [toy.name, map.width, map.ratio, paperText, inkText, basins && this.basinKey].join("|");
+    return [toy.name, map.width, map.ratio, paperText, inkText, basins && this.ends.key].join("|");
   }
 
   groundOf(made) {
@@ -251,7 +220,7 @@ class Explorer {
     if (!this.size) return;
     const scene = (this.now = this.scene()), { state, toy } = this;
     if (this.map?.seen) {
-      this.drawUnder(this.basinImage(scene));
+      this.drawUnder(this.ends.image());
       const where = drawMap(this.map, scene);
       this.startHandle.put(where.start, { "aria-valuenow": words(state.start[0]), "aria-valuetext": `x ${words(state.start[0])}, y ${words(state.start[1])}` });
       this.ringHandle.put(where.grip, { "aria-valuenow": +state.rho.toFixed(4), "aria-valuemin": 0, "aria-valuemax": this.setup.limits.rho[1], "aria-valuetext": `ρ = ${words(state.rho)}` });
@@ -264,6 +233,7 @@ class Explorer {
     }
     this.drawStep(scene);
     this.controls(scene);
+    this.spoken ??= this.momentNow(scene);
     this.settle();
     if (!scene.waiting) (window.__redraws ||= []).push(performance.now());
   }
@@ -281,7 +251,7 @@ class Explorer {
     say(parts.play, this.player.playing ? "Pause" : "▶ Play");
     mark(parts.scrub, { max: Math.max(arrows.length, 1), "aria-valuetext": arrows.length ? caption(scene.toy, on) : "" });
     put(parts.scrub, "value", phase);
-    this.lines(this.eye(), moving && phase > 0 ? on?.kind : null);
+    showFormulas(parts.formulas, formulas(this.eye(), this.state.momentum), moving && phase > 0 ? on?.kind : null);
   }
 
   // Its contour lines wait until the hand rests: they take longer than a frame on a phone.
@@ -295,52 +265,6 @@ class Explorer {
     drawLensUnder(lensUnder, scene, view, calm);
     Object.assign(this, { lensKey: key, rough: !calm });
   }
-
-  lines(method, lit) {
-    const { formulas: list } = this.parts, rows = formulas(method, this.state.k, this.state.momentum);
-    if (list.children.length !== rows.length) list.replaceChildren(...rows.map(() => document.createElement("li")));
-    rows.forEach(([kind, text], i) => {
-      say(list.children[i], text);
-      put(list.children[i], "className", `lb-${kind}${kind === lit ? " lb-lit" : ""}`);
-    });
-  }
-
-  // ---- where would each start end? --------------------------------------------------------------
-
-  basinImage(scene) {
-    const { state, toy, basins, parts, map } = this;
-    if (!state.ends || toy.kernel) {
-      basins.stop();
-      return null;
-    }
-    basins.want(toy, { ...this.setting(this.eye()), start: [0, 0] }, map.width, map.height);
-    if (!basins.shown) return null;
-    const top = basins.top(), key = [basins.key, basins.shown.block, state.ends, this.theme.paper].join();
-    if (this.basinKey === key) return this.basinPicture;
-    const color = state.ends === "sharpness" ? (n) => (basins.at[n] === -2 ? this.pale(NOWHERE[1]) : this.pale(scale(basins.sharp[n] / top))) : (n) => this.colorOf(basins.at[n]);
-    const made = document.createElement("canvas");
-    Object.assign(made, { width: basins.W, height: basins.H });
-    made.getContext("2d").putImageData(basins.image(color), 0, 0);
-    Object.assign(this, { basinKey: key, basinPicture: made });
-    legend(parts.legend, this.legendRows(top));
-    return made;
-  }
-
-  // Nearer to the paper: the paths stand out.
-  pale(color) { return color.map((v, i) => Math.round(v + 0.4 * (this.theme.paper[i] - v))); }
-
-  colorOf(place) { return this.pale(place < 0 ? NOWHERE[-place - 1] : PLACES[place]); }
-
-  legendRows(top) {
-    const { basins } = this, { share, all } = basins.shares(), css = (c) => `rgb(${c.join(" ")})`;
-    const places = [...basins.minima.map((p, n) => [n, this.nameOf(p)]), [-1, "elsewhere"], [-2, "nowhere: diverged"]].filter(([n]) => share(n) > 0);
-    this.endsSay = `${this.eye()} from ${all} starts: ${places.map(([n, name]) => `${percent(share(n))} end ${n < 0 ? "" : "at "}${name}`).join("; ")}.`;
-    if (this.state.ends !== "sharpness") return places.map(([n, name]) => [css(this.colorOf(n)), `${name}: ${percent(share(n))}`]);
-    const marks = [0, 0.5, 1].map((s) => [css(this.pale(scale(s))), `λ ${words(s * top, 2)}${s === 1 ? " and more" : ""}`]);
-    return share(-2) ? [...marks, [css(this.colorOf(-2)), "diverged"]] : marks;
-  }
-
-  nameOf(p) { return `(${p.map((v) => words(v, 2)).join(", ")}), λ ${words(this.toy.sharpness(p), 2)}`; }
 
   // ---- the controls, and words -----------------------------------------------------------------
 
@@ -373,7 +297,7 @@ class Explorer {
     const { state, toy } = this, error = this.model.get("error");
     if (error) return error;
     if (scene.waiting) return "The kernel draws this loss, a Python function: waiting for it.";
-    if (state.ends && !toy.kernel) return this.endsSay ?? "";
+    if (state.ends && !toy.kernel) return this.ends.says;
     const away = scene.runs.find((run) => run.left !== null && run !== scene.eye);
     const other = away && scene.eye.left === null ? ` ${away.setting.method} left the map at step ${away.left}; ${advice(toy, away)}.` : "";
     return (toy.kernel ? "Drawn by the kernel, as this loss is a Python function. " : "") + moment(toy, scene.eye, state.t) + other;
@@ -385,11 +309,11 @@ class Explorer {
     const { state, toy, parts } = this, scene = this.now;
     say(parts.words, inWords(toy, { start: state.start, steps: state.steps }, scene.runs));
     const says = this.momentNow(scene);
-    if (this.spoken && this.spoken !== says && !this.player.playing) say(parts.live, says);
+    if (this.spoken !== says && !this.player.playing) say(parts.live, says);
     this.spoken = says;
     if (!this.model.address) return;
     const hash = toHash(state);
-    if (this.hash && hash !== this.hash) history.replaceState(null, "", hash);
+    if (hash !== this.hash) history.replaceState(null, "", hash);
     this.hash = hash;
   }
 
@@ -409,46 +333,6 @@ class Explorer {
   note(text) {
     say(this.parts.done, text);
     say(this.parts.live, text);
-  }
-
-  // ---- the hand --------------------------------------------------------------------------------
-
-  viewOfMap() { return mapView(this.toy, this.map.width, this.map.height); }
-
-  moveStart([u, v]) {
-    const { width, height } = this.map;
-    this.set({ start: unproject(this.viewOfMap(), [between(u, 0, width), between(v, 0, height)]) });
-  }
-
-  moveRing([u]) {
-    const { at, unit } = reach(this.now), view = this.viewOfMap(), across = (Math.max(u - project(view, at)[0], 0) / view.width) * (view.x1 - view.x0);
-    this.set({ rho: +between(across / unit, ...this.setup.limits.rho).toFixed(3) });
-  }
-
-  moveAlpha([u, v]) {
-    const { from, to } = this.alphaLine ?? {};
-    if (!from) return;
-    const [dx, dy] = [to[0] - from[0], to[1] - from[1]];
-    const share = ((u - from[0]) * dx + (v - from[1]) * dy) / (dx * dx + dy * dy || 1);
-    this.set({ alpha: +between(share, 0, 1).toFixed(2), adaptive: false });
-  }
-
-  // A mouse drags the start from anywhere; a finger taps, so that it can scroll past the map.
-  tapMap(canvas) {
-    const at = (event) => [event.offsetX, event.offsetY];
-    drag(canvas, { begin: (event) => event.pointerType === "mouse" && this.moveStart(at(event)) === undefined, move: (event) => this.moveStart(at(event)) });
-    canvas.addEventListener("click", (event) => event.pointerType !== "mouse" && this.moveStart(at(event)));
-  }
-
-  scrubTime(canvas) {
-    const go = (event) => this.set({ t: this.timeAt(event.offsetX) });
-    drag(canvas, { begin: go, move: go });
-    canvas.addEventListener("keydown", (event) => {
-      const { t, steps } = this.state, to = { ArrowRight: t + 1, ArrowUp: t + 1, ArrowLeft: t - 1, ArrowDown: t - 1, PageUp: t + 10, PageDown: t - 10, Home: 0, End: steps - 1 }[event.key];
-      if (to === undefined) return;
-      event.preventDefault();
-      this.set({ t: to });
-    });
   }
 }
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lookbehind.explore.shared.page import alive, page, script
 from lookbehind.explore.shared.palette import METHOD_COLORS, PALETTES
-from lookbehind.explore.toy.paths import descent, drawn, length, photograph
+from lookbehind.explore.toy.paths import descent, drawn, length
 from lookbehind.files import written_whole
 from lookbehind.optim import METHODS
 from lookbehind.toy import LOSSES, Loss, ToyLoss, hessian_eigenvalues
@@ -39,9 +39,19 @@ CONTROLS = (*LIMITS, "adaptive", "lens", "methods", "loss", "start")
 SHOWN = (*CONTROLS, "panels", "own", "drawn", "error")
 
 
-def _given(toy: ToyLoss) -> dict[str, Any]:
+def _given(toy: Any) -> dict[str, Any]:
     """What the page needs to know of a loss; without "javascript", the kernel computes it."""
-    names = ("name", "expression", "javascript", "start", "window", "minima", "lesson", "lr", "noise")
+    names = [
+        "name",
+        "expression",
+        "javascript",
+        "start",
+        "window",
+        "minima",
+        "lesson",
+        "lr",
+        "noise",
+    ]
     return {name: getattr(toy, name) for name in names}
 
 
@@ -100,7 +110,7 @@ class ToyExplorer(anywidget.AnyWidget):
     ) -> None:
         known = isinstance(loss, str) and loss in LOSSES
         toy = LOSSES[str(loss)] if known else _own(loss, start, window)
-        self._losses = LOSSES | {toy.name: toy}
+        self._losses: dict[str, Any] = LOSSES | {toy.name: toy}
         own = {} if known else {"own": _given(toy)}
         defaults: dict[str, Any] = {"methods": ["SGD", "SAM", "Lookbehind-SAM"], "lr": toy.lr}
         chosen = defaults | settings | {"start": list(start or toy.start)}
@@ -126,7 +136,7 @@ class ToyExplorer(anywidget.AnyWidget):
         return proposal.value
 
     @property
-    def toy(self) -> ToyLoss:
+    def toy(self) -> Any:
         """The loss that is shown."""
         return self._losses[self.loss]
 
@@ -148,7 +158,7 @@ class ToyExplorer(anywidget.AnyWidget):
         if self.toy.javascript:
             return
         try:
-            found, error = drawn(self, self.drawn), ""
+            found, error = drawn(self), ""
         except Exception as failure:  # a function of the user's own may do anything
             found, error = {}, f"{type(failure).__name__}: {failure}"
         with self.hold_sync():
@@ -159,11 +169,20 @@ class ToyExplorer(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The living widget; the same alive without a kernel; and a picture, for all others."""
+        from lookbehind.explore.shared import pictures  # costs a second, only where it is shown
+
         bundle = super()._repr_mimebundle_(**options)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
-        picture, words = photograph(self)
-        data |= {"image/png": picture, "text/plain": words}
-        data["text/html"] = alive(SCRIPT, STYLE, self._state(), picture, words)
+        ways = {method: self.path(method)[:, :2] for method in self.methods}
+        ends = [
+            f"{method} is at ({x:.2f}, {y:.2f})"
+            for method, way in ways.items()
+            for x, y in way[-1:]
+        ]
+        words = f"Map of the loss {self.loss}. After {self.steps} outer steps: {', '.join(ends)}."
+        picture = pictures.small_map(self.toy, ways)
+        html = alive(SCRIPT, STYLE, self._state(), picture, words)
+        data |= {"image/png": picture, "text/plain": words, "text/html": html}
         return data, metadata | {"image/png": {"alt": words}}
 
     def save_html(self, path: str | Path) -> None:
@@ -195,7 +214,7 @@ class _Function:
         return self.function(w)
 
 
-def _own(loss: Any, start: Any, window: Any) -> ToyLoss | _Function:
+def _own(loss: Any, start: Any, window: Any) -> Any:
     """A user's expression or function, with its start and window."""
     if isinstance(loss, ToyLoss):
         return loss

@@ -1,7 +1,8 @@
 // The parts of the page: what stands where, and which control changes what.
 
-import { Handle, Scrubbed, element } from "../shared/controls.js";
+import { Handle, Scrubbed, element, put, say } from "../shared/controls.js";
 import { Pad, words } from "../shared/drawing.js";
+import { moveAlpha, moveRing, moveStart, scrubTime, tapMap } from "./hand.js";
 
 const button = (parent, text, act, attributes = {}) => {
   const made = element("button", parent, { type: "button", textContent: text }, attributes);
@@ -10,7 +11,7 @@ const button = (parent, text, act, attributes = {}) => {
 };
 
 function choice(parent, name, options, change) {
-  const select = element("select", element("label", parent, { textContent: `${name} ` }));
+  const select = element("select", element("label", parent, { textContent: `${name} ` }), {}, { "aria-label": name });
   for (const [value, text] of options) element("option", select, { value, textContent: text });
   select.addEventListener("change", () => change(select.value));
   return select;
@@ -59,9 +60,9 @@ function mapPart(x, main) {
     const [x0, x1, y0, y1] = x.toy.window, [u, v] = x.state.start;
     x.set({ start: [u + (dx * (x1 - x0)) / 100, v + (dy * (y1 - y0)) / 100] });
   };
-  x.startHandle = new Handle(stage, { name: "start; drag, or arrow keys", move: (at) => x.moveStart(at), key: nudge });
-  x.ringHandle = new Handle(stage, { name: "ρ, the ring's reach; drag, or arrow keys", move: (at) => x.moveRing(at), key: (dx, dy) => x.numbers.rho.go(x.state.rho + 0.01 * (dx + dy)) });
-  x.tapMap(canvas);
+  x.startHandle = new Handle(stage, { name: "start; drag, or arrow keys", move: (at) => moveStart(x, at), key: nudge });
+  x.ringHandle = new Handle(stage, { name: "ρ, the ring's reach; drag, or arrow keys", move: (at) => moveRing(x, at), key: (dx, dy) => x.numbers.rho.go(x.state.rho + 0.01 * (dx + dy)) });
+  tapMap(x, canvas);
   x.parts.caption = element("figcaption", figure);
   const row = element("div", figure, { className: "lb-row" });
   x.parts.ends = button(row, "Where would each start end?", () => x.set({ ends: x.state.ends ? "" : "place" }), { "aria-pressed": "false" });
@@ -90,7 +91,7 @@ function lensPart(x, side) {
   x.lens = new Pad(element("canvas", stage, { className: "lb-lens" }, { role: "img", "aria-label": "one outer step, its climbs, descents and interpolation" }));
   x.lens.beside = true;
   x.lensStage = stage;
-  x.alphaHandle = new Handle(stage, { name: "α, the share of the way; drag, or arrow keys", move: (at) => x.moveAlpha(at), key: (dx, dy) => x.numbers.alpha.go((x.state.adaptive ? 1 : x.state.alpha) + 0.05 * (dx + dy)) });
+  x.alphaHandle = new Handle(stage, { name: "α, the share of the way; drag, or arrow keys", move: (at) => moveAlpha(x, at), key: (dx, dy) => x.numbers.alpha.go((x.state.adaptive ? 1 : x.state.alpha) + 0.05 * (dx + dy)) });
   x.parts.lensCaption = element("figcaption", figure);
   const row = element("div", figure, { className: "lb-row lb-player" });
   button(row, "◀ Back", () => x.player.step(-1));
@@ -104,11 +105,11 @@ function lensPart(x, side) {
 function timePart(x, main) {
   const figure = element("figure", main, { className: "lb-time" }), head = element("div", figure, { className: "lb-row" });
   x.parts.head = head;
-  x.parts.curve = choice(head, "timeline:", [["sharpness", "sharpness λmax(φ)"], ["loss", "loss L(φ)"]], (curve) => x.set({ curve }));
+  x.parts.curve = choice(head, "timeline", [["sharpness", "sharpness λmax(φ)"], ["loss", "loss L(φ)"]], (curve) => x.set({ curve }));
   x.parts.timeSays = element("span", head, { className: "lb-soft" });
   const canvas = element("canvas", figure, { className: "lb-timeline", tabIndex: 0 }, { role: "slider", "aria-label": "outer step", "aria-valuemin": 0 });
   x.time = new Pad(canvas);
-  x.scrubTime(canvas);
+  scrubTime(x, canvas);
 }
 
 function more(x) {
@@ -148,3 +149,12 @@ export const legend = (list, rows) => list.replaceChildren(...rows.map(([color, 
 }));
 
 export const percent = (share) => `${words(100 * share, 2)} %`;
+
+// `rows`: [kind, text]; the formula of the kind that is being drawn is lit.
+export function showFormulas(list, rows, lit) {
+  if (list.children.length !== rows.length) list.replaceChildren(...rows.map(() => document.createElement("li")));
+  rows.forEach(([kind, text], i) => {
+    say(list.children[i], text);
+    put(list.children[i], "className", `lb-${kind}${kind === lit ? " lb-lit" : ""}`);
+  });
+}

@@ -141,8 +141,7 @@ export function lensView(arrows, width, height) {
 }
 
 export function drawLensUnder(pad, scene, view, lines) {
-  const [x0, x1] = scene.toy.window, span = view.x1 - view.x0 > x1 - x0 ? spanOf(scene.toy.value, view, 15) : scene.span;
-  drawGround(pad.clear(), scene.toy.value, view, span, scene.theme, { cell: lines ? 5 : 10, lines });
+  drawGround(pad.clear(), scene.toy.value, view, spanOf(scene.toy.value, view, 15), scene.theme, { cell: lines ? 5 : 10, lines });
 }
 
 const NAMES = { ascent: "climb", descent: "descent", gradient: "−η ∇L", interpolation: "α" };

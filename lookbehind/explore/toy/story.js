@@ -104,7 +104,7 @@ export function inWords(toy, setting, runs) {
 const T = "T = |φ| + 0.01";
 
 // The formulas of a method, a line for each kind of arrow.
-export function formulas(method, k, momentum) {
+export function formulas(method, momentum) {
   const asam = method.includes("ASAM"), step = (from, at) => (momentum ? `A(${from}, ∇L(${at}))` : `${from} − η ∇L(${at})`);
   const climb = (from) => (asam ? `${from} + ρ T² g / ‖T g‖,  ${T}` : `${from} + ρ g / ‖g‖`);
   if (method === "SGD") return [["descent", `φ ← ${step("φ", "φ")}`]];

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from lookbehind.explore.shared.palette import METHOD_COLORS, PLOTLY_CONFIG
 from lookbehind.explore.toy.explorer import CONTROLS, ToyExplorer
-from lookbehind.explore.toy.scene import heights
+from lookbehind.explore.toy.paths import heights
 
 POINTS = 101  # of the surface on an axis
 

@@ -4,7 +4,7 @@ import { between } from "../shared/drawing.js";
 import { endPoint, sharpness } from "./engine.js";
 import { far } from "./story.js";
 
-const SLICE = 7; // ms of computing at a time: the page stays under the hand
+const SLICE = 9; // ms of computing at a time: the page stays under the hand
 const FINEST = 100; // starts along the longer side
 
 // Where a loss has isolated minima: Newton from a lattice, where the loss comes without a list.
@@ -57,7 +57,7 @@ export class Basins {
     this.run++;
     const W = Math.round(FINEST * Math.min(1, width / height)), H = Math.round(FINEST * Math.min(1, height / width)), minima = minimaOf(toy);
     const [x0, x1, y0, y1] = toy.window, reach = 0.12 * Math.hypot(x1 - x0, y1 - y0);
-    Object.assign(this, { key, toy, setting, W, H, minima, reach, block: 8, row: 0, began: performance.now() });
+    Object.assign(this, { key, toy, setting, W, H, minima, reach, block: 8, row: 0, due: 0, began: performance.now() });
     Object.assign(this, { at: new Int8Array(W * H), sharp: new Float32Array(W * H), known: new Uint8Array(W * H), shown: null });
     this.slice();
   }
@@ -72,11 +72,9 @@ export class Basins {
       this.shown = { block: this.block, whole: this.block === 1, ms: performance.now() - this.began };
       this.block >>= 1;
       this.row = 0;
-      if (performance.now() > until || !this.block) {
-        this.show();
-        if (this.block) this.channel.port2.postMessage(this.run);
-        return;
-      }
+      const now = performance.now(); // a picture costs as much as a slice
+      if (!this.block || now > this.due) this.show();
+      this.due = now + 80;
     }
   }
 

@@ -25,6 +25,7 @@ from lookbehind.toy import LOSSES, Loss, ToyLoss, hessian_eigenvalues
 HERE = Path(__file__).parent
 PANELS = ("map", "lens", "curves")
 OWN = "your loss"
+PARTS = ("name", "expression", "start", "window", "minima", "lesson", "lr", "noise")  # of a loss
 # The lowest and the highest value of each number.
 LIMITS: dict[str, tuple[float, float]] = {
     "k": (1, 10),

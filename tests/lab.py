@@ -52,8 +52,12 @@ IDLE = """document.querySelector(".jp-Notebook-ExecutionIndicator[data-status='i
 PROMPTS = "[...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')]"
 ALL_RAN = PROMPTS + r".every(prompt => /\d/.test(prompt.textContent))"
 CONNECTED = r"/\| Idle/.test(document.querySelector('#jp-main-statusbar')?.textContent)"
+# What is scrolled out of sight need not be drawn.
 BLANK_CANVASES = """() => [...document.querySelectorAll('.jp-OutputArea canvas')].filter(canvas => {
-    const drawn = canvas.width && canvas.height && canvas.checkVisibility();
+    const { x, y, width, height } = canvas.getBoundingClientRect();
+    const there = document.elementFromPoint(x + width / 2, y + height / 2);
+    const seen = canvas.checkVisibility() && canvas.parentElement.contains(there);
+    const drawn = canvas.width && canvas.height && seen;
     if (!drawn || !canvas.getContext('2d')) return false; // WebGL keeps no pixels to read
     const copy = document.createElement('canvas');
     [copy.width, copy.height] = [canvas.width, canvas.height];

@@ -14,16 +14,15 @@ hypothesis.settings.load_profile("shared machine")
 # These files take longest; first in line, they leave neither process of `make test` waiting.
 LONGEST = (
     "test_browser.py",
-    "10-sensitivity.ipynb",
-    "09-lifelong-learning.ipynb",
-    "08-noisy-weights.ipynb",
-    "07-how-flat.ipynb",
-    "test_command_line.py",
     "11-more-gpus.ipynb",
-    "test_study_sweep.py",
     "05-what-it-costs.ipynb",
-    "test_results.py",
+    "08-noisy-weights.ipynb",
+    "06-loss-landscape.ipynb",
+    "test_explore_toy_page.py",
     "test_train_ranks.py",
+    "test_results.py",
+    "test_command_line.py",
+    "test_study_sweep_file.py",
 )
 
 

@@ -170,6 +170,7 @@ class Explorer {
   layout() {
     const { map, lens, time } = this, across = this.root.clientWidth;
     if (!across) return;
+    this.theme = theme(this.root); // unknown before the page has it
     if (map) {
       const width = this.mapStage.clientWidth;
       map.fit(width, Math.round(ASPECT * width));

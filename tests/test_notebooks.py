@@ -127,7 +127,7 @@ def test_saved_as_after_restart_and_run_all(path: Path, notebook: NotebookNode) 
     assert counts == list(range(1, len(counts) + 1))
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     assert all(set(cell.metadata) <= {"tags", "nbval-ignore-reason"} for cell in notebook.cells)
-    assert path.stat().st_size <= 500_000
+    assert path.stat().st_size <= 700_000
 
 
 @every_notebook
@@ -135,7 +135,9 @@ def test_outputs_are_clean_and_comparable(notebook: NotebookNode) -> None:
     for output in outputs(notebook):
         assert output.output_type != "error"
         assert output.get("name") != "stderr"
-        assert set(output.get("data", {})) <= STABLE_OUTPUTS
+        kinds = set(output.get("data", {}))
+        living = {"text/html"} if WIDGET_VIEW in kinds else set()  # alive without a kernel
+        assert kinds <= STABLE_OUTPUTS | living
         text = output.get("text", "") + output.get("data", {}).get("text/plain", "")
         assert not re.search(r"object at 0x|Warning\b|/site-packages/", text), text
 

@@ -120,7 +120,8 @@ def measured(browser, path, name, moves):
     for control, (kind, label) in CONTROLS.items():
         page.wait_for_timeout(300)
         times[control] = answers(browser, page, [kind, label, moves])
-    page.evaluate(MOVES, ["key", "k,", 1])
+    page.reload()
+    page.wait_for_timeout(1000 * rate)
     basins = page.evaluate(BASINS)
     page.context.close()
     return times, first, basins

@@ -40,7 +40,7 @@ def _block(text: str) -> str:
 
 
 def page(title: str, module: str, style: str, state: Mapping[str, Any]) -> str:
-    """A page of its own: `module` exports `render`, and `still`, a model without a kernel."""
+    """A page of its own: `module` has `render`, and `still`, a model without a kernel."""
     address = {"address": True}  # the setting stands in the address of the page
     fill = {"TITLE": title, "STYLE": style, "SCRIPT": module, "STATE": _json({**state, **address})}
     return _filled("page.html", fill)

@@ -342,7 +342,7 @@ export function still(state) {
   return { address: state.address, get: (name) => state[name], set: (name, value) => { state[name] = value; }, on() {}, off() {}, save_changes() {} };
 }
 
-export function render({ model, el }) {
+function render({ model, el }) {
   const explorer = new Explorer(model, el, SETUP);
   return () => explorer.close();
 }

@@ -145,21 +145,18 @@ def plain(value: Any) -> Any:
 
 
 def kept(name: str, value: Any) -> Any:
-    """`value` as a checkpoint keeps it: what NumPy made becomes Python's and torch's own.
+    """`value` as a checkpoint keeps it: what NumPy made becomes Python's own.
 
     Raises TypeError unless it is plain (numbers, strings, None) or a tensor, or such in
     dictionaries, lists and tuples.
     """
+    value = plain_numbers(value)
     if isinstance(value, Mapping):
-        return {plain(key): kept(f"{name}[{key!r}]", part) for key, part in value.items()}
+        return {key: kept(f"{name}[{key!r}]", part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         parts = [kept(f"{name}[{i}]", part) for i, part in enumerate(value)]
         return parts if isinstance(value, list) else tuple(parts)
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.item() if value.ndim == 0 else torch.as_tensor(value)
-    if type(value) in (str, int, float, bool, type(None)) or isinstance(
-        value, Tensor | torch.dtype
-    ):
+    if type(value) in (str, int, float, bool, type(None), torch.dtype) or isinstance(value, Tensor):
         return value
     kind = type(value).__name__
     raise TypeError(f"{name} must be plain, to be kept in a checkpoint; got {kind}: {value!r}")

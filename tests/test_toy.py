@@ -222,6 +222,7 @@ def own(expression):
         ("exp(-x) * sin(pi*y) + log(e)", np.exp(-2) * np.sin(3 * np.pi) + 1),
         ("tanh(x)/cosh(y) - atan(x)*tan(1.5) + sinh(0.1)*cos(y)", None),
         ("logaddexp(x, 2*y) * r", np.logaddexp(2, 6) * 13**0.5), ("7", 7.0), (" 1e-3 * x ", 2e-3),
+        ("abs(x)**2 + logaddexp(x, y)**3", 4 + np.logaddexp(2, 3) ** 3),
     ],
 )  # fmt: skip
 def test_an_expression_of_ones_own(expression, value):
@@ -246,7 +247,8 @@ def test_an_expression_of_ones_own(expression, value):
         ("1e999", 1, "no real number"), ("2j*x", 1, "no real number"), ("True", 1, "real number"),
         ("'x'", 1, "no real number"), ("x if y else 1", 1, "IfExp"), ("x < 1", 1, "Compare"),
         ("[x]", 1, "List"), ("x % 2", 1, "BinOp"), ("x; y", 2, "can't be read"), ("", 1, ""),
-        ("(" * 300 + "x" + ")" * 199, 1, "can't be read"), ("x\0", 1, "can't be read"),
+        ("sin(" * 7 + "x" + ")" * 7, 25, "inside each other"),
+        ("(" * 99 + "x" + ")" * 98, 1, "can't be read"), ("x\0", 1, "can't be read"),
         ("x" + " + x" * LONGEST, 1, ""), (None, 1, ""), (3.0, 1, ""),
     ],
 )  # fmt: skip

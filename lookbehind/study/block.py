@@ -69,6 +69,8 @@ def train_block(
 ) -> list[Row]:
     """A row for each of the recipes, which may train as one."""
     hardware = hardware or choose_hardware()
+    if hardware.device.type == "cpu":
+        keep_freed_memory()
     datasets, rows = dict[int, Dataset](), dict[Recipe, Row]()
     for recipe in recipes:
         if recipe.seed not in datasets and recipe not in rows:
@@ -138,8 +140,6 @@ def _fit(
         if undone is not None:
             failures.masked_fill_(undone & (failures == 0), taken)
 
-    if hardware.device.type == "cpu":
-        keep_freed_memory()
     history = fit(
         ensemble,
         _optimizer(ensemble, recipes, hardware.device),

@@ -19,7 +19,7 @@ FUNCTIONS = {
     **dict.fromkeys(("sqrt", "exp", "log", "sin", "cos", "tan", "sinh", "cosh", "tanh", "atan"), 1),
     **{"abs": 1, "logaddexp": 2},
 }
-LONGEST, HIGHEST, LARGEST = 500, 20, 1e100  # characters; exponent; number
+LONGEST, DEEPEST, HIGHEST, LARGEST = 200, 6, 20, 1e100  # characters; levels; exponent; number
 ALLOWED = (
     f"numbers, {', '.join(NAMES)} (r is the distance from the origin), + - * /, "
     f"** with a number up to {HIGHEST}, and {', '.join(FUNCTIONS)}"
@@ -67,7 +67,7 @@ def _wrong(text: str, place: int, problem: str) -> ValueError:
     )
 
 
-def _problems(node: ast.expr) -> Iterator[tuple[ast.expr, str]]:
+def _problems(node: ast.expr, level: int = 0) -> Iterator[tuple[ast.expr, str]]:
     match node:
         case ast.Constant(value=value):
             real = isinstance(value, int | float) and not isinstance(value, bool)
@@ -78,23 +78,31 @@ def _problems(node: ast.expr) -> Iterator[tuple[ast.expr, str]]:
             if name not in NAMES:
                 yield node, f"{name!r} is none of the names"
         case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=inner):
-            yield from _problems(inner)
+            yield from _problems(inner, level)
         case ast.BinOp(left=left, op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div(), right=right):
-            yield from _problems(left)
-            yield from _problems(right)
+            yield from _problems(left, level)
+            yield from _problems(right, level)
         case ast.BinOp(left=left, op=ast.Pow(), right=right):
-            yield from _problems(left)
+            yield from _problems(left, level)
             if abs(_number(right)) > HIGHEST:
                 yield right, f"the exponent is no number from -{HIGHEST} to {HIGHEST}"
         case ast.BinOp(op=ast.BitXor(), right=right):
             yield right, "^ stands, where a power is written **"
         case ast.Call(func=ast.Name(id=name), args=given, keywords=[]):
-            if FUNCTIONS.get(name) != len(given):
-                yield node, f"{name}, given {len(given)} values, is none of the functions"
-            for each in given:
-                yield from _problems(each)
+            yield from _problems_of_call(node, name, given, level)
         case _:
             yield node, f"{type(node).__name__} is not allowed"
+
+
+def _problems_of_call(
+    node: ast.expr, name: str, given: Sequence[ast.expr], level: int
+) -> Iterator[tuple[ast.expr, str]]:
+    if FUNCTIONS.get(name) != len(given):
+        yield node, f"{name}, given {len(given)} values, is none of the functions"
+    elif level >= DEEPEST:
+        yield node, f"more than {DEEPEST} functions stand inside each other"
+    for each in given:
+        yield from _problems(each, level + 1)
 
 
 def _number(node: ast.expr) -> float:
@@ -171,30 +179,22 @@ def _own_functions() -> dict[str, Any]:
     """What sympy lacks, or differentiates into what overflows or is no function."""
     import sympy
 
-    class sign(sympy.Function):
-        def fdiff(self, argindex: int = 1) -> Any:
-            return sympy.Integer(0)
+    def made(name: str, *slopes: Callable[..., Any], latex: str = "") -> Any:
+        def fdiff(self: Any, argindex: int = 1) -> Any:
+            return slopes[argindex - 1](*self.args)
 
-    class absolute(sympy.Function):
-        def fdiff(self, argindex: int = 1) -> Any:
-            return sign(self.args[0])
+        def _latex(self: Any, printer: Any, exp: str = "") -> str:
+            text = latex.format(*map(printer.doprint, self.args))
+            return rf"\left({text}\right)^{{{exp}}}" if exp else text
 
-        def _latex(self, printer: Any) -> str:
-            return rf"\left|{printer.doprint(self.args[0])}\right|"
+        own = {"fdiff": fdiff, **({"_latex": _latex} if latex else {})}
+        return type(name, (sympy.Function,), own)
 
-    class sigmoid(sympy.Function):
-        def fdiff(self, argindex: int = 1) -> Any:
-            return sigmoid(self.args[0]) * sigmoid(-self.args[0])
-
-    class logaddexp(sympy.Function):
-        def fdiff(self, argindex: int = 1) -> Any:
-            a, b = self.args
-            return sigmoid(a - b if argindex == 1 else b - a)
-
-        def _latex(self, printer: Any) -> str:
-            a, b = map(printer.doprint, self.args)
-            return rf"\log\left(e^{{{a}}} + e^{{{b}}}\right)"
-
+    sign = made("sign", lambda u: sympy.Integer(0))
+    sigmoid = made("sigmoid", lambda u: sigmoid(u) * sigmoid(-u))
+    slopes = (lambda a, b: sigmoid(a - b)), (lambda a, b: sigmoid(b - a))
+    logaddexp = made("logaddexp", *slopes, latex=r"\log\left(e^{{{}}} + e^{{{}}}\right)")
+    absolute = made("absolute", sign, latex=r"\left|{}\right|")
     return {"abs": absolute, "sign": sign, "sigmoid": sigmoid, "logaddexp": logaddexp}
 
 

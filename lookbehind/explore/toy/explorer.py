@@ -42,18 +42,7 @@ SHOWN = (*CONTROLS, "panels", "own", "drawn", "error")
 
 def _given(toy: Any) -> dict[str, Any]:
     """What the page needs to know of a loss; without "javascript", the kernel computes it."""
-    names = [
-        "name",
-        "expression",
-        "javascript",
-        "start",
-        "window",
-        "minima",
-        "lesson",
-        "lr",
-        "noise",
-    ]
-    return {name: getattr(toy, name) for name in names}
+    return {name: getattr(toy, name) for name in ("javascript", *PARTS)}
 
 
 SETUP = {

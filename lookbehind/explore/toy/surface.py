@@ -1,7 +1,5 @@
 """The surface of a toy loss, to turn."""
 
-from typing import Any
-
 import numpy as np
 import plotly.graph_objects as go
 
@@ -19,32 +17,33 @@ def surface3d(explorer: ToyExplorer) -> go.FigureWidget:
     through the kernel, at the pace of the kernel.
     """
     figure = _empty_figure()
-
-    def ground(_: Any = None) -> None:
-        x0, x1, y0, y1 = window = explorer.toy.window
-        height = np.cbrt(heights(explorer.toy, window, POINTS))
-        x, y = np.linspace(x0, x1, POINTS), np.linspace(y0, y1, POINTS)
-        light = {"cmin": -height.max(), "cmax": 2 * height.max()}  # no darker than the paths
-        figure.data[0].update(x=x, y=y, z=height, **light)
-
-    def lines(_: Any = None) -> None:
-        x0, x1, y0, y1 = explorer.toy.window
-        with figure.batch_update():
-            for line in figure.data[1:]:
-                line.visible = shown = line.name in explorer.methods
-                if shown:
-                    x, y, loss, _ = explorer.path(line.name).T
-                    inside = (x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)
-                    z = np.cbrt(loss) + 0.01  # on the ground, not in it
-                    z = np.ma.masked_array(z, ~inside)  # None in the list
-                    # lists: plotly asks an array that the page sends back whether it is true
-                    line.update(x=x.tolist(), y=y.tolist(), z=z.tolist())
-
-    ground()
-    lines()
-    explorer.observe(ground, "loss")
-    explorer.observe(lines, CONTROLS)
+    _draw_ground(figure, explorer)
+    _draw_lines(figure, explorer)
+    explorer.observe(lambda _: _draw_ground(figure, explorer), "loss")
+    explorer.observe(lambda _: _draw_lines(figure, explorer), CONTROLS)
     return figure
+
+
+def _draw_ground(figure: go.FigureWidget, explorer: ToyExplorer) -> None:
+    x0, x1, y0, y1 = window = explorer.toy.window
+    height = np.cbrt(heights(explorer.toy, window, POINTS))
+    x, y = np.linspace(x0, x1, POINTS), np.linspace(y0, y1, POINTS)
+    light = {"cmin": -height.max(), "cmax": 2 * height.max()}  # no darker than the paths
+    figure.data[0].update(x=x, y=y, z=height, **light)
+
+
+def _draw_lines(figure: go.FigureWidget, explorer: ToyExplorer) -> None:
+    x0, x1, y0, y1 = explorer.toy.window
+    with figure.batch_update():
+        for line in figure.data[1:]:
+            line.visible = shown = line.name in explorer.methods
+            if shown:
+                x, y, loss, _ = explorer.path(line.name).T
+                inside = (x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)
+                z = np.cbrt(loss) + 0.01  # on the ground, not in it
+                z = np.ma.masked_array(z, ~inside)  # None in the list
+                # lists: plotly asks an array that the page sends back whether it is true
+                line.update(x=x.tolist(), y=y.tolist(), z=z.tolist())
 
 
 def _empty_figure() -> go.FigureWidget:

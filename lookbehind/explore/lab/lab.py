@@ -75,7 +75,13 @@ class TrainingLab(Controls):
     @property
     def running(self) -> bool:
         """Whether a run is under way, be it paused."""
-        return self._work is not None and self._work.status in ("running", "paused")
+        return self._under_way is not None
+
+    @property
+    def _under_way(self) -> Training | None:
+        """Read once by whoever uses it: JupyterLab may press two buttons in two threads."""
+        work: Training | None = self._work
+        return work if work is not None and work.status in ("running", "paused") else None
 
     def start(self) -> None:
         """Start a run in a thread; what the Start button does."""
@@ -87,29 +93,30 @@ class TrainingLab(Controls):
 
     def pause(self) -> None:
         """Hold the run under way after its step, or let it go on."""
-        if not self.running:
+        training = self._under_way
+        if training is None:
             return
-        if self._work.pausing:
-            self._work.go_on()
+        if training.pausing:
+            training.go_on()
             self.pause_button.description = "Pause"
-            self._say(f"Training: {self._work.wanted}")
+            self._say(f"Training: {training.wanted}")
         else:
-            self._work.pause()
+            training.pause()
             self.pause_button.description = "Continue"
             self._say("Pausing after the step under way.")
 
     def stop(self) -> None:
         """End the run under way after its step; its curves, weights and a checkpoint stay."""
-        if self.running:
+        if training := self._under_way:
             self._say("Stopping after the step under way.")
-            self._work.stop()
+            training.stop()
 
     def save(self) -> None:
         """Write a checkpoint of the run under way beside the one that every epoch replaces."""
-        training = self._work
+        training: Training | None = self._work
         if training is None:
             self._say("Nothing to save yet: press Start.")
-        elif not self.running:
+        elif training is not self._under_way:
             kept = f"is saved as {training.path.name}" if training.path.exists() else "left nothing"
             self._say(f"The last run {kept}.")
         else:
@@ -142,9 +149,9 @@ class TrainingLab(Controls):
 
     def reset(self) -> None:
         """Stop, remove all curves, and put the controls back. Checkpoints and the table stay."""
-        if self.running:
-            self._work.stop()
-            self._ending.add(self._work.path)
+        if training := self._under_way:
+            training.stop()
+            self._ending.add(training.path)
         self._work = None
         self._curves.clear()
         self.progress.value, self._where.value = 0, ""
@@ -231,8 +238,8 @@ class TrainingLab(Controls):
     def _moved(self, _: Any) -> None:
         """A slider was moved: tell the run, and say so at once."""
         self._show_what_counts()
-        training = self._work
-        if not self.running or self.method.value != training.recipe.method:
+        training = self._under_way
+        if training is None or self.method.value != training.recipe.method:
             return
         training.wanted = replace(training.now, **{n: getattr(self.recipe, n) for n in MOVABLE})
         coming = training.wanted != training.now

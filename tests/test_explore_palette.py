@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("ipywidgets")
 
-from lookbehind.explore.shared import METHOD_COLORS
+from lookbehind.explore.shared.palette import METHOD_COLORS, PALETTES
 from lookbehind.optim import METHODS
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB.
@@ -36,7 +36,7 @@ EYES = {
     ),
 }
 TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
-LAB_DARK = "#111111"
+PAPER = {"light": "#FFFFFF", "dark": "#111111"}
 
 
 def linear(color: str) -> np.ndarray:
@@ -54,18 +54,39 @@ def contrast(a: str, b: str) -> float:
     return high / low
 
 
+def nearest(colors: list[str], eye: str) -> tuple[float, str, str]:
+    """The two that are most alike for an eye, and their distance in CIE Lab."""
+    seen = [(color, cie_lab(EYES[eye] @ linear(color))) for color in colors]
+    return min((np.linalg.norm(u - v), a, b) for (a, u), (b, v) in combinations(seen, 2))
+
+
 def test_every_method_has_a_colour() -> None:
     assert set(METHOD_COLORS) == set(METHODS)
 
 
 @pytest.mark.parametrize("eye", EYES)
 def test_every_pair_keeps_apart(eye: str) -> None:
-    seen = {name: cie_lab(EYES[eye] @ linear(color)) for name, color in METHOD_COLORS.items()}
-    for one, two in combinations(seen, 2):
-        assert np.linalg.norm(seen[one] - seen[two]) > 24, f"{one} and {two}"
+    distance, one, other = nearest([*METHOD_COLORS.values()], eye)
+    assert distance > 24, f"{one} and {other}"
 
 
-@pytest.mark.parametrize("background", ["#FFFFFF", LAB_DARK])
+@pytest.mark.parametrize("background", [*PAPER.values()])
 def test_every_colour_stands_out(background: str) -> None:
     for name, color in METHOD_COLORS.items():
         assert contrast(color, background) > 2.99, name
+
+
+@pytest.mark.parametrize("paper", PAPER)
+def test_a_page_that_knows_its_paper_writes_in_its_colours(paper: str) -> None:
+    for colors in PALETTES[paper]:
+        for name, color in colors.items():
+            assert contrast(color, PAPER[paper]) >= 4.5, name
+
+
+@pytest.mark.parametrize("paper", PAPER)
+@pytest.mark.parametrize("eye", EYES)
+def test_methods_keep_apart_and_arrows_too_on_each_paper(paper: str, eye: str) -> None:
+    methods, roles = ([*part.values()] for part in PALETTES[paper])
+    assert nearest(methods, eye)[0] >= 20
+    assert nearest(roles, eye)[0] >= 20
+    assert nearest([*methods, *roles], eye)[0] >= 10

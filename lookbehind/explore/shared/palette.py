@@ -3,8 +3,8 @@
 `METHOD_COLORS` serve figures that lie on white and on dark: every pair keeps apart (CIE Lab
 distance ≥ 24) under normal vision, protanopia, deuteranopia and tritanopia, and every colour keeps
 a contrast ≥ 3 to both. A page that knows its background takes `PALETTES`: there each colour is
-legible as text (contrast ≥ 4.5), methods and arrows keep apart (≥ 20) for the same eyes, and no
-arrow has the colour of a method.
+legible as text (contrast ≥ 4.5); for the same eyes methods keep apart (≥ 20), so do arrows (≥ 20),
+and no arrow looks like a method (≥ 10).
 """
 
 from collections.abc import Mapping

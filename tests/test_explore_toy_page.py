@@ -215,7 +215,7 @@ def test_the_inner_loop_plays_and_lights_its_formula(page):
     page.wait_for_function(
         "() => /Descent 1 of 3/.test(document.querySelector('.lb-lensbox figcaption').textContent)"
     )
-    assert "φᵢ = φᵢ₋₁ − η ∇L(φ′ᵢ)" in lit.text_content()
+    assert "φᵢ = φᵢ₋₁ − lr ∇L(φ′ᵢ)" in lit.text_content()
     page.get_by_role("button", name="Pause").click()
     page.get_by_role("button", name="Step ▶").click()  # the arrow on its way is whole
     before = caption.text_content()
@@ -331,6 +331,8 @@ def test_it_fits_and_axe_finds_nothing(page, scheme, size):
 
 def test_sentence_map_lens_and_timeline_are_seen_together_on_a_projector(page):
     page.set_viewport_size({"width": 1024, "height": 768})
+    for method in ("ASAM", "Lookahead-SAM"):
+        page.locator(".lb-chips button", has_text=re.compile(f"^{method}")).click()
     settled(page)
     for canvas in (".lb-say", MAP, LENS, TIME):
         box = page.locator(canvas).bounding_box()

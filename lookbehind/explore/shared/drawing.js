@@ -93,18 +93,20 @@ function meet(path, pen, u, v) {
   return pen + 1;
 }
 
+const scratch = document.createElement("canvas"); // kept: a new one is dear
+
 // The ground of a view: shades between paper (low) and ink (high), and contour lines.
 export function drawGround(c, value, view, span, { paper, ink, inkText }, { cell = 5, shades = true, lines = true } = {}) {
   const found = relief(value, view, span, cell), { share, W, H } = found;
   if (shades) {
-    const image = new ImageData(W, H), made = document.createElement("canvas"), steps = paper.map((v, i) => 0.17 * (ink[i] - v));
+    const image = new ImageData(W, H), steps = paper.map((v, i) => 0.17 * (ink[i] - v));
     for (let n = 0, o = 0; n < share.length; n++, o += 4) {
       for (let i = 0; i < 3; i++) image.data[o + i] = paper[i] + steps[i] * share[n];
       image.data[o + 3] = 255;
     }
-    Object.assign(made, { width: W, height: H });
-    made.getContext("2d").putImageData(image, 0, 0);
-    c.drawImage(made, -cell / 2, -cell / 2, W * cell, H * cell);
+    if (scratch.width < W || scratch.height < H) Object.assign(scratch, { width: W, height: H });
+    scratch.getContext("2d").putImageData(image, 0, 0);
+    c.drawImage(scratch, 0, 0, W, H, -cell / 2, -cell / 2, W * cell, H * cell);
   }
   if (!lines) return;
   Object.assign(c, { strokeStyle: inkText, lineWidth: 1, globalAlpha: 0.22 });

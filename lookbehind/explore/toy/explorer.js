@@ -1,14 +1,15 @@
 // The toy explorer: its state, and what is drawn when it changes. No kernel computes anything here,
 // except for a loss that is a Python function.
 
-import { copy, download, later, mark, oncePerFrame, onTheme, put, say, theme } from "../shared/controls.js";
+import { copy, download, later, oncePerFrame, onTheme, say, theme } from "../shared/controls.js";
 import { Pad, between, spanOf, words } from "../shared/drawing.js";
 import { Ends } from "./ends.js";
-import { build, showFormulas } from "./layout.js";
+import { build } from "./layout.js";
 import { fromHash, python, sheet, toHash } from "./links.js";
 import { drawLens, drawLensUnder, drawMap, drawTime, drawUnder, lensView, mapView } from "./pictures.js";
 import { Player } from "./player.js";
-import { advice, arrowsOf, caption, ending, formulas, inWords, moment, path, told } from "./story.js";
+import { advice, arrowsOf, inWords, moment, path, told } from "./story.js";
+import { putHandles, sayControls, sayStep, sayTime } from "./telling.js";
 import { ASPECT, toyOf } from "./toys.js";
 
 const SYNCED = ["loss", "k", "rho", "alpha", "adaptive", "steps", "t", "lens", "methods", "lr", "momentum", "start"];
@@ -217,42 +218,33 @@ class Explorer {
     this.warming = setTimeout(() => this.warm(), 30);
   }
 
+  // Pictures first, words after: the first text on a canvas after a change of the page lays it all out.
   drawNow() {
     if (!this.size) return;
-    const scene = (this.now = this.scene()), { state, toy } = this;
-    if (this.map?.seen) {
-      this.drawUnder(this.ends.image());
-      const where = drawMap(this.map, scene);
-      this.startHandle.put(where.start, { "aria-valuenow": words(state.start[0]), "aria-valuetext": `x ${words(state.start[0])}, y ${words(state.start[1])}` });
-      this.ringHandle.put(where.grip, { "aria-valuenow": +state.rho.toFixed(4), "aria-valuemin": 0, "aria-valuemax": this.setup.limits.rho[1], "aria-valuetext": `ρ = ${words(state.rho)}` });
-    }
-    if (this.time) {
-      if (this.time.seen) this.timeAt = drawTime(this.time, scene, state.curve, state.steps);
-      const at = between(state.t, 0, scene.eye.slow.length - 1), says = `outer step ${state.t} of ${state.steps}, λ ${words(scene.eye.sharp[at])}, loss ${words(scene.eye.losses[at])}`;
-      mark(this.time.element, { "aria-valuenow": state.t, "aria-valuemax": state.steps - 1, "aria-valuetext": says });
-      say(this.parts.timeSays, says);
-    }
-    this.drawStep(scene);
-    this.controls(scene);
+    const scene = (this.now = this.scene()), { state, map, time } = this;
+    if (map?.seen) this.drawUnder(this.ends.image());
+    const where = map?.seen && drawMap(map, scene), step = this.drawLens(scene);
+    if (time?.seen) this.timeAt = drawTime(time, scene, state.curve, state.steps);
+    if (where) putHandles(this, where);
+    if (time) sayTime(this, scene);
+    if (step) sayStep(this, scene, step);
+    sayControls(this, scene);
     this.spoken ??= this.momentNow(scene);
     this.settle();
     if (!scene.waiting) (window.__redraws ||= []).push(performance.now());
   }
 
   drawStep(scene = this.now ?? this.scene()) {
-    if (!this.lens?.seen || !this.size) return;
-    const arrows = arrowsOf(scene.eye, this.state.t), phase = Math.min(this.player.phase, arrows.length), { parts } = this, on = arrows[Math.max(Math.ceil(phase) - 1, 0)];
-    const moving = phase < arrows.length || this.player.playing, view = arrows.length ? lensView(arrows, this.lens.width, this.lens.height) : null;
+    const step = this.drawLens(scene);
+    if (step) sayStep(this, scene, step);
+  }
+
+  drawLens(scene) {
+    if (!this.lens?.seen || !this.size) return null;
+    const arrows = arrowsOf(scene.eye, this.state.t), phase = Math.min(this.player.phase, arrows.length), view = arrows.length ? lensView(arrows, this.lens.width, this.lens.height) : null;
     this.drawLensUnder(scene, view);
-    const line = drawLens(this.lens, scene, view, arrows, phase);
-    this.alphaLine = line;
-    const way = this.setup.axes[this.eye()].includes("alpha") && line && !moving, alpha = line && arrows.at(-1).alpha;
-    this.alphaHandle.put(way ? line.at : null, { "aria-valuenow": +(alpha || 0).toFixed(4), "aria-valuemin": 0, "aria-valuemax": 1, "aria-valuetext": `α = ${words(alpha || 0, 2)}` });
-    say(parts.lensCaption, !arrows.length ? (scene.waiting ? "" : moment(scene.toy, scene.eye, this.state.t)) : phase === 0 ? `At the slow weights φ, step ${this.state.t}.` : !moving ? "Climb, descend, interpolate: press Play or Step." : caption(scene.toy, on));
-    say(parts.play, this.player.playing ? "Pause" : "▶ Play");
-    mark(parts.scrub, { max: Math.max(arrows.length, 1), "aria-valuetext": arrows.length ? caption(scene.toy, on) : "" });
-    put(parts.scrub, "value", phase);
-    showFormulas(parts.formulas, formulas(this.eye(), this.state.momentum), moving && phase > 0 ? on?.kind : null);
+    this.alphaLine = drawLens(this.lens, scene, view, arrows, phase);
+    return { arrows, phase };
   }
 
   // Its contour lines wait until the hand rests: they take longer than a frame on a phone.
@@ -268,31 +260,6 @@ class Explorer {
   }
 
   // ---- the controls, and words -----------------------------------------------------------------
-
-  controls(scene) {
-    const { state, parts, toy, setup } = this, used = [...new Set([...state.methods, this.eye()])], moves = (axis) => used.some((m) => setup.axes[m].includes(axis));
-    for (const [name, control] of Object.entries(this.numbers)) control.update(["k", "rho", "alpha"].includes(name) && !moves(name));
-    const look = scene.colors;
-    for (const role in scene.roles) put(this.root, `--lb-${role}`, scene.roles[role]);
-    for (const { method, chip, data } of parts.chips) {
-      const run = state.methods.includes(method) ? this.run(method) : null, end = run && ending(run);
-      mark(chip, { "aria-pressed": state.methods.includes(method) });
-      put(chip, "color", look[method]);
-      say(data, end ? [end.sharp && `λ ${end.sharp}`, end.short, `${end.gradients} gradients`].filter(Boolean).join(" · ") : "");
-    }
-    if (parts.lensOf) put(parts.lensOf, "value", state.lens);
-    if (parts.curve) put(parts.curve, "value", state.curve);
-    put(parts.loss, "value", toy.name);
-    say(parts.formula, `L = ${toy.formula}`);
-    say(parts.lesson, toy.lesson);
-    if (!this.map) return;
-    mark(parts.ends, { "aria-pressed": Boolean(state.ends) });
-    put(parts.ends, "hidden", toy.kernel);
-    put(parts.endsBox, "hidden", !state.ends || toy.kernel);
-    put(parts.endsBy, "value", state.ends || "place");
-    put(parts.endsOf, "value", this.eye());
-    say(parts.caption, this.momentNow(scene));
-  }
 
   momentNow(scene) {
     const { state, toy } = this, error = this.model.get("error");

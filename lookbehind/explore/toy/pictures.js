@@ -144,7 +144,7 @@ export function drawLensUnder(pad, scene, view, lines) {
   drawGround(pad.clear(), scene.toy.value, view, spanOf(scene.toy.value, view, 15), scene.theme, { cell: lines ? 5 : 10, lines });
 }
 
-const NAMES = { ascent: "climb", descent: "descent", gradient: "−η ∇L", interpolation: "α" };
+const NAMES = { ascent: "climb", descent: "descent", gradient: "−lr ∇L", interpolation: "α" };
 
 // `phase`: how many arrows are drawn; the last one may be on its way. Returns the α handle's line.
 export function drawLens(pad, scene, view, arrows, phase) {

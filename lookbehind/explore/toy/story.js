@@ -105,7 +105,7 @@ const T = "T = |φ| + 0.01";
 
 // The formulas of a method, a line for each kind of arrow.
 export function formulas(method, momentum) {
-  const asam = method.includes("ASAM"), step = (from, at) => (momentum ? `A(${from}, ∇L(${at}))` : `${from} − η ∇L(${at})`);
+  const asam = method.includes("ASAM"), step = (from, at) => (momentum ? `A(${from}, ∇L(${at}))` : `${from} − lr ∇L(${at})`);
   const climb = (from) => (asam ? `${from} + ρ T² g / ‖T g‖,  ${T}` : `${from} + ρ g / ‖g‖`);
   if (method === "SGD") return [["descent", `φ ← ${step("φ", "φ")}`]];
   if (method === "Lookahead-SAM") return [["ascent", `φ′ᵢ = ${climb("φᵢ₋₁")},  g = ∇L(φᵢ₋₁)`], ["descent", `φᵢ = ${step("φᵢ₋₁", "φ′ᵢ")}`], ["interpolation", "φ ← φ + α (φₖ − φ)"]];

@@ -40,6 +40,7 @@ html_theme = "sphinx_book_theme"
 html_baseurl = URLS["Site"]
 html_context = {"default_mode": "auto"}
 html_static_path = [str(HERE / "static")]
+html_favicon = "static/icon.svg"
 html_css_files = ["site.css"]
 html_js_files = [("site.js", {"defer": "defer"})]
 html_use_index = html_domain_indices = False
@@ -53,11 +54,12 @@ html_theme_options = {
         "notebook_interface": "jupyterlab",
     },
     "navbar_persistent": [],
+    "back_to_top_button": False,
 }
 
 
 def setup(app: Sphinx) -> None:
-    """Fill the folder of sources: notebooks, these pages, the explorer of the first one, MathJax."""
+    """Put the sources together: notebooks, these pages, the explorer of the index, MathJax."""
     shutil.copytree(HERE, app.srcdir, dirs_exist_ok=True)
     notebooks = app.srcdir / "notebooks"
     notebooks.mkdir(exist_ok=True)

@@ -1,7 +1,11 @@
-// What scrolls sideways is reached by the keyboard.
-addEventListener("load", async () => {
-  await window.MathJax?.startup.promise;
-  for (const formula of document.querySelectorAll("mjx-container[display]")) {
-    if (formula.scrollWidth > formula.clientWidth) formula.tabIndex = 0;
+// A formula wider than the page scrolls within it, by the keyboard too.
+const fit = () => {
+  for (const formula of document.querySelectorAll("mjx-container")) {
+    const room = formula.closest("p, li, div").clientWidth;
+    const wide = formula.querySelector("mjx-math").getBoundingClientRect().width > room;
+    formula.classList.toggle("wide", wide);
+    formula.tabIndex = wide ? 0 : -1;
   }
-});
+};
+addEventListener("load", () => window.MathJax?.startup.promise.then(fit));
+addEventListener("resize", fit);

@@ -223,7 +223,7 @@ class Explorer {
     if (this.map?.seen) {
       this.drawUnder(this.ends.image());
       const where = drawMap(this.map, scene);
-      this.startHandle.put(where.start, { "aria-valuenow": words(state.start[0]), "aria-valuetext": `x ${words(state.start[0])}, y ${words(state.start[1])}` });
+      this.startHandle.put(where.start, { "aria-valuenow": +state.start[0].toFixed(4), "aria-valuetext": `x ${words(state.start[0])}, y ${words(state.start[1])}` });
       this.ringHandle.put(where.grip, { "aria-valuenow": +state.rho.toFixed(4), "aria-valuemin": 0, "aria-valuemax": this.setup.limits.rho[1], "aria-valuetext": `ρ = ${words(state.rho)}` });
     }
     if (this.time) {

@@ -1,0 +1,166 @@
+"""The site: what `make site` builds, page by page, on a desktop and on a phone, in Chromium."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from urllib.parse import unquote, urldefrag
+
+import lab
+import nbformat
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from bs4 import BeautifulSoup
+from playwright.sync_api import Locator, Page
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
+PAGES = ["index", "api", "search", *(f"notebooks/{path.stem}" for path in NOTEBOOKS)]
+SCREENS = ((1280, 800), (390, 844))  # a desktop, a phone
+REPOSITORY = re.compile(
+    r"(?:github\.com|/gh|/github)/([\w.-]+)/lookbehind\b|//([\w.-]+)\.github\.io"
+)
+PIXELS = (
+    "explorer => [...explorer.querySelectorAll('canvas')].map(canvas => canvas.toDataURL()).join()"
+)
+# axe takes seconds for the thousands of spans of code and formulas, which hold but words.
+AS_WORDS = """() => {
+    for (const one of document.querySelectorAll('pre, code, .sig')) one.textContent += '';
+    for (const one of document.querySelectorAll('mjx-container:not(.wide)')) one.replaceChildren();
+}"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "source").mkdir()
+    command = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning"]
+    command += ["--conf-dir", ROOT / ".github" / "site", folder / "source", folder / "html"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / "html"
+
+
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def tab() -> Iterator[Page]:
+    """A blank page; its requests to others, and all that goes wrong, collect in `problems`."""
+    with lab.browser_page() as page:
+        note, own = page.problems.append, re.compile(r"http://127\.0\.0\.1:|data:|blob:")
+        page.on("console", lambda said: said.type == "error" and note(said.text))
+        page.on("request", lambda request: own.match(request.url) or note(request.url))
+        yield page
+
+
+@pytest.fixture
+def page(tab: Page) -> Iterator[Page]:
+    tab.goto("about:blank")
+    tab.problems.clear()
+    tab.set_viewport_size({"width": 1280, "height": 800})
+    yield tab
+    assert tab.problems == []
+
+
+def show(page: Page, url: str) -> None:
+    """Open a page and wait until its formulas and explorers are there."""
+    page.goto(url)
+    page.evaluate("() => window.MathJax?.startup.promise")
+    page.wait_for_function("() => !document.querySelector('.lb-alive, .lb-waking:empty')")
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
+
+
+def living(name: str) -> int:
+    """How many explorers the stored outputs of a page hold."""
+    if name in ("index", "api", "search"):
+        return int(name == "index")
+    notebook = nbformat.read(ROOT / f"{name}.ipynb", as_version=4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return sum("text/html" in output.get("data", {}) for output in outputs)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_is_alive_and_fits(page: Page, address: str, name: str) -> None:
+    show(page, f"{address}/{name}.html")
+    for width, height in SCREENS:
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_timeout(400)  # the theme waits before it looks again at what scrolls
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        explorers = page.locator("article .lb-explorer").all()
+        assert len(explorers) == living(name)
+        for explorer in explorers:
+            move(page, explorer)
+    page.evaluate(AS_WORDS)
+    found = Axe().run(page, options={"resultTypes": ["violations"], "preload": False})
+    grave = [v for v in found.response["violations"] if v["impact"] in ("serious", "critical")]
+    assert not grave, [(v["id"], [node["html"] for node in v["nodes"]]) for v in grave]
+
+
+def move(page: Page, explorer: Locator) -> None:
+    """Press an arrow key on its first control and wait until its picture changes."""
+    explorer.scroll_into_view_if_needed()  # out of sight it draws nothing
+    page.wait_for_timeout(100)
+    before = explorer.evaluate(PIXELS)
+    explorer.locator("[role=slider]:visible, [role=spinbutton]:enabled").first.press("ArrowUp")
+    changed = f"([explorer, before]) => ({PIXELS})(explorer) !== before"
+    page.wait_for_function(changed, arg=[explorer.element_handle(), before], timeout=3000)
+
+
+@pytest.mark.browser
+def test_the_site_is_searched_and_goes_dark(page: Page, address: str) -> None:
+    page.emulate_media(color_scheme="dark")
+    show(page, f"{address}/search.html?q=lookahead")
+    page.wait_for_selector("#search-results a >> text=One step forward")
+    show(page, f"{address}/index.html")
+    paper = "getComputedStyle(document.querySelector('.lb-explorer')).backgroundColor"
+    assert page.evaluate(paper) == "rgb(18, 18, 18)"
+
+
+def test_links_lead_somewhere(site: Path) -> None:
+    paths = [site / f"{name}.html" for name in PAGES]
+    soups = {path: BeautifulSoup(path.read_text(), "html.parser") for path in paths}
+    ids = {path: {one["id"] for one in soup.select("[id]")} for path, soup in soups.items()}
+    for path, soup in soups.items():
+        for link in [one.get("href") or one.get("src") for one in soup.select("[href], [src]")]:
+            where, place = urldefrag(link.partition("?")[0])
+            if not re.match(r"https?:|data:|mailto:", link):
+                target = (path.parent / unquote(where)).resolve() if where else path
+                assert target.is_file(), f"{path.name}: {link}"
+                assert not place or place in ids[target], f"{path.name}: {link}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_starts_elsewhere_and_leads_on(site: Path, path: Path) -> None:
+    page = site / "notebooks" / f"{path.stem}.html"
+    soup = BeautifulSoup(page.read_text(), "html.parser")
+    links = [one["href"] for one in soup.select("a[href]")]
+    assert any(link.endswith(f"?urlpath=lab/tree/notebooks/{path.name}") for link in links)
+    assert any(link.endswith(f"/lookbehind/blob/main/notebooks/{path.name}") for link in links)
+    assert f"../_sources/notebooks/{path.name}" in links
+    assert soup.select_one("a.left-prev") and soup.select_one("a.right-next")
+    pictures = [
+        (page.parent / one["src"]).resolve() for one in soup.select("article img[src*=_im]")
+    ]
+    assert sum(one.stat().st_size for one in {page, *pictures}) <= 2_000_000
+
+
+def test_the_owner_is_named_as_in_pyproject() -> None:
+    texts = [ROOT / name for name in ("pyproject.toml", "README.md")]
+    found = [REPOSITORY.findall(path.read_text(encoding="utf-8")) for path in [*texts, *NOTEBOOKS]]
+    names = [{left or right for left, right in one} for one in found]
+    assert len(names[0]) == 1
+    assert all(name <= names[0] for name in names)

@@ -23,7 +23,7 @@ FORBIDDEN = re.compile(
 )
 FENCE = re.compile(r"```.*?```", re.DOTALL)
 SOLUTION = re.compile(r"<details>.*?```python\n(.*?)```.*?</details>", re.DOTALL)
-COLAB = '''import os
+COLAB = """import os
 
 if "COLAB_RELEASE_TAG" in os.environ:  # Colab has but the notebook: fetch the rest
     from google.colab import output
@@ -32,7 +32,7 @@ if "COLAB_RELEASE_TAG" in os.environ:  # Colab has but the notebook: fetch the r
     os.system("pip install -q -U ./lookbehind anywidget ipywidgets plotly")
     output.enable_custom_widget_manager()
 
-'''
+"""
 TAGS = {"exercise-stub", "exercise-check", "nbval-ignore-output"}
 
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

@@ -32,6 +32,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 myst_enable_extensions = ["dollarmath"]
 nb_execution_mode = "off"
+nb_merge_streams = True
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
 mathjax_path = "mathjax/tex-chtml.js"
 mathjax3_config = {"options": {"enableMenu": False}}

@@ -38,7 +38,7 @@ notebooks: $(READY) ## run and clean every notebook; NOTEBOOKS="notebooks/a.ipyn
 	$(VENV)/bin/python tests/refresh_notebooks.py $(NOTEBOOKS)
 
 site: $(READY) ## build the site into site/: every notebook with its stored outputs, and the API
-	rm -rf site && mkdir -p build/site/source
+	rm -rf site build/site/source && mkdir -p build/site/source
 	$(RUN) sphinx --quiet --fail-on-warning --jobs auto --conf-dir .github/site \
 	    --doctree-dir build/site/doctrees build/site/source build/site/html
 	mv build/site/html site

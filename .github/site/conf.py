@@ -9,7 +9,6 @@ from textwrap import indent
 import mathjax
 from sphinx.application import Sphinx
 
-from lookbehind import __version__
 from lookbehind.explore.toy import ToyExplorer
 
 if sys.version_info >= (3, 11):
@@ -22,9 +21,7 @@ ROOT = HERE.parents[1]
 MATHJAX = Path(mathjax.__file__).parent / "static/mathjax/es5"
 URLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
 
-project = html_title = "lookbehind"
-author = "The lookbehind developers"
-release = __version__
+project = author = html_title = "lookbehind"
 extensions = ["myst_nb", "sphinx.ext.autodoc"]
 default_role = "code"
 autodoc_default_options = {"members": True, "exclude-members": "asdict"}
@@ -40,7 +37,6 @@ mathjax3_config = {"options": {"enableMenu": False}}
 html_theme = "sphinx_book_theme"
 html_baseurl = URLS["Site"]
 html_context = {"default_mode": "auto"}
-html_static_path = [str(HERE / "static")]
 html_favicon = "static/icon.svg"
 html_css_files = ["site.css"]
 html_js_files = [("site.js", {"defer": "defer"})]

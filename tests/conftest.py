@@ -18,6 +18,7 @@ LONGEST = (
     "05-what-it-costs.ipynb",
     "08-noisy-weights.ipynb",
     "06-loss-landscape.ipynb",
+    "test_site.py",
     "test_explore_toy_page.py",
     "test_train_ranks.py",
     "test_results.py",

@@ -18,6 +18,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
+OWNER = re.compile(r"(?:github\.com|/gh)/([\w.-]+)/lookbehind\b|//([\w.-]+)\.github\.io")
 CONDA_NAMES = {"torch": "pytorch"}
 
 
@@ -53,6 +54,14 @@ def test_torch_is_a_range_that_any_build_satisfies() -> None:
     torch = [item for item in pip_requirements() if item.startswith("torch")]
     assert len(torch) == 2
     assert all(re.fullmatch(r"torch(vision)?>=[\d.]+", item) for item in torch)
+
+
+def test_the_owner_is_named_as_in_pyproject() -> None:
+    paths = [ROOT / "pyproject.toml", ROOT / "README.md", *ROOT.glob("notebooks/*.ipynb")]
+    found = [OWNER.findall(path.read_text(encoding="utf-8")) for path in paths]
+    names = [{left or right for left, right in one} for one in found]
+    assert len(names[0]) == 1
+    assert all(name == names[0] for name in names)
 
 
 def test_binder_reads_the_same_environment() -> None:

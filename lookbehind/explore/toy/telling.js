@@ -8,8 +8,8 @@ import { caption, ending, formulas, moment } from "./story.js";
 // `x`: the explorer. `scene`: what is drawn.
 
 export function putHandles(x, { start, grip }) {
-  const { state, setup } = x, [u, v] = state.start.map((w) => words(w));
-  x.startHandle.put(start, { "aria-valuenow": u, "aria-valuetext": `x ${u}, y ${v}` });
+  const { state, setup } = x, [u, v] = state.start;
+  x.startHandle.put(start, { "aria-valuenow": +u.toFixed(4), "aria-valuetext": `x ${words(u)}, y ${words(v)}` });
   x.ringHandle.put(grip, { "aria-valuenow": +state.rho.toFixed(4), "aria-valuemin": 0, "aria-valuemax": setup.limits.rho[1], "aria-valuetext": `ρ = ${words(state.rho)}` });
 }
 

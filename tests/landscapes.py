@@ -51,7 +51,7 @@ def small(seed: int, width: int = 8) -> nn.Module:
 
 
 def finished(explorer: LandscapeExplorer) -> LandscapeExplorer:
-    explorer.compute_button.click()
+    explorer.compute()
     explorer.wait()
     return explorer
 

@@ -1,10 +1,8 @@
 """What the landscape explorer computes, in a thread: planes, climbs, and training paths."""
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,12 +11,10 @@ from torch import nn
 from lookbehind import measure
 from lookbehind.explore.landscape.view import Row, Sight
 from lookbehind.explore.shared.panel import Stopped, Work
-from lookbehind.explore.shared.runs import recipes_in
 from lookbehind.measure import Line, Objective, Plane, dot, in_plane, unit
 from lookbehind.optim import Ball
 from lookbehind.scores import Minibatch
-from lookbehind.train import CheckpointError, Outcome, read_checkpoint
-from lookbehind.train.data import Dataset, Split
+from lookbehind.train.data import Split
 from lookbehind.weights import Weights, moved, weights_of
 
 FILTERS = "filter-normalized random"
@@ -33,28 +29,18 @@ LINE_POINTS, COARSE_POINTS = 41, 5
 PATH_POINTS = 60  # of a training path that are scored and drawn, evenly chosen
 BATCH = 500
 CLIMB_IMAGES = 128
-PARALLEL = 1e-6  # sin² of the angle of two directions, at most
-SECONDS_BETWEEN_UPDATES = 0.1
-Network = nn.Module | Outcome | str | Path
+UPRIGHT = 0.05  # cosine of the angle from which on it is said that the second was turned
 
-
-@dataclass(frozen=True)
-class Settings:
-    """What the controls say. Every axis goes from −half to half, for every network."""
-
-    first: str
-    second: str
-    half: float
-    points: int
-    statistics: str
+# What the controls say: of these a plane is computed anew.
+PLANE = ("first", "second", "half", "points", "statistics", "shown")
 
 
 class Job(Work):
     """Coarse planes of few images, then lines, fine planes, and the climbs of every radius.
 
-    The climbs of the slider's radius are made between any two points of a plane. `sights` are what
-    is there so far. The audience has that slider, `rho`, and hears `show(job)`, `show_climbs(job)`
-    and `show_progress(share)`.
+    The climbs of the chosen radius are made between any two points of a plane. `sights` are what
+    is there so far. It begins when the job `before` it has ended. The audience has the controls and
+    the share done, `progress`, and hears `show(job)`.
     """
 
     def __init__(
@@ -63,52 +49,67 @@ class Job(Work):
         models: Mapping[str, nn.Module],
         paths: Mapping[str, Sequence[Weights]],
         images: Split,
-        settings: Settings,
         radii: Sequence[float],
+        before: Work | None,
     ) -> None:
         super().__init__(audience)
-        self.models, self.paths, self.settings = models, paths, settings
+        self.models, self.paths = models, paths
+        self.settings = SimpleNamespace(**{name: getattr(audience, name) for name in PLANE})
         self.sights: list[Sight] = []
-        self._images, self._radii = images, radii
+        self._images, self._radii, self._before = images, radii, before
         self._batches: dict[str, list[list[Minibatch]]] = {}  # of the plane, and of the climb
         self._objectives: dict[str, list[Objective]] = {}
         self._eigenvectors = cache(
             lambda name: measure.hessian_eigenpairs(models[name], self._batches[name][1], 2).vectors
         )
-        grid = LINE_POINTS + COARSE_POINTS**2 + settings.points**2
-        self._total, self._done, self._due = len(models) * (grid + len(radii) * STEPS), 0, 0.0
+        grid = LINE_POINTS + COARSE_POINTS**2 + self.settings.points**2
+        self._total, self._done = len(models) * (grid + len(radii) * STEPS), 0
 
     def _compute(self) -> None:
-        sights = self.sights
+        if self._before is not None:
+            self._before.thread.join()
+            self._before = None
         for name in self.models:
-            sights.append(self._sight(name))
-            self._draw(sights[-1], "plane", COARSE_POINTS, on=1)
-        for sight in sights:
+            self._go_on()
+            self.sights.append(self._sight(name))
+            self._draw(self.sights[-1], "plane", COARSE_POINTS, on=1)
+        for sight in self.sights:
             self._draw(sight, "line", LINE_POINTS)
-        for sight in sights:
+        for sight in self.sights:
             self._draw(sight, "plane", self.settings.points)
-        for rho in sorted(self._radii, key=lambda r: abs(r - self._audience.rho.value)):
-            for sight in sights:
+        for rho in sorted(self._radii, key=lambda r: abs(r - self._audience.rho)):
+            for sight in self.sights:
                 self._climb(sight, rho)
 
     def _sight(self, name: str) -> Sight:
         """A network with its directions and its path; nothing of the plane yet."""
-        model, settings = self.models[name], self.settings
+        model, statistics = self.models[name], self.settings.statistics
         dtype = next(model.parameters()).dtype
         batches = [(x.to(dtype), y) for x, y in self._images.batches(BATCH)]
         some = [(batches[0][0][:CLIMB_IMAGES], batches[0][1][:CLIMB_IMAGES])]
         self._batches[name] = both = [batches, some]
-        self._objectives[name] = [Objective(model, b, statistics=settings.statistics) for b in both]
-        whats = settings.first, settings.second
-        first, second = (self._direction(name, what, i) for i, what in enumerate(whats))
-        gram = np.array([[dot(p, q) for q in (first, second)] for p in (first, second)])
-        _check_plane(name, gram)
-        one, other = (f"{whats[i]}, ‖d‖ = {gram[i, i] ** 0.5:.3g}" for i in (0, 1))
-        start = self._objectives[name][1].score()
-        sight = Sight(name, model, (first, second), (one, other), gram, start)
+        self._objectives[name] = [Objective(model, b, statistics=statistics) for b in both]
+        directions, labels = self._axes(name)
+        start, length = self._objectives[name][1].score(), dot(directions[0], directions[0]) ** 0.5
+        sight = Sight(name, model, directions, length, labels, start)
         if len(path := self.paths.get(name, ())):
             self._follow(sight, path)
         return sight
+
+    def _axes(self, name: str) -> tuple[tuple[Weights, Weights], tuple[str, str]]:
+        """The first direction, and the second's part at right angles to it, as long; their names.
+
+        So a length is the same in every direction of the picture, and a ball's cut is a circle.
+        """
+        one, other = self.settings.first, self.settings.second
+        u, w = self._direction(name, one, 0), self._direction(name, other, 1)
+        if abs(dot(unit(u), unit(w))) > UPRIGHT:
+            other += ", its part at right angles to a"
+        try:
+            return measure.solution_plane(moved(u, (-1.0, u)), u, w), (one, other)
+        except ValueError as error:
+            fault = f"the two directions of {name} are parallel: choose two different ones"
+            raise ValueError(fault) from error
 
     def _follow(self, sight: Sight, path: Sequence[Weights]) -> None:
         """The training path on the plane, with the loss at the path's own points."""
@@ -138,11 +139,11 @@ class Job(Work):
         self._go_on()
 
     def _between(self, sight: Sight) -> bool:
-        """Asked before every point: first the slider's climb, once every network has a picture."""
+        """Asked before every point: first the chosen climb, once every network has a picture."""
         pictures = [each for each in self.sights if each.plane is not None]
         try:
             for each in pictures if len(pictures) == len(self.models) else ():
-                self._climb(each, self._audience.rho.value)
+                self._climb(each, self._audience.rho)
         except Stopped:
             return True
         self._count()
@@ -163,17 +164,16 @@ class Job(Work):
             rows.append(_row(sight, start, point, scores))
             self._count()
         sight.climbs[rho] = rows
-        self._audience.show_climbs(self)
+        self._audience.show(self)
 
     def _go_on(self) -> None:
         if self.stopped:
             raise Stopped
 
     def _count(self) -> None:
+        """The share that is done, in steps that a page can show."""
         self._done += 1
-        if (now := time.monotonic()) > self._due:
-            self._due = now + SECONDS_BETWEEN_UPDATES
-            self._audience.show_progress(min(1.0, self._done / self._total))
+        self._audience.progress = min(0.99, int(50 * self._done / self._total) / 50)
 
     def _direction(self, name: str, what: str, place: int) -> Weights:
         model = self.models[name]
@@ -199,40 +199,8 @@ class Job(Work):
             raise ValueError(f"{what}: {name} and {other} differ in their layers") from error
 
 
-def as_model(network: Network, dataset: Dataset) -> nn.Module:
-    """The network itself, of a finished run, or of a checkpoint of a run of a recipe.
-
-    Raises FileNotFoundError, or CheckpointError in words.
-    """
-    if isinstance(network, nn.Module):
-        return network
-    if isinstance(network, Outcome):
-        return network.model
-    if not isinstance(network, str | Path):
-        raise TypeError(f"networks must hold modules, outcomes or paths, got {network!r}")
-    state = read_checkpoint(network)
-    recipe = recipes_in(Path(network), state)[0]
-    try:
-        model = recipe.make_model(dataset)
-        model.load_state_dict(state["model"])
-    except (RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{network} doesn't fit the dataset given: {reason}") from error
-    return model.eval()
-
-
 def _row(sight: Sight, start: Weights, point: Weights, scores: Objective) -> Row:
     """A point of a climb or a path, see `Sight`."""
-    score = scores.score(point)
-    a, b, off, length = in_plane(moved(point, (-1.0, start)), sight.directions, sight.gram)
+    score, gram = scores.score(point), sight.unit**2 * np.eye(2)
+    a, b, off, length = in_plane(moved(point, (-1.0, start)), sight.directions, gram)
     return a, b, score.loss, score.accuracy, off, length
-
-
-def _check_plane(name: str, gram: Any) -> None:
-    """Raises ValueError where the two directions span no plane."""
-    if not np.isfinite(gram).all():
-        raise ValueError(f"a direction of {name} is not finite")
-    if min(np.diag(gram)) <= 0:
-        raise ValueError(f"a direction of {name} is zero: its weights or its gradient are")
-    if np.linalg.det(gram) <= PARALLEL * gram[0, 0] * gram[1, 1]:
-        raise ValueError(f"the two directions of {name} are parallel: choose two different ones")

@@ -13,7 +13,7 @@ import traitlets
 from torch import nn
 
 from lookbehind.explore.landscape import job as jobs
-from lookbehind.explore.landscape.job import PLANE, Job
+from lookbehind.explore.landscape.job import PLANE, RADII, Job
 from lookbehind.explore.landscape.view import QUANTITIES, Sight, climbs, picture, scene, told
 from lookbehind.explore.shared.living import Living, style
 from lookbehind.explore.shared.page import script
@@ -26,7 +26,6 @@ from lookbehind.train.data import Dataset
 from lookbehind.weights import Weights, weights_of
 
 HERE = Path(__file__).parent
-RADII = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
 RANGES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 5.0, 10.0, 20.0)
 POINTS = (11, 21, 31, 41, 61)
 VIEWS = ("profile", "contours", "surface")
@@ -102,15 +101,13 @@ class LandscapeExplorer(Living):
     ) -> None:
         if not networks:
             raise ValueError("networks must hold at least one network, got none")
-        self._paths, self._dataset = dict(paths or {}), dataset
-        if unknown := set(self._paths) - set(networks):
+        self.paths, self._dataset = dict(paths or {}), dataset
+        if unknown := set(self.paths) - set(networks):
             raise ValueError(f"paths must be of {tuple(networks)}, got one of {sorted(unknown)}")
-        self._images = first_images(dataset.train, images)
-        self._models: dict[str, nn.Module] = {}
+        self.images = first_images(dataset.train, images)
+        self._models = {name: self._checked(network) for name, network in networks.items()}
         self._job: Job | None = None
         self.sights: list[Sight] = []
-        for name, network in networks.items():
-            self._models[name] = self._checked(network)
         super().__init__(**{"shown": list(networks), **self._offer(), **settings})
         self.observe(lambda _: self.compute() if self._job else None, PLANE)
         self.on_msg(self._heard)
@@ -126,8 +123,8 @@ class LandscapeExplorer(Living):
     def compute(self) -> None:
         """Compute what the controls say, in a thread; what is under way stops for it."""
         self.stop()
-        models = {name: self._models[name] for name in self._models if name in self.shown}
-        self._job = Job(self, models, self._paths, self._images, RADII, self._job)
+        models = {name: model for name, model in self._models.items() if name in self.shown}
+        self._job = Job(self, models, self._job)
         self.message, self.progress, self.running = "Computing.", 0.0, True
         self._job.thread.start()
 
@@ -168,12 +165,15 @@ class LandscapeExplorer(Living):
         with self.hold_sync():
             self.scene, self.climbs = scene(job.sights, job.settings.half), climbs(job.sights)
 
+    def show_climbs(self, job: Job) -> None:
+        self.climbs = climbs(job.sights)
+
     def ended(self, job: Job) -> None:
         """Called from the job's thread, once."""
         if job is not self._job:
             return
         stopped = "Stopped: what was not evaluated is drawn as the nearest point that was."
-        done = f"Done, on {len(self._images)} images."
+        done = f"Done, on {len(self.images)} images."
         self.message = job.error or (stopped if job.stopped else done)
         self.progress, self.running = 1.0, False
 
@@ -192,7 +192,7 @@ class LandscapeExplorer(Living):
     def _offer(self) -> dict[str, list[str]]:
         """The networks, and the directions that they have."""
         needs = {jobs.NEXT: len(self._models) > 1, jobs.AFTER: len(self._models) > 2}
-        needs |= dict.fromkeys((jobs.PATH_1, jobs.PATH_2), bool(self._paths))
+        needs |= dict.fromkeys((jobs.PATH_1, jobs.PATH_2), bool(self.paths))
         directions = [d for d in jobs.DIRECTIONS if needs.get(d, True)]
         return {"names": [*self._models], "directions": directions}
 

@@ -14,7 +14,6 @@ from lookbehind.explore.shared.panel import Stopped, Work
 from lookbehind.measure import Line, Objective, Plane, dot, in_plane, unit
 from lookbehind.optim import Ball
 from lookbehind.scores import Minibatch
-from lookbehind.train.data import Split
 from lookbehind.weights import Weights, moved, weights_of
 
 FILTERS = "filter-normalized random"
@@ -25,6 +24,7 @@ NEXT, AFTER = "towards the next network", "towards the network after"
 PATH_1, PATH_2 = "training path, PC 1", "training path, PC 2"
 DIRECTIONS = (FILTERS, GAUSSIAN, GRADIENT, TOP, SECOND, NEXT, AFTER, PATH_1, PATH_2)
 STEPS = 10  # of a climb: the largest k
+RADII = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
 LINE_POINTS, COARSE_POINTS = 41, 5
 PATH_POINTS = 60  # of a training path that are scored and drawn, evenly chosen
 BATCH = 500
@@ -39,31 +39,22 @@ class Job(Work):
     """Coarse planes of few images, then lines, fine planes, and the climbs of every radius.
 
     The climbs of the chosen radius are made between any two points of a plane. `sights` are what
-    is there so far. It begins when the job `before` it has ended. The audience has the controls and
-    the share done, `progress`, and hears `show(job)`.
+    is there so far. It begins when the job `before` it has ended. The audience has the controls,
+    `images`, `paths` and the share done, `progress`; it hears `show(job)` and `show_climbs(job)`.
     """
 
-    def __init__(
-        self,
-        audience: Any,
-        models: Mapping[str, nn.Module],
-        paths: Mapping[str, Sequence[Weights]],
-        images: Split,
-        radii: Sequence[float],
-        before: Work | None,
-    ) -> None:
+    def __init__(self, audience: Any, models: Mapping[str, nn.Module], before: Work | None) -> None:
         super().__init__(audience)
-        self.models, self.paths = models, paths
+        self.models, self._before = models, before
         self.settings = SimpleNamespace(**{name: getattr(audience, name) for name in PLANE})
         self.sights: list[Sight] = []
-        self._images, self._radii, self._before = images, radii, before
         self._batches: dict[str, list[list[Minibatch]]] = {}  # of the plane, and of the climb
         self._objectives: dict[str, list[Objective]] = {}
         self._eigenvectors = cache(
             lambda name: measure.hessian_eigenpairs(models[name], self._batches[name][1], 2).vectors
         )
         grid = LINE_POINTS + COARSE_POINTS**2 + self.settings.points**2
-        self._total, self._done = len(models) * (grid + len(radii) * STEPS), 0
+        self._total, self._done = len(models) * (grid + len(RADII) * STEPS), 0
 
     def _compute(self) -> None:
         if self._before is not None:
@@ -77,7 +68,7 @@ class Job(Work):
             self._draw(sight, "line", LINE_POINTS)
         for sight in self.sights:
             self._draw(sight, "plane", self.settings.points)
-        for rho in sorted(self._radii, key=lambda r: abs(r - self._audience.rho)):
+        for rho in sorted(RADII, key=lambda r: abs(r - self._audience.rho)):
             for sight in self.sights:
                 self._climb(sight, rho)
 
@@ -85,15 +76,14 @@ class Job(Work):
         """A network with its directions and its path; nothing of the plane yet."""
         model, statistics = self.models[name], self.settings.statistics
         dtype = next(model.parameters()).dtype
-        batches = [(x.to(dtype), y) for x, y in self._images.batches(BATCH)]
+        batches = [(x.to(dtype), y) for x, y in self._audience.images.batches(BATCH)]
         some = [(batches[0][0][:CLIMB_IMAGES], batches[0][1][:CLIMB_IMAGES])]
         self._batches[name] = both = [batches, some]
         self._objectives[name] = [Objective(model, b, statistics=statistics) for b in both]
         directions, labels = self._axes(name)
         start, length = self._objectives[name][1].score(), dot(directions[0], directions[0]) ** 0.5
         sight = Sight(name, model, directions, length, labels, start)
-        if len(path := self.paths.get(name, ())):
-            self._follow(sight, path)
+        self._follow(sight, self._audience.paths.get(name, ()))
         return sight
 
     def _axes(self, name: str) -> tuple[tuple[Weights, Weights], tuple[str, str]]:
@@ -113,6 +103,8 @@ class Job(Work):
 
     def _follow(self, sight: Sight, path: Sequence[Weights]) -> None:
         """The training path on the plane, with the loss at the path's own points."""
+        if not len(path):
+            return
         scores, start = self._objectives[sight.name][0], weights_of(sight.model)
         sight.explained = measure.project(path, start, *sight.directions).explained
         chosen = np.unique(np.linspace(0, len(path) - 1, PATH_POINTS).round().astype(int))
@@ -164,7 +156,7 @@ class Job(Work):
             rows.append(_row(sight, start, point, scores))
             self._count()
         sight.climbs[rho] = rows
-        self._audience.show(self)
+        self._audience.show_climbs(self)
 
     def _go_on(self) -> None:
         if self.stopped:
@@ -185,7 +177,7 @@ class Job(Work):
         if what in (TOP, SECOND):
             return self._eigenvectors(name)[what == SECOND]
         if what in (PATH_1, PATH_2):
-            path = self.paths.get(name, ())
+            path = self._audience.paths.get(name, ())
             if len(path) < 3:
                 raise ValueError(f"{what}: {name} has no training path of three points or more")
             return measure.principal_directions(path, count=2).directions[what == PATH_2]

@@ -3,6 +3,7 @@
 So a move of k or ρ needs no kernel.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,10 +55,10 @@ def climbs(sights: Sequence[Sight]) -> dict[str, Any]:
 
 def plain(values: Any) -> Any:
     """Nested lists of numbers of five digits, None where they aren't finite."""
-    array = np.asarray(values, dtype=float)
-    if array.ndim:
-        return [plain(part) for part in array]
-    return float(f"{array:.5g}") if np.isfinite(array) else None
+    values = values.tolist() if isinstance(values, np.ndarray) else values
+    if isinstance(values, list | tuple):
+        return [plain(part) for part in values]
+    return float(f"{values:.5g}") if math.isfinite(values) else None
 
 
 def _network(sight: Sight) -> dict[str, Any]:

@@ -196,7 +196,7 @@ class Landscape {
       const start = this.prepared.find((net) => net.name === name)?.start;
       mark(chip, { "aria-pressed": state.shown.includes(name) });
       put(chip, "color", scene.colors[name]);
-      say(data, start ? `loss ${words(start[0] ?? NaN, 2)}` : "");
+      say(data, start ? ` loss ${words(start[0] ?? NaN, 2)}` : "");
     }
     for (const mode in parts.views) mark(parts.views[mode], { "aria-pressed": mode === state.mode });
     for (const layer in parts.layers) mark(parts.layers[layer], { "aria-pressed": state.layers.includes(layer) });

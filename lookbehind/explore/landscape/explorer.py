@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import traitlets
-from torch import nn
 
 from lookbehind.explore.landscape import job as jobs
 from lookbehind.explore.landscape.job import PLANE, RADII, Job
@@ -19,18 +18,16 @@ from lookbehind.explore.shared.living import Living, style
 from lookbehind.explore.shared.page import script
 from lookbehind.explore.shared.palette import PALETTES
 from lookbehind.explore.shared.panel import numbered
-from lookbehind.explore.shared.runs import first_images, network_of
+from lookbehind.explore.shared.runs import Network, first_images, network_of
 from lookbehind.measure import STATISTICS
-from lookbehind.train import Outcome
 from lookbehind.train.data import Dataset
-from lookbehind.weights import Weights, weights_of
+from lookbehind.weights import Weights
 
 HERE = Path(__file__).parent
 RANGES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 5.0, 10.0, 20.0)
 POINTS = (11, 21, 31, 41, 61)
 VIEWS = ("profile", "contours", "surface")
 LAYERS = ("path", "climb", "ball")
-Network = nn.Module | Outcome | str | Path
 SETUP = {
     "radii": RADII, "ranges": RANGES, "points": POINTS, "statistics": STATISTICS,
     "steps": jobs.STEPS, "palettes": {name: look._asdict() for name, look in PALETTES.items()},
@@ -40,25 +37,23 @@ SETUP = {
 class LandscapeExplorer(Living):
     """The loss on a line or a plane through each network's weights, one scale of colours for all.
 
-    `networks`: by name, modules, finished runs (`Outcome`) or paths of checkpoints. `dataset` has
-    their images: the first `images` for training are what loss and accuracy are measured on.
-    `paths`: by a network's name, the weights along its training (see `lookbehind.measure`).
+    `networks`: by name, modules, finished runs (`Outcome`) or paths of checkpoints. Loss and
+    accuracy are measured on the first `images` of `dataset` for training. `paths`: by a network's
+    name, the weights along its training.
 
-    The controls are traits, to read and to set: `first` and `second` (the directions), `half` (the
-    range), `points`, `statistics` (what BatchNorm normalizes by, see `measure.Objective`) and
-    `shown` (names of networks), which compute anew; and `quantity`, `mode` (of the view), `k`,
-    `rho` and `layers`, which the page answers by itself. "rise" is the loss above the lowest on the
-    network's own plane.
+    The controls are traits. `first` and `second` (the directions), `half` (the range), `points`,
+    `statistics` (see `measure.Objective`) and `shown` (names of networks) compute anew. `quantity`,
+    `mode` (of the view), `k`, `rho` and `layers` the page answers by itself. "rise" is the loss
+    above the lowest on the network's own plane.
 
-    Each network has its own directions, of the same kind, seed and range. "filter-normalized
-    random" is normalized by its own filters, all others but "towards …" have length 1. Of the
-    second only the part at right angles to the first counts, and it is made as long as the first: a
-    length is the same in all directions of the picture. The gradient and the Hessian are those on
-    the climb's minibatch, the first 128 images.
+    Each network has its own directions, of one kind, seed and range. "filter-normalized random" is
+    normalized by its own filters, all others but "towards …" have length 1. The second is what is
+    at right angles to the first, made as long: a length is the same all over the picture. Gradient
+    and Hessian are those on the climb's minibatch, the first 128 images.
 
-    On the plane: the training path; the climb of one Lookbehind step, k ascents of ρ each on the
-    one minibatch; the cut of the ball ‖ε‖ ≤ ρ with the plane (dotted: kρ, the climb's reach). Path
-    and climb are projected, but their loss and accuracy are measured at their own weights.
+    On the plane: the training path; the climb of one Lookbehind step, k ascents of ρ on the one
+    minibatch; the cut of the ball ‖ε‖ ≤ ρ with the plane (dotted: kρ, the climb's reach). Path and
+    climb are projected, but their loss and accuracy are measured at their own weights.
 
     It computes in a thread, coarse to fine, once a page shows it or `compute` is called. `sights`
     holds what is drawn, `message` is the line of status, or an error in words.
@@ -105,12 +100,12 @@ class LandscapeExplorer(Living):
         if unknown := set(self.paths) - set(networks):
             raise ValueError(f"paths must be of {tuple(networks)}, got one of {sorted(unknown)}")
         self.images = first_images(dataset.train, images)
-        self._models = {name: self._checked(network) for name, network in networks.items()}
+        self._models = {name: network_of(network, dataset) for name, network in networks.items()}
         self._job: Job | None = None
         self.sights: list[Sight] = []
         super().__init__(**{"shown": list(networks), **self._offer(), **settings})
         self.observe(lambda _: self.compute() if self._job else None, PLANE)
-        self.on_msg(self._heard)
+        self.on_msg(lambda _, content, __: self._asked(content["kind"]))
 
     @traitlets.validate("first", "second", "shown")
     def _known(self, proposal: Any) -> Any:
@@ -152,7 +147,7 @@ class LandscapeExplorer(Living):
         """One network more, or the path of its checkpoint. The name must be new."""
         if name in self._models:
             raise ValueError(f"name must be a new one, got {name!r}")
-        self._models[name] = self._checked(network)
+        self._models[name] = network_of(network, self._dataset)
         with self.hold_sync():
             self.names, self.directions = self._offer().values()
             self.shown = [*self.shown, name]
@@ -172,22 +167,17 @@ class LandscapeExplorer(Living):
         """Called from the job's thread, once."""
         if job is not self._job:
             return
-        stopped = "Stopped: what was not evaluated is drawn as the nearest point that was."
         done = f"Done, on {len(self.images)} images."
+        stopped = "Stopped: what was not evaluated is drawn as the nearest point that was."
         self.message = job.error or (stopped if job.stopped else done)
         self.progress, self.running = 1.0, False
 
-    def _heard(self, _: Any, content: dict[str, Any], __: Any) -> None:
-        """A page shows it, or its Stop is pressed."""
-        if content["kind"] == "stop":
+    def _asked(self, what: str) -> None:
+        """By a page: to stop, or to begin, as it shows this."""
+        if what == "stop":
             self.stop()
         elif not self._job:
             self.compute()
-
-    def _checked(self, network: Network) -> nn.Module:
-        model = network_of(network, self._dataset)
-        weights_of(model)  # raises where it has none
-        return model
 
     def _offer(self) -> dict[str, list[str]]:
         """The networks, and the directions that they have."""

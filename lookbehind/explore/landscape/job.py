@@ -13,7 +13,6 @@ from lookbehind.explore.landscape.view import Row, Sight
 from lookbehind.explore.shared.panel import Stopped, Work
 from lookbehind.measure import Line, Objective, Plane, dot, in_plane, unit
 from lookbehind.optim import Ball
-from lookbehind.scores import Minibatch
 from lookbehind.weights import Weights, moved, weights_of
 
 FILTERS = "filter-normalized random"
@@ -48,11 +47,9 @@ class Job(Work):
         self.models, self._before = models, before
         self.settings = SimpleNamespace(**{name: getattr(audience, name) for name in PLANE})
         self.sights: list[Sight] = []
-        self._batches: dict[str, list[list[Minibatch]]] = {}  # of the plane, and of the climb
-        self._objectives: dict[str, list[Objective]] = {}
-        self._eigenvectors = cache(
-            lambda name: measure.hessian_eigenpairs(models[name], self._batches[name][1], 2).vectors
-        )
+        self._objectives: dict[str, list[Objective]] = {}  # on all images, and on the climb's
+        pairs = measure.hessian_eigenpairs
+        self._eigenpairs = cache(lambda n: pairs(models[n], self._objectives[n][1].batches, 2))
         grid = LINE_POINTS + COARSE_POINTS**2 + self.settings.points**2
         self._total, self._done = len(models) * (grid + len(RADII) * STEPS), 0
 
@@ -77,12 +74,12 @@ class Job(Work):
         model, statistics = self.models[name], self.settings.statistics
         dtype = next(model.parameters()).dtype
         batches = [(x.to(dtype), y) for x, y in self._audience.images.batches(BATCH)]
-        some = [(batches[0][0][:CLIMB_IMAGES], batches[0][1][:CLIMB_IMAGES])]
-        self._batches[name] = both = [batches, some]
-        self._objectives[name] = [Objective(model, b, statistics=statistics) for b in both]
+        few = [(x[:CLIMB_IMAGES], y[:CLIMB_IMAGES]) for x, y in batches[:1]]
+        both = [Objective(model, each, statistics=statistics) for each in (batches, few)]
+        self._objectives[name] = both
         directions, labels = self._axes(name)
-        start, length = self._objectives[name][1].score(), dot(directions[0], directions[0]) ** 0.5
-        sight = Sight(name, model, directions, length, labels, start)
+        length = dot(directions[0], directions[0]) ** 0.5
+        sight = Sight(name, model, directions, length, labels, both[1].score())
         self._follow(sight, self._audience.paths.get(name, ()))
         return sight
 
@@ -123,7 +120,7 @@ class Job(Work):
             self._audience.show(self)
 
         result = getattr(measure, kind)(
-            sight.model, self._batches[sight.name][on], *directions,
+            sight.model, self._objectives[sight.name][on].batches, *directions,
             span=(-half, half), points=points, statistics=self.settings.statistics,
             stop=lambda: self._between(sight), update=update,
         )  # fmt: skip
@@ -136,10 +133,10 @@ class Job(Work):
         try:
             for each in pictures if len(pictures) == len(self.models) else ():
                 self._climb(each, self._audience.rho)
+            self._go_on()
         except Stopped:
             return True
-        self._count()
-        return self.stopped
+        return False
 
     def _climb(self, sight: Sight, rho: float) -> None:
         """w ← w + ρ ∇L(w) / ‖∇L(w)‖, as the optimizers climb on their minibatch."""
@@ -154,16 +151,13 @@ class Job(Work):
             worst = Ball(rho).worst(list(point.values()), list(gradient.values()))
             point = moved(point, (1.0, dict(zip(point, worst, strict=True))))
             rows.append(_row(sight, start, point, scores))
-            self._count()
         sight.climbs[rho] = rows
         self._audience.show_climbs(self)
 
     def _go_on(self) -> None:
+        """Asked before every piece of work; tells the share that is done, in steps to be seen."""
         if self.stopped:
             raise Stopped
-
-    def _count(self) -> None:
-        """The share that is done, in steps that a page can show."""
         self._done += 1
         self._audience.progress = min(0.99, int(50 * self._done / self._total) / 50)
 
@@ -175,7 +169,7 @@ class Job(Work):
         if what == GRADIENT:
             return unit(self._objectives[name][1].gradient()[1])
         if what in (TOP, SECOND):
-            return self._eigenvectors(name)[what == SECOND]
+            return self._eigenpairs(name).vectors[what == SECOND]
         if what in (PATH_1, PATH_2):
             path = self._audience.paths.get(name, ())
             if len(path) < 3:

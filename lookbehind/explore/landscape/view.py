@@ -62,16 +62,9 @@ def plain(values: Any) -> Any:
 
 
 def _network(sight: Sight) -> dict[str, Any]:
-    return {
-        "name": sight.name,
-        "labels": sight.labels,
-        "unit": sight.unit,
-        "start": plain([sight.start.loss, sight.start.accuracy]),
-        "path": plain(sight.path),
-        "explained": sight.explained,
-        "line": _grid(sight.line, "a"),
-        "plane": _grid(sight.plane, "a", "b"),
-    }
+    kept = {name: getattr(sight, name) for name in ("name", "labels", "unit", "explained")}
+    kept |= {"start": plain([sight.start.loss, sight.start.accuracy]), "path": plain(sight.path)}
+    return kept | {"line": _grid(sight.line, "a"), "plane": _grid(sight.plane, "a", "b")}
 
 
 def _grid(result: Line | Plane | None, *axes: str) -> dict[str, Any] | None:
@@ -83,16 +76,15 @@ def _grid(result: Line | Plane | None, *axes: str) -> dict[str, Any] | None:
 
 def told(sights: Sequence[Sight], k: int, rho: float) -> str:
     """The planes in words."""
-    found = []
+    text = "The loss around trained networks."
     for sight in sights:
-        text = f"{sight.name} has the loss {sight.start.loss:.3g}"
+        text += f" {sight.name}: {sight.start.loss:.3g}"
         if sight.plane is not None:
-            low, high = np.nanmin(sight.plane.loss), np.nanmax(sight.plane.loss)
-            text += f", on the plane from {low:.3g} to {high:.3g}"
+            text += f", on the plane up to {np.nanmax(sight.plane.loss):.3g}"
         if rho in sight.climbs:
-            text += f", {sight.climbs[rho][k][2]:.3g} after {k} ascents of ρ = {rho:g}"
-        found.append(f"{text}.")
-    return " ".join(["The loss around trained networks.", *found])
+            text += f", after {k} ascents of ρ = {rho:g} {sight.climbs[rho][k][2]:.3g}"
+        text += "."
+    return text
 
 
 def picture(sights: Sequence[Sight], quantity: str, k: int, rho: float) -> str:
@@ -106,16 +98,14 @@ def picture(sights: Sequence[Sight], quantity: str, k: int, rho: float) -> str:
     values = [np.ma.masked_invalid(getattr(p, quantity.replace("rise", "loss"))) for _, p in drawn]
     values = [v - v.min() if quantity == "rise" else v for v in values]
     low, high = min(v.min() for v in values), max(v.max() for v in values)
-    high = max(high, low + 1e-6)
-    look: Any = {"cmap": "viridis", "norm": PowerNorm(0.5, low, high)}
+    bands = low + max(high - low, 1e-6) * BANDS
+    look: Any = {"cmap": "viridis", "norm": PowerNorm(0.5, bands[0], bands[-1])}
     figure = Figure(figsize=(2.6 * len(drawn) + 0.8, 2.8), dpi=110, layout="constrained")
     axes = figure.subplots(1, len(drawn), squeeze=False)[0]
     for ax, (sight, plane), v in zip(axes, drawn, values, strict=True):
-        shades = ax.contourf(plane.a, plane.b, v, low + (high - low) * BANDS, **look)
-        for rows, color in (
-            (sight.path, "white"),
-            (sight.climbs.get(rho, [])[: k + 1], ROLE_COLORS["ascent"]),
-        ):
+        shades = ax.contourf(plane.a, plane.b, v, bands, **look)
+        climb = sight.climbs.get(rho, [])[: k + 1]
+        for rows, color in ((sight.path, "white"), (climb, ROLE_COLORS["ascent"])):
             ax.plot(*np.reshape(rows, (-1, 6))[:, :2].T, ".-", color=color, lw=1, markersize=3)
         ax.set(xlim=plane.a[[0, -1]], ylim=plane.b[[0, -1]], aspect="equal", title=sight.name)
     figure.colorbar(shades, ax=axes, label=quantity)

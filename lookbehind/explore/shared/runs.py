@@ -9,6 +9,9 @@ from torch import nn
 from lookbehind.optim import METHODS
 from lookbehind.train import CheckpointError, Outcome, Recipe, read_checkpoint
 from lookbehind.train.data import Dataset, Split
+from lookbehind.weights import weights_of
+
+Network = nn.Module | Outcome | str | Path  # the last two, of a checkpoint
 
 
 def first_images(split: Split, count: int) -> Split:
@@ -36,15 +39,16 @@ def recipes_in(path: str | Path, state: dict[str, Any]) -> tuple[Recipe, Recipe]
         raise CheckpointError(f"{path} was not written by a run of a recipe: {error}") from error
 
 
-def network_of(network: nn.Module | Outcome | str | Path, dataset: Dataset) -> nn.Module:
+def network_of(network: Network, dataset: Dataset) -> nn.Module:
     """The network itself, of a finished run, or of a checkpoint of a run of a recipe.
 
-    Raises FileNotFoundError, or CheckpointError in words; TypeError for anything else.
+    Raises FileNotFoundError, or CheckpointError in words; TypeError for anything else, ValueError
+    for a network without weights that are trained.
     """
-    if isinstance(network, nn.Module):
-        return network
-    if isinstance(network, Outcome):
-        return network.model
+    model = network.model if isinstance(network, Outcome) else network
+    if isinstance(model, nn.Module):
+        weights_of(model)
+        return model
     if not isinstance(network, str | Path):
         raise TypeError(f"networks must hold modules, outcomes or paths, got {network!r}")
     state = read_checkpoint(network)

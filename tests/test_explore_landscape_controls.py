@@ -141,6 +141,7 @@ def test_stop_ends_it_and_what_is_there_stays(data: Dataset, gate: Any) -> None:
     explorer.wait()
     assert "Stopped" in explorer.message and not explorer.running
     assert explorer.sights[0].line.complete and explorer.scene["networks"][0]["line"]
+    assert len(explorer.sights[0].plane.a) == jobs.COARSE_POINTS
     assert len(explorer.sights[0].climbs) < 3
     assert "Done" in finished(explorer).message
 

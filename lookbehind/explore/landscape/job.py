@@ -108,16 +108,18 @@ class Job(Work):
         sight.path = [_row(sight, start, path[i], scores) for i in chosen]
 
     def _draw(self, sight: Sight, kind: str, points: int, on: int = 0) -> None:
-        """A "line" along the first direction, or a "plane", shown at every level.
+        """A "line" along the first direction, or a "plane", shown as it gets finer.
 
         `on` 1: on the climb's few images, for a picture at once.
         """
         half, directions = self.settings.half, sight.directions[: 1 if kind == "line" else 2]
 
         def update(result: Line | Plane) -> None:
-            setattr(sight, kind, result)
-            sight.start = result.start
-            self._audience.show(self)
+            old = getattr(sight, kind)
+            if old is None or (~np.isnan(result.loss)).sum() >= (~np.isnan(old.loss)).sum():
+                setattr(sight, kind, result)
+                sight.start = result.start
+                self._audience.show(self)
 
         result = getattr(measure, kind)(
             sight.model, self._objectives[sight.name][on].batches, *directions,

@@ -250,7 +250,7 @@ def test_the_saved_output_is_a_widget_a_living_page_and_a_picture(done: Landscap
     assert base64.b64decode(output["image/png"]).startswith(b"\x89PNG")
     words = metadata["image/png"]["alt"]
     assert re.search(
-        r"SAM: [\d.]+, on the plane up to .*, after 5 ascents of ρ = 0.2 [\d.]+", words
+        r"SAM: loss [\d.]+, on the plane up to .*, up to [\d.]+ by 5 ascents of ρ = 0.2", words
     )
     assert words in output["text/html"] and len(output["text/html"]) <= 150_000
 

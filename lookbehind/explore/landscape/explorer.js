@@ -58,7 +58,7 @@ class Landscape {
   // Draw what lies on the planes; the scale of a profile depends on it.
   again() { this.state.mode === "profile" ? this.fresh() : this.draw(); }
 
-  // Draw all; a new view has no tooltip of the old one.
+  // Draw all, or what turns; a new view has no tooltip of the old one.
   fresh(rough = false) {
     Object.assign(this, { made: null, rough });
     hideTip(this);
@@ -165,7 +165,7 @@ class Landscape {
     if (!this.made) {
       this.made = this.view();
       for (const pad of [this.under, this.over]) pad.fit(this.across, this.height);
-      drawUnder(this.under.clear(), { ...this.state, ...this.made }, this.across);
+      if (!this.rough) drawUnder(this.under.clear(), { ...this.state, ...this.made }, this.across);
     }
     const scene = (this.scene = { ...this.state, ...this.made }), c = this.over.clear(), { spots, grip } = drawOver(c, scene);
     this.spots = spots;

@@ -68,17 +68,15 @@ function bar(c, { scale, quantity, theme }, across) {
   for (const v of marks(scale)) write(c, words(v), between(LEFT + wide * scale(v), LEFT + 4, LEFT + wide - 4), 42, { align: "center", size: 11 });
 }
 
-function frame(c, { net, box: { x, y, size }, grid, surface, eye }, { half, solid, theme }) {
+function frame(c, { net, box: { x, y, size }, grid, surface }, { half, solid, theme }) {
   c.fillStyle = theme.inkText;
   write(c, net.name, x + 14, y - 18, { size: 14, weight: 600, most: size - 14 });
   write(c, `loss ${words(net.start[0] ?? NaN)}, accuracy ${words(net.start[1] ?? NaN)}`, x, y - 4, { size: 12, most: size });
-  const corner = (p, q) => seen(eye, p, q).map((v, i) => [x, y][i] + v * size);
-  if (solid) soft(c, [[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]].map(([p, q]) => corner(p, q)), theme.inkText);
-  if (grid) c.drawImage(surface.canvas, x, y, size, size);
+  if (grid && !solid) c.drawImage(surface.canvas, x, y, size, size);
   const unit = Math.abs(net.unit - 1) < 1e-3 ? "" : `; 1 is a length of ${words(net.unit)}`;
   write(c, `${solid ? "a" : "a →"}  ${net.labels[0]}${unit}`, x, y + size + 30, { most: size });
   write(c, `${solid ? "b" : "b ↑"}  ${net.labels[1]}`, x, y + size + 45, { most: size });
-  if (solid) return corners(c, corner, half);
+  if (solid) return;
   soft(c, [[x, y], [x + size, y], [x + size, y + size], [x, y + size], [x, y]], theme.inkText);
   for (const v of [-half, -half / 2, 0, half / 2, half]) {
     write(c, words(v), x + ((v / half + 1) / 2) * size, y + size + 14, { align: "center", size: 11 });
@@ -86,7 +84,13 @@ function frame(c, { net, box: { x, y, size }, grid, surface, eye }, { half, soli
   }
 }
 
-function corners(c, corner, half) {
+// What turns: the floor, and the surface over it.
+function turned(c, { box: { x, y, size }, grid, surface, eye }, { half, theme }) {
+  if (!grid) return;
+  const corner = (p, q) => seen(eye, p, q).map((v, i) => [x, y][i] + v * size);
+  soft(c, [[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]].map(([p, q]) => corner(p, q)), theme.inkText);
+  c.drawImage(surface.canvas, x, y, size, size);
+  c.fillStyle = theme.inkText;
   const label = (text, p, q) => write(c, text, ...corner(p, q), { align: "center", size: 11 });
   label("a", 0, -1.22);
   label("b", -1.22, 0);
@@ -148,6 +152,7 @@ export function drawOver(c, scene) {
     const { net, box: { x, y, size, wide = size, tall = size } } = panel;
     if (net) dot(c, [x + 5, y - 23], 4.5, scene.colors[net.name]);
     else soft(c, [[x, y], [x + wide, y], [x + wide, y + tall], [x, y + tall], [x, y]], scene.theme.inkText);
+    if (scene.solid) turned(c, panel, scene);
     c.save();
     c.beginPath();
     c.rect(x, y, wide, tall);

@@ -78,11 +78,11 @@ def told(sights: Sequence[Sight], k: int, rho: float) -> str:
     """The planes in words."""
     text = "The loss around trained networks."
     for sight in sights:
-        text += f" {sight.name}: {sight.start.loss:.3g}"
+        text += f" {sight.name}: loss {sight.start.loss:.3g}"
         if sight.plane is not None:
             text += f", on the plane up to {np.nanmax(sight.plane.loss):.3g}"
         if rho in sight.climbs:
-            text += f", after {k} ascents of ρ = {rho:g} {sight.climbs[rho][k][2]:.3g}"
+            text += f", up to {sight.climbs[rho][k][2]:.3g} by {k} ascents of ρ = {rho:g}"
         text += "."
     return text
 

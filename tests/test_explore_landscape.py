@@ -116,6 +116,8 @@ def test_what_the_page_gets_is_json_without_nan(data: Dataset) -> None:
     explorer.show(explorer._job)
     json.dumps([explorer.scene, explorer.climbs], allow_nan=False)
     assert explorer.scene["networks"][0]["plane"]["loss"][0][0] is None
+    output, _ = explorer._repr_mimebundle_()
+    assert "image/png" not in output and "up to inf" in output["text/plain"]
 
 
 def test_each_network_has_its_own_directions_of_one_seed(data: Dataset) -> None:

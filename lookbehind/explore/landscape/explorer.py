@@ -187,7 +187,5 @@ class LandscapeExplorer(Living):
         return {"names": [*self._models], "directions": directions}
 
     def _picture(self) -> tuple[str, str]:
-        words = told(self.sights, self.k, self.rho)
-        if not any(sight.plane for sight in self.sights):
-            return "", words
-        return picture(self.sights, self.quantity, self.k, self.rho), words
+        at = self.k, self.rho
+        return picture(self.sights, self.quantity, *at), told(self.sights, *at)

@@ -80,7 +80,7 @@ def told(sights: Sequence[Sight], k: int, rho: float) -> str:
     for sight in sights:
         text += f" {sight.name}: loss {sight.start.loss:.3g}"
         if sight.plane is not None:
-            text += f", on the plane up to {np.nanmax(sight.plane.loss):.3g}"
+            text += f", on the plane up to {sight.plane.filled().loss.max():.3g}"
         if rho in sight.climbs:
             text += f", up to {sight.climbs[rho][k][2]:.3g} by {k} ascents of ρ = {rho:g}"
         text += "."
@@ -88,21 +88,24 @@ def told(sights: Sequence[Sight], k: int, rho: float) -> str:
 
 
 def picture(sights: Sequence[Sight], quantity: str, k: int, rho: float) -> str:
-    """The planes side by side on one scale, with paths and climbs: a small PNG in base64."""
+    """The planes side by side on one scale, with paths and climbs: a small PNG in base64, or ""."""
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
     from lookbehind.explore.shared.pictures import small_png
 
-    drawn = [(sight, sight.plane.filled()) for sight in sights if sight.plane is not None]
-    values = [np.ma.masked_invalid(getattr(p, quantity.replace("rise", "loss"))) for _, p in drawn]
-    values = [v - v.min() if quantity == "rise" else v for v in values]
-    low, high = min(v.min() for v in values), max(v.max() for v in values)
+    planes = [(s, s.plane.filled()) for s in sights if s.plane is not None]
+    kind = quantity.replace("rise", "loss")
+    found = [(s, p, np.ma.masked_invalid(getattr(p, kind))) for s, p in planes]
+    drawn = [(s, p, v - v.min() if quantity == "rise" else v) for s, p, v in found if v.count()]
+    if not drawn:
+        return ""
+    low, high = min(v.min() for *_, v in drawn), max(v.max() for *_, v in drawn)
     bands = low + max(high - low, 1e-6) * BANDS
     look: Any = {"cmap": "viridis", "norm": PowerNorm(0.5, bands[0], bands[-1])}
     figure = Figure(figsize=(2.6 * len(drawn) + 0.8, 2.8), dpi=110, layout="constrained")
     axes = figure.subplots(1, len(drawn), squeeze=False)[0]
-    for ax, (sight, plane), v in zip(axes, drawn, values, strict=True):
+    for ax, (sight, plane, v) in zip(axes, drawn, strict=True):
         shades = ax.contourf(plane.a, plane.b, v, bands, **look)
         climb = sight.climbs.get(rho, [])[: k + 1]
         for rows, color in ((sight.path, "white"), (climb, ROLE_COLORS["ascent"])):

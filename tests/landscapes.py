@@ -9,7 +9,7 @@ from torch import nn
 
 pytest.importorskip("ipywidgets")
 from lookbehind.explore.landscape import LandscapeExplorer
-from lookbehind.explore.landscape import explorer as landscape_explorer
+from lookbehind.explore.landscape import job as landscape_job
 from lookbehind.explore.landscape.job import GAUSSIAN
 from lookbehind.train import Recipe
 from lookbehind.train.data import Dataset, digits
@@ -21,7 +21,7 @@ RECIPE = Recipe(train=100, validation=0, gradients=40)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
-    monkeypatch.setattr(landscape_explorer, "RADII", (0.1, 0.2, 0.7))
+    monkeypatch.setattr(landscape_job, "RADII", (0.1, 0.2, 0.7))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def small(seed: int, width: int = 8) -> nn.Module:
 
 
 def finished(explorer: LandscapeExplorer) -> LandscapeExplorer:
-    explorer.compute_button.click()
+    explorer.compute()
     explorer.wait()
     return explorer
 

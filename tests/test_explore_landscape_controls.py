@@ -1,5 +1,6 @@
-"""`LandscapeExplorer`: its buttons, files and errors, and what a page sets off."""
+"""`LandscapeExplorer`: its traits, files and errors, and what computes anew."""
 
+import base64
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import traitlets
 
 pytest.importorskip("ipywidgets")
 import landscapes
@@ -19,6 +21,7 @@ from lookbehind.explore.landscape import job as jobs
 from lookbehind.explore.landscape import view as landscape_view
 from lookbehind.explore.landscape.explorer import RADII
 from lookbehind.measure import Plane
+from lookbehind.train import CheckpointError
 from lookbehind.train.data import Dataset
 from lookbehind.weights import weights_of
 
@@ -26,9 +29,9 @@ data, done = landscapes.data, landscapes.done
 networks, quick = landscapes.networks, landscapes.quick
 
 
-def test_every_radius_of_the_slider_has_a_climb_in_the_page(done: LandscapeExplorer) -> None:
+def test_every_radius_that_was_climbed_is_in_the_page(done: LandscapeExplorer) -> None:
     for sight in done.sights:
-        table = done.view.climbs[sight.name]
+        table = done.climbs[sight.name]
         assert set(table) == {f"{rho:g}" for rho in RADII}
         assert all(len(rows) == jobs.STEPS + 1 for rows in table.values())
         assert table["0.2"] == landscape_view.plain(sight.climbs[0.2])
@@ -52,11 +55,12 @@ def test_a_plane_that_is_none_is_told_in_words(
     models = {"a": small(0), "b": small(1, width=9)}
     path = [weights_of(small(seed)) for seed in (5, 6, 0)]
     explorer = LandscapeExplorer(models, data, paths={"a": path}, **QUICK)
-    explorer.first.value, explorer.second.value = first, second
+    explorer.first, explorer.second = first, second
     assert error in finished(explorer).message
-    assert not explorer.compute_button.disabled
-    explorer.first.value, explorer.second.value = jobs.GRADIENT, jobs.GAUSSIAN
-    assert "Done" in finished(explorer).message
+    assert not explorer.running
+    explorer.first, explorer.second = jobs.GRADIENT, jobs.GAUSSIAN
+    explorer.wait()
+    assert "Done" in explorer.message
 
 
 def test_a_checkpoint_and_a_run_of_the_same_network_show_the_same(
@@ -67,13 +71,14 @@ def test_a_checkpoint_and_a_run_of_the_same_network_show_the_same(
     explorer = LandscapeExplorer({"run": outcome, "file": path}, data, **QUICK)
     one, other = finished(explorer).sights
     np.testing.assert_array_equal(one.plane.loss, other.plane.loss)
-    explorer.path.value = str(path)
-    explorer.load_button.click()
-    assert "Loaded half way: press Compute" in explorer.message
-    explorer.load_button.click()
-    assert [box.description for box in explorer.shown.children][2:] == ["half way", "half way 2"]
-    explorer.shown.children[0].value = False
-    assert [s.name for s in finished(explorer).sights] == ["file", "half way", "half way 2"]
+    assert jobs.AFTER not in explorer.directions
+    explorer.add("again", path)
+    explorer.wait()
+    assert [s.name for s in explorer.sights] == explorer.shown == ["run", "file", "again"]
+    assert jobs.AFTER in explorer.directions
+    explorer.shown = ["file", "again"]
+    explorer.wait()
+    assert [s.name for s in explorer.sights] == ["file", "again"]
 
 
 def test_a_file_that_is_no_checkpoint_is_told_in_words_and_nothing_is_lost(
@@ -82,37 +87,30 @@ def test_a_file_that_is_no_checkpoint_is_told_in_words_and_nothing_is_lost(
     explorer = finished(LandscapeExplorer({"a": small(0)}, data, **QUICK))
     sights = explorer.sights
     (tmp_path / "text.pt").write_text("no checkpoint")
-    for path, error in [
-        ("", "Give the path"),
-        (str(tmp_path / "missing.pt"), "Not loaded: .*missing.pt"),
-        (str(tmp_path / "text.pt"), "Not loaded: .*text.pt is not a whole checkpoint"),
-        (str(tmp_path), "Not loaded: "),
+    for name, path, kind, error in [
+        ("a", "text.pt", ValueError, "name must be a new one, got 'a'"),
+        ("b", "missing.pt", FileNotFoundError, "missing.pt"),
+        ("b", "text.pt", CheckpointError, "text.pt is not a whole checkpoint"),
     ]:
-        explorer.path.value = path
-        explorer.load_button.click()
-        assert re.search(error, explorer.message)
-    assert explorer.sights is sights and len(explorer.shown.children) == 1
+        with pytest.raises(kind, match=error):
+            explorer.add(name, tmp_path / path)
+    assert explorer.sights is sights and explorer.names == explorer.shown == ["a"]
 
 
 def test_save_never_overwrites_and_a_plane_comes_back(
     done: LandscapeExplorer, tmp_path: Path
 ) -> None:
-    done._folder = tmp_path / "new"
-    done.save_button.click()
-    done.save_button.click()
-    found = sorted(path.name for path in done._folder.iterdir())
-    assert found == ["SAM-2.npz", "SAM.npz", "plain-2.npz", "plain.npz"]
-    assert "Saved in the folder" in done.message and "plain-2.npz" in done.message
-    back = Plane.load(done._folder / "SAM.npz")
-    np.testing.assert_array_equal(back.loss, done.sights[0].plane.loss)
+    saved = done.save(tmp_path / "new") + done.save(tmp_path / "new")
+    assert [path.name for path in saved] == ["SAM.npz", "plain.npz", "SAM-2.npz", "plain-2.npz"]
+    assert sorted(saved) == sorted((tmp_path / "new").iterdir())
+    np.testing.assert_array_equal(Plane.load(saved[0]).loss, done.sights[0].plane.loss)
     (tmp_path / "file").write_text("")
-    done._folder = tmp_path / "file"
-    done.save_button.click()
-    assert "Not saved" in done.message
+    with pytest.raises(OSError, match="file"):
+        done.save(tmp_path / "file")
 
 
 @pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[], None]], None]]:
     """The first plane's points wait; calling it lets them go."""
     inside, go = threading.Event(), threading.Event()
     plain = jobs.Job._between
@@ -136,23 +134,43 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
 
 def test_stop_ends_it_and_what_is_there_stays(data: Dataset, gate: Any) -> None:
     explorer = LandscapeExplorer({"a": small(0)}, data, **QUICK)
-    explorer.save_button.click()
-    assert "Nothing to save yet" in explorer.message
-    explorer.compute_button.click()
-    assert explorer.compute_button.disabled and not explorer.stop_button.disabled
-    gate(explorer.stop_button.click)
+    assert explorer.save() == []
+    explorer.compute()
+    assert explorer.running
+    gate(lambda: explorer._handle_custom_msg({"kind": "stop"}, []))
     explorer.wait()
     assert "Stopped" in explorer.message and not explorer.running
-    assert explorer.sights[0].line.complete and explorer.view.scene["networks"][0]["line"]
+    assert explorer.sights[0].line.complete and explorer.scene["networks"][0]["line"]
+    assert len(explorer.sights[0].plane.a) == jobs.COARSE_POINTS
     assert len(explorer.sights[0].climbs) < 3
     assert "Done" in finished(explorer).message
 
 
-def test_the_radius_of_the_slider_is_climbed_while_the_planes_are_made(
+def test_a_change_stops_what_is_under_way_and_the_last_picture_stays_until_the_new_one_is_whole(
     data: Dataset, gate: Any
 ) -> None:
+    explorer = LandscapeExplorer({"a": small(0), "b": small(1)}, data, **QUICK)
+    explorer.compute()
+    seen: list[Any] = []
+
+    def move() -> None:
+        explorer.observe(lambda change: seen.append(change.new), "scene")
+        explorer.half = 0.5
+        assert explorer.running and explorer.message == "Computing."
+        assert len(explorer.sights) == 2 and explorer.scene["half"] == 1
+
+    old = explorer._job
+    gate(move)
+    explorer.wait()
+    assert old.stopped and not old.thread.is_alive() and "Done" in explorer.message
+    new = [scene for scene in seen if scene["half"] == 0.5]
+    assert new and all(len(scene["networks"]) == 2 for scene in new)
+    assert explorer.sights[0].plane.a[-1] == 0.5 and explorer.sights[0].plane.complete
+
+
+def test_the_chosen_radius_is_climbed_while_the_planes_are_made(data: Dataset, gate: Any) -> None:
     explorer = LandscapeExplorer({"a": small(0)}, data, **QUICK)
-    explorer.compute_button.click()
+    explorer.compute()
     seen: list[Any] = []
 
     def note(change: Any) -> None:
@@ -160,12 +178,14 @@ def test_the_radius_of_the_slider_is_climbed_while_the_planes_are_made(
         seen.append((set(change.new["a"]), coarse))
 
     def move() -> None:
-        explorer.rho.value = 0.7
-        explorer.view.observe(note, "climbs")
+        explorer.rho = 0.7
+        explorer.observe(note, "climbs")
 
+    job = explorer._job
     gate(move)
     explorer.wait()
     assert seen[0] == ({"0.2", "0.7"}, True)
+    assert explorer._job is job, "k and rho are the page's alone"
 
 
 def test_the_first_pictures_are_of_few_points_and_images(
@@ -174,31 +194,21 @@ def test_the_first_pictures_are_of_few_points_and_images(
     monkeypatch.setattr(jobs, "CLIMB_IMAGES", 20)
     explorer = LandscapeExplorer({"a": small(0), "b": small(1)}, data, **QUICK)
     seen: list[list[int]] = []
-    explorer.view.observe(lambda _: seen.append([s.plane.images for s in explorer.sights]), "scene")
+    explorer.observe(lambda _: seen.append([s.plane.images for s in explorer.sights]), "scene")
     finished(explorer)
-    assert seen[0] == [20] and seen[2] == [20, 20] and seen[-1] == [IMAGES, IMAGES]
-
-
-def test_a_control_that_needs_the_kernel_says_so(data: Dataset) -> None:
-    explorer = finished(LandscapeExplorer({"a": small(0)}, data, **QUICK))
-    explorer.half.value = 0.5
-    assert "Press Compute" in explorer.message
-    finished(explorer)
-    assert explorer.view.scene["half"] == explorer.sights[0].plane.a[-1] == 0.5
-    explorer.shown.children[0].value = False
-    explorer.compute()
-    assert "Choose at least one network" in explorer.message
+    assert seen[0] == [20] and [20, 20] in seen and seen[-1] == [IMAGES, IMAGES]
 
 
 def test_it_computes_by_itself_only_once_a_page_shows_it(data: Dataset) -> None:
     explorer = LandscapeExplorer({"a": small(0)}, data, **QUICK)
+    explorer.half = 0.5
     assert explorer.sights == [] and not explorer.running
     for _ in range(2):
-        explorer.view._handle_custom_msg({"kind": "ready"}, [])
-    job = explorer._work
+        explorer._handle_custom_msg({"kind": "ready"}, [])
+    job = explorer._job
     explorer.wait()
-    explorer.view._handle_custom_msg({"kind": "ready"}, [])
-    assert explorer._work is job and "Done" in explorer.message
+    explorer._handle_custom_msg({"kind": "ready"}, [])
+    assert explorer._job is job and "Done" in explorer.message
 
 
 def test_the_networks_are_left_as_they_were(data: Dataset) -> None:
@@ -213,13 +223,16 @@ def test_the_networks_are_left_as_they_were(data: Dataset) -> None:
     ("given", "error"),
     [
         ({"second": "up"}, "second must be one of .*got 'up'"),
-        ({"points": 12}, "points must be one of .*got 12"),
+        ({"points": 12}, "'points' trait .* not the int 12"),
         ({"paths": {"b": []}}, "paths must be of"),
         ({"second": jobs.NEXT}, "second must be one of"),
+        ({"shown": []}, "'shown' trait .* length 1"),
+        ({"shown": ["b"]}, r"shown must be one of \['a'\]"),
+        ({"k": 11}, "'k' trait .* 11"),
     ],
 )
 def test_a_wrong_argument_is_told_at_once(data: Dataset, given: Any, error: str) -> None:
-    with pytest.raises(ValueError, match=error):
+    with pytest.raises((ValueError, traitlets.TraitError), match=error):
         LandscapeExplorer({"a": small(0)}, data, **QUICK | given)
 
 
@@ -231,5 +244,18 @@ def test_no_network_or_something_else_is_refused(data: Dataset, networks: Any, e
         LandscapeExplorer(networks, data)
 
 
-def test_its_text_is_stable(done: LandscapeExplorer) -> None:
-    assert repr(done).startswith("LandscapeExplorer, interactive once its cell runs")
+def test_the_saved_output_is_a_widget_a_living_page_and_a_picture(done: LandscapeExplorer) -> None:
+    output, metadata = done._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in output
+    assert base64.b64decode(output["image/png"]).startswith(b"\x89PNG")
+    words = metadata["image/png"]["alt"]
+    assert re.search(
+        r"SAM: loss [\d.]+, on the plane up to .*, up to [\d.]+ by 5 ascents of ρ = 0.2", words
+    )
+    assert words in output["text/html"] and len(output["text/html"]) <= 150_000
+
+
+def test_what_is_not_computed_has_no_picture(data: Dataset) -> None:
+    output, metadata = LandscapeExplorer({"a": small(0)}, data, **QUICK)._repr_mimebundle_()
+    assert set(output) == {"text/plain", "application/vnd.jupyter.widget-view+json"}
+    assert metadata == {}

@@ -1,58 +1,89 @@
-"""The landscape explorer: the loss around trained networks, side by side, and who climbs there."""
+"""The landscape explorer: the loss around trained networks, side by side, and who climbs there.
 
+The page (`explorer.js` and what it imports) draws; the kernel computes planes and climbs, `job.py`.
+"""
+
+import json
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ipywidgets as widgets
-from torch import nn
+import traitlets
 
 from lookbehind.explore.landscape import job as jobs
-from lookbehind.explore.landscape.job import Job, Network, Settings
-from lookbehind.explore.landscape.view import QUANTITIES, VIEWS, LandscapeView, Sight, climbs, scene
-from lookbehind.explore.shared.panel import RED, Panel, numbered, row
-from lookbehind.explore.shared.runs import first_images
+from lookbehind.explore.landscape.job import PLANE, RADII, Job
+from lookbehind.explore.landscape.view import QUANTITIES, Sight, climbs, picture, scene, told
+from lookbehind.explore.shared.living import Living, style
+from lookbehind.explore.shared.page import script
+from lookbehind.explore.shared.palette import PALETTES
+from lookbehind.explore.shared.panel import numbered
+from lookbehind.explore.shared.runs import Network, first_images, network_of
 from lookbehind.measure import STATISTICS
 from lookbehind.train.data import Dataset
-from lookbehind.weights import Weights, weights_of
+from lookbehind.weights import Weights
 
-RADII = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
+HERE = Path(__file__).parent
 RANGES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 5.0, 10.0, 20.0)
 POINTS = (11, 21, 31, 41, 61)
-LAYERS = {"show_path": "training path", "show_climb": "ascent path", "show_ball": "ρ-ball"}
-ADVICE = (
-    "Hover for loss and accuracy; drag the surface. "
-    "Paths lie off the plane: the colour under a point is not its loss."
-)
+VIEWS = ("profile", "contours", "surface")
+LAYERS = ("path", "climb", "ball")
+SETUP = {
+    "radii": RADII, "ranges": RANGES, "points": POINTS, "statistics": STATISTICS,
+    "steps": jobs.STEPS, "palettes": {name: look._asdict() for name, look in PALETTES.items()},
+}  # fmt: skip
 
 
-class LandscapeExplorer(Panel):
+class LandscapeExplorer(Living):
     """The loss on a line or a plane through each network's weights, one scale of colours for all.
 
-    `networks`: by name, modules, finished runs (`Outcome`) or paths of checkpoints. `dataset` has
-    their images: the first `images` for training are what loss and accuracy are measured on.
-    `paths`: by a network's name, the weights along its training (see `lookbehind.measure`). The
-    controls are widgets with a `value`, to read and to set: `first` and `second` (the directions),
-    `half` (the range), `points`, `statistics`, `quantity`, `mode`, `k`, `rho`.
+    `networks`: by name, modules, finished runs (`Outcome`) or paths of checkpoints. Loss and
+    accuracy are measured on the first `images` of `dataset` for training. `paths`: by a network's
+    name, the weights along its training.
 
-    Each network has its own directions, of the same kind, seed and range: "filter-normalized
-    random" is normalized by its own filters, all others but "towards …" have length 1. The gradient
-    and the Hessian are those on the climb's minibatch, the first 128 images. `statistics` is what
-    BatchNorm normalizes by (`lookbehind.measure.Objective`), for the planes and for the climb.
+    The controls are traits. `first` and `second` (the directions), `half` (the range), `points`,
+    `statistics` (see `measure.Objective`) and `shown` (names of networks) compute anew. `quantity`,
+    `mode` (of the view), `k`, `rho` and `layers` the page answers by itself. "rise" is the loss
+    above the lowest on the network's own plane.
 
-    On the plane: the training path; the climb of one Lookbehind step, k ascents of ρ each on the
-    one minibatch; the cut of the ball ‖ε‖ ≤ ρ with the plane (dotted: kρ, the climb's reach). Path
-    and climb are projected, but their loss and accuracy are measured at their own weights.
+    Each network has its own directions, of one kind, seed and range. "filter-normalized random" is
+    normalized by its own filters, all others but "towards …" have length 1. The second is what is
+    at right angles to the first, made as long: a length is the same all over the picture. Gradient
+    and Hessian are those on the climb's minibatch, the first 128 images.
 
-    It computes in a thread, coarse to fine, once a page shows it or `compute` is called; a move of
-    k or ρ is drawn by the page. `sights` holds what was computed, `message` is the line of status,
-    or an error in words. Save writes `Plane.save` files to the folder `landscapes`.
+    On the plane: the training path; the climb of one Lookbehind step, k ascents of ρ on the one
+    minibatch; the cut of the ball ‖ε‖ ≤ ρ with the plane (dotted: kρ, the climb's reach). Path and
+    climb are projected, but their loss and accuracy are measured at their own weights.
 
-    Raises ValueError for a direction or a number of points that it doesn't offer, no network, or a
-    `paths` name that is none of the networks; what `read_checkpoint` raises for a path.
+    It computes in a thread, coarse to fine, once a page shows it or `compute` is called. `sights`
+    holds what is drawn, `message` is the line of status, or an error in words.
+
+    Raises ValueError for no network or a `paths` name that is none of them; TraitError for a
+    setting that it doesn't offer; what `read_checkpoint` raises for a path.
     """
+
+    title = "The loss around trained networks"
+    _esm = f"const SETUP = {json.dumps(SETUP)};\n{script(HERE / 'explorer.js')}"
+    _css = style(HERE / "explorer.css")
+
+    first = traitlets.Unicode(jobs.GRADIENT).tag(sync=True)
+    second = traitlets.Unicode(jobs.FILTERS).tag(sync=True)
+    half = traitlets.Enum(RANGES, 1.0).tag(sync=True)
+    points = traitlets.Enum(POINTS, 21).tag(sync=True)
+    statistics = traitlets.Enum(STATISTICS, "stored").tag(sync=True)
+    shown = traitlets.List(traitlets.Unicode(), minlen=1).tag(sync=True)
+    quantity = traitlets.Enum(QUANTITIES, "rise").tag(sync=True)
+    mode = traitlets.Enum(VIEWS, "contours").tag(sync=True)
+    k = traitlets.Int(5, min=1, max=jobs.STEPS).tag(sync=True)
+    rho = traitlets.Enum(RADII, 0.2).tag(sync=True)
+    layers = traitlets.List(traitlets.Enum(LAYERS), list(LAYERS)).tag(sync=True)
+    names: Any = traitlets.List().tag(sync=True)  # of all networks
+    directions: Any = traitlets.List().tag(sync=True)  # those that these networks have
+    scene = traitlets.Dict().tag(sync=True)
+    climbs = traitlets.Dict().tag(sync=True)
+    message = traitlets.Unicode("Not computed yet.").tag(sync=True)
+    progress = traitlets.Float(0.0).tag(sync=True)
+    running = traitlets.Bool(False).tag(sync=True)
 
     def __init__(
         self,
@@ -61,188 +92,100 @@ class LandscapeExplorer(Panel):
         *,
         paths: Mapping[str, Sequence[Weights]] | None = None,
         images: int = 500,
-        second: str = jobs.FILTERS,
-        points: int = 21,
+        **settings: Any,
     ) -> None:
         if not networks:
             raise ValueError("networks must hold at least one network, got none")
-        self._paths = dict(paths or {})
-        if unknown := set(self._paths) - set(networks):
+        self.paths, self._dataset = dict(paths or {}), dataset
+        if unknown := set(self.paths) - set(networks):
             raise ValueError(f"paths must be of {tuple(networks)}, got one of {sorted(unknown)}")
-        super().__init__("compute", "stop", "save", "load")
-        self._dataset, self._folder = dataset, Path("landscapes")
-        self._images = first_images(dataset.train, images)
-        self._models: dict[str, nn.Module] = {}
-        self.view = LandscapeView(radii=list(RADII))
-        self._build_controls()
-        for name, network in networks.items():
-            self._add(name, network)
-        for name, value in {"first": jobs.GRADIENT, "second": second, "points": points}.items():
-            control = getattr(self, name)
-            if value not in control.options:
-                raise ValueError(f"{name} must be one of {control.options}, got {value!r}")
-            control.value = value
-        self._lay_out()
-        self._link()
-        self._lock(False)
-        self.view.on_msg(lambda *_: None if self._work else self.compute())  # a page shows it
+        self.images = first_images(dataset.train, images)
+        self._models = {name: network_of(network, dataset) for name, network in networks.items()}
+        self._job: Job | None = None
+        self.sights: list[Sight] = []
+        super().__init__(**{"shown": list(networks), **self._offer(), **settings})
+        self.observe(lambda _: self.compute() if self._job else None, PLANE)
+        self.on_msg(lambda _, content, __: self._asked(content["kind"]))
 
-    @property
-    def sights(self) -> list[Sight]:
-        """What is drawn: a `Sight` for each network."""
-        return self._work.sights if self._work else []
-
-    @property
-    def running(self) -> bool:
-        return self._work is not None and self.compute_button.disabled
-
-    @property
-    def settings(self) -> Settings:
-        """What the controls say now."""
-        return Settings(*(control.value for control in self._settings))
+    @traitlets.validate("first", "second", "shown")
+    def _known(self, proposal: Any) -> Any:
+        name, value = proposal.trait.name, proposal.value
+        allowed = [*self._models] if name == "shown" else self._offer()["directions"]
+        if not {*([value] if isinstance(value, str) else value)} <= {*allowed}:
+            raise traitlets.TraitError(f"{name} must be one of {allowed}, got {value!r}")
+        return value
 
     def compute(self) -> None:
-        """Compute what the controls say, in a thread; what the Compute button does."""
-        if self.running:
-            return
-        shown = [box.description for box in self.shown.children if box.value]
-        if not shown:
-            self._say("Choose at least one network.", RED)
-            return
-        self._lock(True)
-        self.progress.value = 0
-        self._say("Computing.")
-        models = {name: self._models[name] for name in shown}
-        self._work = Job(self, models, self._paths, self._images, self.settings, RADII)
-        self._work.thread.start()
+        """Compute what the controls say, in a thread; what is under way stops for it."""
+        self.stop()
+        models = {name: model for name, model in self._models.items() if name in self.shown}
+        self._job = Job(self, models, self._job)
+        self.message, self.progress, self.running = "Computing.", 0.0, True
+        self._job.thread.start()
+
+    def wait(self) -> None:
+        """Return when nothing is under way."""
+        if self._job:
+            self._job.thread.join()
 
     def stop(self) -> None:
         """End the computation after the point under way; what is there stays."""
-        if self.running:
-            self._work.stop()
+        if self._job:
+            self._job.stop()
 
-    def save(self) -> None:
+    def save(self, folder: str | Path = "landscapes") -> list[Path]:
         """Write every plane to a file of its own in the folder; none is replaced."""
-        try:
-            planes = [(sight.name, sight.plane) for sight in self.sights if sight.plane]
-            names = [plane.save(self._new(name)).name for name, plane in planes]
-        except OSError as error:
-            self._say(f"Not saved: {error}", RED)
-            return
-        done = f"Saved in the folder {self._folder}: {', '.join(names)}."
-        self._say(done if names else "Nothing to save yet: press Compute.")
+        saved = []
+        for sight in self.sights:
+            stem = re.sub(r"[^\w.-]+", "-", sight.name).strip("-") or "plane"
+            paths = (Path(folder, f"{each}.npz") for each in numbered(stem))
+            if sight.plane:
+                saved.append(sight.plane.save(next(path for path in paths if not path.exists())))
+        return saved
 
-    def load(self) -> None:
-        """Add the network of the checkpoint whose path is in the text field."""
-        path = self.path.value.strip()
-        if not path:
-            self._say("Give the path of a checkpoint.", RED)
-            return
-        name = next(n for n in numbered(Path(path).stem, " ") if n not in self._models)
-        try:
-            self._add(name, path)
-        except (OSError, ValueError) as error:
-            self._say(f"Not loaded: {error}", RED)
-            return
-        self._say(f"Loaded {name}: press Compute.")
-
-    # What the job calls, from its thread.
+    def add(self, name: str, network: Network) -> None:
+        """One network more, or the path of its checkpoint. The name must be new."""
+        if name in self._models:
+            raise ValueError(f"name must be a new one, got {name!r}")
+        self._models[name] = network_of(network, self._dataset)
+        with self.hold_sync():
+            self.names, self.directions = self._offer().values()
+            self.shown = [*self.shown, name]
 
     def show(self, job: Job) -> None:
-        self.view.scene = scene(job.sights, job.settings.half)
+        """What a job has found so far; called from its thread."""
+        if self.sights and self.sights is not job.sights and len(job.sights) < len(job.models):
+            return  # the last picture stays until the new one is whole
+        self.sights = job.sights
+        with self.hold_sync():
+            self.scene, self.climbs = scene(job.sights, job.settings.half), climbs(job.sights)
 
     def show_climbs(self, job: Job) -> None:
-        self.view.climbs = climbs(job.sights)
-
-    def show_progress(self, share: float) -> None:
-        self.progress.value = share
+        self.climbs = climbs(job.sights)
 
     def ended(self, job: Job) -> None:
-        if job.error:
-            self._say(job.error, RED)
-        elif job.stopped:
-            self._say("Stopped: what was not evaluated is drawn as the nearest point that was.")
-        else:
-            self.progress.value = 1
-            self._say(f"Done, on {len(self._images)} images. {ADVICE}")
-        self._lock(False)
+        """Called from the job's thread, once."""
+        if job is not self._job:
+            return
+        done = f"Done, on {len(self.images)} images."
+        stopped = "Stopped: what was not evaluated is drawn as the nearest point that was."
+        self.message = job.error or (stopped if job.stopped else done)
+        self.progress, self.running = 1.0, False
 
-    def _build_controls(self) -> None:
-        style = {"description_width": "90px"}
-        dropdown = partial(widgets.Dropdown, style=style)
-        self.first = dropdown(options=jobs.DIRECTIONS, description="direction a")
-        self.second = dropdown(options=jobs.DIRECTIONS, description="direction b")
-        self.points = dropdown(options=POINTS, description="points")
-        self.quantity = dropdown(options=QUANTITIES, description="quantity")
-        named = tuple(zip(("stored", "re-estimated"), STATISTICS, strict=True))
-        self.statistics = dropdown(options=named, description="BatchNorm")
-        choose = partial(widgets.SelectionSlider, style=style)
-        self.half = choose(options=RANGES, value=1.0, description="range ±")
-        self.k = widgets.IntSlider(5, min=1, max=jobs.STEPS, description="k", style=style)
-        self.rho = choose(options=RADII, value=0.2, description="ρ")
-        self.mode = widgets.ToggleButtons(options=VIEWS, style={"button_width": "100px"}, index=1)
-        for name, text in LAYERS.items():
-            setattr(self, name, _box(text, width="130px"))
-        self.show_path.disabled = not self._paths
-        self.path = widgets.Text(placeholder="path of a checkpoint", layout={"width": "220px"})
-        self.shown = row()
-        self._settings = (self.first, self.second, self.half, self.points, self.statistics)
-        for control in self._settings:
-            control.observe(self._moved, "value")
+    def _asked(self, what: str) -> None:
+        """By a page: to stop, or to begin, as it shows this."""
+        if what == "stop":
+            self.stop()
+        elif not self._job:
+            self.compute()
 
-    def _lay_out(self) -> None:
-        self.compute_button.button_style = "primary"
-        self._say("Press Compute.")
-        left = widgets.VBox([self.first, self.second, self.half, self.k, self.rho])
-        right = widgets.VBox([self.points, self.statistics, self.quantity])
-        self.children = [
-            row(left, right), row(self.shown, self.path, self.load_button),
-            row(self.compute_button, self.stop_button, self.save_button, self.progress),
-            row(self.mode, *(getattr(self, name) for name in LAYERS)), self._status, self.view,
-        ]  # fmt: skip
-
-    def _link(self) -> None:
-        """What the page follows without the kernel."""
-        pairs = {"k": ("k", "value"), "rho_index": ("rho", "index"), "mode": ("mode", "index")}
-        pairs |= {"quantity": ("quantity", "index")} | {n: (n, "value") for n in LAYERS}
-        for trait, (control, value) in pairs.items():
-            source = getattr(self, control)
-            setattr(self.view, trait, getattr(source, value))
-            widgets.jslink((source, value), (self.view, trait))
-
-    def _add(self, name: str, network: Network) -> None:
-        model = jobs.as_model(network, self._dataset)
-        weights_of(model)  # raises where it has none
-        self._models[name] = model
-        box = _box(name, width="auto", margin="2px 16px 2px 2px")
-        self.shown.children = (*self.shown.children, box)
-        self._offer_directions()
-
-    def _offer_directions(self) -> None:
-        """Only those that these networks have."""
+    def _offer(self) -> dict[str, list[str]]:
+        """The networks, and the directions that they have."""
         needs = {jobs.NEXT: len(self._models) > 1, jobs.AFTER: len(self._models) > 2}
-        needs |= dict.fromkeys((jobs.PATH_1, jobs.PATH_2), bool(self._paths))
-        options = tuple(d for d in jobs.DIRECTIONS if needs.get(d, True))
-        for control in (self.first, self.second):
-            if control.options != options:
-                value, control.options = control.value, options
-                control.value = value if value in options else options[0]
+        needs |= dict.fromkeys((jobs.PATH_1, jobs.PATH_2), bool(self.paths))
+        directions = [d for d in jobs.DIRECTIONS if needs.get(d, True)]
+        return {"names": [*self._models], "directions": directions}
 
-    def _moved(self, _: Any) -> None:
-        """A control that the page can't follow by itself."""
-        if not self.running and self._work is not None and self.settings != self._work.settings:
-            self._say("Press Compute to draw what the controls say now.")
-
-    def _new(self, name: str) -> Path:
-        """A file that isn't there yet."""
-        stem = re.sub(r"[^\w.-]+", "-", name).strip("-") or "plane"
-        paths = (self._folder / f"{each}.npz" for each in numbered(stem))
-        return next(path for path in paths if not path.exists())
-
-    def _lock(self, running: bool) -> None:
-        self.compute_button.disabled = running
-        self.stop_button.disabled = not running
-
-
-def _box(text: str, **layout: str) -> Any:
-    return widgets.Checkbox(True, description=text, indent=False, layout=layout)
+    def _picture(self) -> tuple[str, str]:
+        at = self.k, self.rho
+        return picture(self.sights, self.quantity, *at), told(self.sights, *at)

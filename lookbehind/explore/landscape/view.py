@@ -1,31 +1,23 @@
-"""What the landscape explorer shows: planes side by side on a canvas, drawn by the page itself.
+"""What the landscape explorer's page gets: planes, and climbs in a table that it looks up.
 
-The kernel sends planes and a table of climbs; the page (`view.js`) looks a climb up in it, so that
-a move of k or ρ needs no kernel.
+So a move of k or ρ needs no kernel.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import anywidget
 import numpy as np
-import traitlets
-from numpy.typing import NDArray
 from torch import nn
 
-from lookbehind.explore.shared.page import script
-from lookbehind.explore.shared.palette import METHOD_COLORS, ROLE_COLORS, color_of
+from lookbehind.explore.shared.palette import ROLE_COLORS
 from lookbehind.measure import Line, Plane
 from lookbehind.scores import Score
 from lookbehind.weights import Weights
 
-VIEWS = ("1D profile", "2D contours", "3D surface")
-QUANTITIES = ("loss", "accuracy")
-OUTLINE = 120  # points of a ball's outline
-LOG_FROM = 20.0  # the scale of the loss is logarithmic where it spans more than this factor
-FLOOR = 1e-4  # of the highest loss: the lowest on a logarithmic scale
+QUANTITIES = ("rise", "loss", "accuracy")
+BANDS = np.linspace(0, 1, 15) ** 2  # of a quantity: closer together near the lowest
 Row = tuple[float, float, float, float, float, float]
 
 
@@ -33,7 +25,7 @@ Row = tuple[float, float, float, float, float, float]
 class Sight:
     """One network as far as it is computed.
 
-    `gram` (2, 2) holds the inner products of the two directions, `labels` say what they are.
+    Its two `directions` are orthogonal and of one length, `unit`; `labels` say what they are.
     `path` and each climb of `climbs` (by ρ) are rows (a, b, loss, accuracy, distance to the plane,
     distance to the network's weights); `explained` is the plane's share of the path.
     """
@@ -41,8 +33,8 @@ class Sight:
     name: str
     model: nn.Module
     directions: tuple[Weights, Weights]
+    unit: float
     labels: tuple[str, str]
-    gram: NDArray[np.float64]
     start: Score
     line: Line | None = None
     plane: Plane | None = None
@@ -51,96 +43,73 @@ class Sight:
     climbs: dict[float, list[Row]] = field(default_factory=dict)
 
 
-class LandscapeView(anywidget.AnyWidget):
-    """The canvas."""
-
-    _esm = script(Path(__file__).with_name("view.js"))
-
-    scene = traitlets.Dict().tag(sync=True)
-    climbs = traitlets.Dict().tag(sync=True)
-    radii = traitlets.List(traitlets.Float()).tag(sync=True)
-    k = traitlets.Int(1).tag(sync=True)
-    rho_index = traitlets.Int(0).tag(sync=True)
-    mode = traitlets.Int(1).tag(sync=True)  # of VIEWS
-    quantity = traitlets.Int(0).tag(sync=True)  # of QUANTITIES
-    show_path = traitlets.Bool(True).tag(sync=True)
-    show_climb = traitlets.Bool(True).tag(sync=True)
-    show_ball = traitlets.Bool(True).tag(sync=True)
-
-
-def outline(gram: NDArray[np.float64], points: int = OUTLINE) -> NDArray[np.float64]:
-    """Where ‖a d₁ + b d₂‖ = 1: (points + 1, 2) coordinates (a, b), closed.
-
-        (a, b)ᵀ G (a, b) = 1   on   (a, b) = L⁻ᵀ (cos θ, sin θ),   G = L Lᵀ
-
-    Times ρ it is the cut of the ball ‖ε‖ ≤ ρ with the plane.
-    """
-    angle = np.linspace(0, 2 * np.pi, points + 1)
-    circle = np.stack([np.cos(angle), np.sin(angle)])
-    return np.linalg.solve(np.linalg.cholesky(gram).T, circle).T
-
-
 def scene(sights: Sequence[Sight], half: float) -> dict[str, Any]:
     """All that the page draws but the climbs."""
-    return {
-        "half": half,
-        "ranges": {name: _range(sights, name) for name in QUANTITIES},
-        "ascent": ROLE_COLORS["ascent"],
-        "networks": [_network(sight, i) for i, sight in enumerate(sights)],
-    }
+    return {"half": half, "networks": [_network(sight) for sight in sights]}
 
 
 def climbs(sights: Sequence[Sight]) -> dict[str, Any]:
-    """The rows of every climb by network and position of ρ; see `Sight`."""
+    """The rows of every climb by network and ρ; see `Sight`."""
     return {s.name: {f"{rho:g}": plain(rows) for rho, rows in s.climbs.items()} for s in sights}
 
 
 def plain(values: Any) -> Any:
-    """Nested lists of numbers of six digits, None where they aren't finite."""
-    array = np.asarray(values, dtype=float)
-    if array.ndim:
-        return [plain(part) for part in array]
-    return float(f"{array:.6g}") if np.isfinite(array) else None
+    """Nested lists of numbers of five digits, None where they aren't finite."""
+    values = values.tolist() if isinstance(values, np.ndarray) else values
+    if isinstance(values, list | tuple):
+        return [plain(part) for part in values]
+    return float(f"{values:.5g}") if math.isfinite(values) else None
 
 
-def _network(sight: Sight, place: int) -> dict[str, Any]:
-    return {
-        "name": sight.name,
-        "color": color_of(sight.name, [*METHOD_COLORS.values()][place % len(METHOD_COLORS)]),
-        "labels": sight.labels,
-        "norm": float(np.sqrt(sight.gram[0, 0])),
-        "outline": plain(outline(sight.gram)),
-        "start": plain([sight.start.loss, sight.start.accuracy]),
-        "path": plain(sight.path) if sight.path else [],
-        "explained": sight.explained,
-        "line": _grid(sight.line or _middle(sight.plane), ("a",)),
-        "plane": _grid(sight.plane, ("a", "b")),
-    }
+def _network(sight: Sight) -> dict[str, Any]:
+    kept = {name: getattr(sight, name) for name in ("name", "labels", "unit", "explained")}
+    kept |= {"start": plain([sight.start.loss, sight.start.accuracy]), "path": plain(sight.path)}
+    return kept | {"line": _grid(sight.line, "a"), "plane": _grid(sight.plane, "a", "b")}
 
 
-def _grid(result: Line | Plane | None, axes: tuple[str, ...]) -> dict[str, Any] | None:
+def _grid(result: Line | Plane | None, *axes: str) -> dict[str, Any] | None:
     if result is None:
         return None
     filled = result.filled()
-    return {name: plain(getattr(filled, name)) for name in (*axes, *QUANTITIES)}
+    return {name: plain(getattr(filled, name)) for name in (*axes, "loss", "accuracy")}
 
 
-def _middle(plane: Plane | None) -> Line | None:
-    """The row b = 0, for as long as there is no finer line."""
-    if plane is None:
-        return None
-    loss, accuracy = (v[len(plane.b) // 2] for v in (plane.loss, plane.accuracy))
-    return Line(plane.a, loss, accuracy, plane.start, plane.statistics, plane.images)
+def told(sights: Sequence[Sight], k: int, rho: float) -> str:
+    """The planes in words."""
+    text = "The loss around trained networks."
+    for sight in sights:
+        text += f" {sight.name}: loss {sight.start.loss:.3g}"
+        if sight.plane is not None:
+            text += f", on the plane up to {sight.plane.filled().loss.max():.3g}"
+        if rho in sight.climbs:
+            text += f", up to {sight.climbs[rho][k][2]:.3g} by {k} ascents of ρ = {rho:g}"
+        text += "."
+    return text
 
 
-def _range(sights: Sequence[Sight], quantity: str) -> tuple[float, float, bool]:
-    """Lowest and highest over all networks together, and whether the scale is logarithmic."""
-    found = [getattr(r, quantity).ravel() for s in sights for r in (s.line, s.plane) if r]
-    values = np.concatenate([*found, []])
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return 0.0, 1.0, False
-    low, high = float(values.min()), float(values.max())
-    if quantity == "loss" and high > LOG_FROM * max(low, 0.0) and high > 0:
-        return max(low, FLOOR * high), high, True
-    return low, high if high > low else low + 1e-6, False
+def picture(sights: Sequence[Sight], quantity: str, k: int, rho: float) -> str:
+    """The planes side by side on one scale, with paths and climbs: a small PNG in base64, or ""."""
+    from matplotlib.colors import PowerNorm
+    from matplotlib.figure import Figure
+
+    from lookbehind.explore.shared.pictures import small_png
+
+    planes = [(s, s.plane.filled()) for s in sights if s.plane is not None]
+    kind = quantity.replace("rise", "loss")
+    found = [(s, p, np.ma.masked_invalid(getattr(p, kind))) for s, p in planes]
+    drawn = [(s, p, v - v.min() if quantity == "rise" else v) for s, p, v in found if v.count()]
+    if not drawn:
+        return ""
+    low, high = min(v.min() for *_, v in drawn), max(v.max() for *_, v in drawn)
+    bands = low + max(high - low, 1e-6) * BANDS
+    look: Any = {"cmap": "viridis", "norm": PowerNorm(0.5, bands[0], bands[-1])}
+    figure = Figure(figsize=(2.6 * len(drawn) + 0.8, 2.8), dpi=110, layout="constrained")
+    axes = figure.subplots(1, len(drawn), squeeze=False)[0]
+    for ax, (sight, plane, v) in zip(axes, drawn, strict=True):
+        shades = ax.contourf(plane.a, plane.b, v, bands, **look)
+        climb = sight.climbs.get(rho, [])[: k + 1]
+        for rows, color in ((sight.path, "white"), (climb, ROLE_COLORS["ascent"])):
+            ax.plot(*np.reshape(rows, (-1, 6))[:, :2].T, ".-", color=color, lw=1, markersize=3)
+        ax.set(xlim=plane.a[[0, -1]], ylim=plane.b[[0, -1]], aspect="equal", title=sight.name)
+    figure.colorbar(shades, ax=axes, label=quantity)
+    return small_png(figure)

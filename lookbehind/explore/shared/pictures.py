@@ -54,13 +54,19 @@ def paths(loss: ToyLoss, runs: Mapping[str, Trajectory], ax: Axes | None = None)
 
 
 def small_map(loss: ToyLoss, ways: Mapping[str, Array]) -> str:
-    """`paths` of points (T, 2) a name, as a PNG of few colours and so of few bytes, in base64."""
+    """`paths` of points (T, 2) a name, as a small PNG in base64."""
     figure = Figure(figsize=(5.2, 4), dpi=110, layout="constrained")
     runs: dict[str, Any] = {name: SimpleNamespace(slow=way) for name, way in ways.items()}
     paths(loss, runs, figure.subplots())
+    return small_png(figure)
+
+
+def small_png(figure: Figure) -> str:
+    """A figure as a PNG of few colours and so of few bytes, in base64."""
     raw, small = io.BytesIO(), io.BytesIO()
     figure.savefig(raw, format="png")
-    Image.open(raw).convert("RGB").quantize(64).save(small, "png", optimize=True, dpi=(110, 110))
+    picture = Image.open(raw).convert("RGB").quantize(64)
+    picture.save(small, "png", optimize=True, dpi=(figure.dpi, figure.dpi))
     return base64.b64encode(small.getvalue()).decode()
 
 

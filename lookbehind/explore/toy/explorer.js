@@ -1,7 +1,7 @@
 // The toy explorer: its state, and what is drawn when it changes. No kernel computes anything here,
 // except for a loss that is a Python function.
 
-import { copy, download, later, oncePerFrame, onTheme, say, theme } from "../shared/controls.js";
+import { copy, download, later, oncePerFrame, onTheme, say, still, theme } from "../shared/controls.js";
 import { Pad, between, spanOf, words } from "../shared/drawing.js";
 import { Ends } from "./ends.js";
 import { build } from "./layout.js";
@@ -304,14 +304,10 @@ class Explorer {
   }
 }
 
-// What an anywidget's model is to this page, without a kernel behind it.
-export function still(state) {
-  return { address: state.address, get: (name) => state[name], set: (name, value) => { state[name] = value; }, on() {}, off() {}, save_changes() {} };
-}
-
 function render({ model, el }) {
   const explorer = new Explorer(model, el, SETUP);
   return () => explorer.close();
 }
 
+export { still };
 export default { render };

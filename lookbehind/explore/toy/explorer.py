@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import numpy as np
 import traitlets
 from numpy.typing import NDArray
 
-from lookbehind.explore.shared.page import alive, page, script
+from lookbehind.explore.shared.living import Living, style
+from lookbehind.explore.shared.page import script
 from lookbehind.explore.shared.palette import METHOD_COLORS, PALETTES
 from lookbehind.explore.toy.paths import descent, drawn, length
-from lookbehind.files import written_whole
 from lookbehind.optim import METHODS
 from lookbehind.toy import LOSSES, Loss, ToyLoss, hessian_eigenvalues
 
@@ -37,7 +36,6 @@ LIMITS: dict[str, tuple[float, float]] = {
     "momentum": (0.0, 0.99),
 }
 CONTROLS = (*LIMITS, "adaptive", "lens", "methods", "loss", "start")
-SHOWN = (*CONTROLS, "panels", "own", "drawn", "error")
 
 
 def _given(toy: Any) -> dict[str, Any]:
@@ -53,10 +51,10 @@ SETUP = {
     "palettes": {name: palette._asdict() for name, palette in PALETTES.items()},
 }
 SCRIPT = f"const SETUP = {json.dumps(SETUP)};\n{script(HERE / 'explorer.js')}"
-STYLE = (HERE / "explorer.css").read_text(encoding="utf-8")
+STYLE = style(HERE / "explorer.css")
 
 
-class ToyExplorer(anywidget.AnyWidget):
+class ToyExplorer(Living):
     """The paths of the methods on a 2D loss, with every control under the hand.
 
     `loss` is the name of one of `toy.LOSSES`, an expression in x and y ("(x**2 - 1)**2 + 3*y**2"),
@@ -67,9 +65,13 @@ class ToyExplorer(anywidget.AnyWidget):
     `momentum`, `start`, `methods` (those drawn), `lens` (the method under the microscope) and `t`
     (its outer step). `panels` are what is shown.
 
+    `save_html` writes a page with all losses and methods alive; a loss that is a Python function is
+    drawn in it as it stands.
+
     Raises ValueError for a loss that isn't one, TraitError for a number outside its `LIMITS`.
     """
 
+    title = "Lookbehind-SAM on a toy loss"
     _esm = SCRIPT
     _css = STYLE
 
@@ -154,15 +156,9 @@ class ToyExplorer(anywidget.AnyWidget):
         with self.hold_sync():
             self.drawn, self.error = found, error
 
-    def _state(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in SHOWN}
-
-    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The living widget; the same alive without a kernel; and a picture, for all others."""
+    def _picture(self) -> tuple[str, str]:
         from lookbehind.explore.shared import pictures  # costs a second, only where it is shown
 
-        bundle = super()._repr_mimebundle_(**options)
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
         ways = {method: self.path(method)[:, :2] for method in self.methods}
         ends = [
             f"{method} is at ({x:.2f}, {y:.2f})"
@@ -170,19 +166,7 @@ class ToyExplorer(anywidget.AnyWidget):
             for x, y in way[-1:]
         ]
         words = f"Map of the loss {self.loss}. After {self.steps} outer steps: {', '.join(ends)}."
-        picture = pictures.small_map(self.toy, ways)
-        html = alive(SCRIPT, STYLE, self._state(), picture, words)
-        data |= {"image/png": picture, "text/plain": words, "text/html": html}
-        return data, metadata | {"image/png": {"alt": words}}
-
-    def save_html(self, path: str | Path) -> None:
-        """Write one HTML page that needs no kernel and no network: all losses and methods live.
-
-        A loss that is a Python function is drawn as it stands, and its controls move nothing.
-        """
-        text = page("Lookbehind-SAM on a toy loss", SCRIPT, STYLE, self._state())
-        with written_whole(path) as file:
-            file.write(text.encode())
+        return pictures.small_map(self.toy, ways), words
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,235 @@
+"""The landscape explorer's exported page in Chromium: no kernel, and all of the view alive."""
+
+import re
+
+import lab
+import landscapes
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from landscapes import QUICK, finished, small
+
+from lookbehind.explore.landscape import LandscapeExplorer
+from lookbehind.explore.landscape.explorer import QUANTITIES, RADII
+from lookbehind.explore.shared.palette import PALETTES
+from lookbehind.weights import weights_of
+
+pytestmark = pytest.mark.browser
+data, networks = landscapes.data, landscapes.networks
+PIXELS = "selector => document.querySelector(selector).toDataURL()"
+UNDER, OVER = ".lb-under", ".lb-over"
+
+
+@pytest.fixture(scope="module")
+def explorer(networks, data):
+    path = [weights_of(small(seed)) for seed in (5, 6, 7, 1)]
+    return finished(LandscapeExplorer(networks, data, paths={"plain": path}, **QUICK))
+
+
+@pytest.fixture(scope="module")
+def address(explorer, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "landscape.html"
+    explorer.save_html(path)
+    assert path.stat().st_size <= 1_000_000
+    return path.as_uri()
+
+
+@pytest.fixture(scope="module")
+def tab():
+    with lab.browser_page() as page:
+        page.context.set_offline(True)
+        yield page
+
+
+@pytest.fixture
+def page(tab, address):
+    """Anew for each test, on a desktop."""
+    tab.emulate_media(color_scheme="light")
+    tab.set_viewport_size({"width": 1280, "height": 800})
+    show(tab, address)
+    yield tab
+    assert not tab.problems
+
+
+def show(tab, address):
+    tab.goto("about:blank")
+    tab.goto(address)
+    tab.wait_for_function("() => window.__redraws?.length")
+
+
+def number(page, name):
+    return page.get_by_role("spinbutton", name=re.compile(f"^{name}"))
+
+
+def view(page, name):
+    page.get_by_role("button", name=name).click()
+    page.wait_for_timeout(60)
+
+
+def changed(page, act, canvas=OVER):
+    before = page.evaluate(PIXELS, canvas)
+    act()
+    page.wait_for_timeout(60)
+    return page.evaluate(PIXELS, canvas) != before
+
+
+def says(page):
+    return page.locator(".lb-says").inner_text()
+
+
+def hover(page, across, down, network=0):
+    """Over a share of a network's panel; the words of the tooltip."""
+    box, (x, y, size) = page.locator(OVER).bounding_box(), panel(page, network)
+    page.mouse.move(box["x"] + x + across * size, box["y"] + y + down * size)
+    return page.locator(".lb-tip").inner_text()
+
+
+def panel(page, network):
+    wide = page.locator(OVER).bounding_box()["width"] / 2
+    return wide * network + 40, 82, min(int(wide) - 50, 430)
+
+
+def words(value):
+    size = abs(value)
+    text = f"{value:.1e}".replace("e-0", "e-") if 0 < size < 1e-3 else f"{float(f'{value:.3g}'):g}"
+    return text.replace("-", "−")
+
+
+def test_k_and_rho_look_up_the_climb_that_was_measured(page, explorer):
+    for name, value in (("k,", 3), ("ρ, reach", 0.7)):
+        assert changed(page, lambda n=name, v=value: number(page, n).fill(str(v)))
+    for sight in explorer.sights:
+        start, end = np.array(sight.climbs[0.7])[[0, 3]]
+        text = f"{sight.name}: 3 ascent steps of ρ = 0.7: loss {words(start[2])} → {words(end[2])}"
+        assert text in says(page) and f"a distance of {words(end[5])}" in says(page)
+    number(page, "ρ, reach").press("ArrowRight")
+    assert number(page, "ρ, reach").get_attribute("aria-valuenow") == "1"
+    number(page, "ρ, reach").press("ArrowRight")
+    assert number(page, "ρ, reach").input_value() == "1"
+
+
+def test_the_ball_is_a_circle_that_is_dragged_and_moved_by_keys(page, explorer):
+    number(page, "ρ, reach").fill("0.5")
+    x, y, size = panel(page, 1)
+    half_way = size / 4 / explorer.sights[1].unit
+    box, grip = page.locator(OVER).bounding_box(), page.locator(".lb-handle[aria-label^='ρ']")
+    middle = box["x"] + x + size / 2, box["y"] + y + size / 2
+    page.mouse.move(middle[0], middle[1] - half_way)  # on the circle, above the second network
+    page.mouse.down()
+    page.mouse.move(middle[0], middle[1] - 0.4 * half_way, steps=3)
+    page.mouse.up()
+    assert number(page, "ρ, reach").input_value() == "0.2"
+    grip.focus()
+    assert changed(page, lambda: page.keyboard.press("ArrowRight"))
+    assert grip.get_attribute("aria-valuetext") == "ρ = 0.3"
+    place = grip.bounding_box()
+    page.mouse.move(place["x"] + 14, place["y"] + 14)
+    page.mouse.down()
+    page.mouse.move(place["x"] + 14 + 0.35 * size, place["y"] + 30, steps=3)
+    page.mouse.up()
+    assert number(page, "ρ, reach").input_value() == "1"
+    assert float(number(page, "ρ, reach").input_value()) in RADII
+
+
+def test_what_is_read_is_what_was_measured_by_hand_and_by_key(page, explorer):
+    plane = explorer.sights[0].plane
+    rise, loss = (words(v) for v in (plane.loss[8, 2] - plane.loss.min(), plane.loss[8, 2]))
+    expected = f"SAM: rise {rise}, loss {loss}, accuracy {words(plane.accuracy[8, 2])}"
+    assert hover(page, 0.2, 0.2) == f"a −0.6, b 0.6\n{expected}"
+    page.locator(".lb-probe").focus()
+    for key in [*["ArrowLeft"] * 3, *["ArrowUp"] * 3]:
+        page.keyboard.press(key)
+    page.wait_for_timeout(60)
+    said = page.locator(".lb-probe").get_attribute("aria-valuetext")
+    assert said.startswith(f"a −0.6, b 0.6. {expected}. plain: rise ")
+    assert page.locator(".lb-tip").inner_text().startswith(f"a −0.6, b 0.6\n{expected}\nplain")
+
+
+@pytest.mark.parametrize("name", ["1D profile", "3D surface"])
+def test_the_tooltip_goes_when_the_view_changes_and_every_view_has_its_own(page, name):
+    assert "loss" in hover(page, 0.2, 0.2)
+    assert changed(page, lambda: page.get_by_role("button", name=name).focus(), UNDER) is False
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(60)
+    assert not page.locator(".lb-tip").is_visible()
+    assert re.search(r"a .*\n?SAM: rise .*, loss .*, accuracy", hover(page, 0.5, 0.5))
+
+
+def test_a_surface_is_turned_by_hand_and_by_numbers(page):
+    view(page, "3D surface")
+    hover(page, 0.2, 0.5)
+    page.mouse.down()
+    assert changed(page, lambda: hover(page, 0.3, 0.4))
+    page.mouse.up()
+    turned = number(page, "turned")
+    before = int(turned.input_value().replace("−", "-"))
+    assert before < 34
+    assert changed(page, lambda: turned.press("ArrowUp"))
+    assert before < int(turned.input_value()) <= before + 8  # a multiple of 5
+
+
+def test_every_quantity_and_layer_changes_the_picture(page):
+    for quantity in [*QUANTITIES[1:], QUANTITIES[0]]:
+        choose = page.get_by_label("quantity", exact=True).select_option
+        assert changed(page, lambda q=quantity, choose=choose: choose(q), UNDER)
+    for layer in ("training path", "climb", "ρ-ball"):
+        press = page.get_by_role("button", name=layer).click
+        assert changed(page, press) and changed(page, press)
+    assert "Training path: the plane holds" in says(page)
+
+
+def test_all_networks_share_one_scale_and_rise_from_their_own_minimum(page, explorer):
+    planes = [(sight.plane.loss, sight.line.loss) for sight in explorer.sights]
+    lows = [min(part.min() for part in parts) for parts in planes]
+    high = max(part.max() - low for parts, low in zip(planes, lows, strict=True) for part in parts)
+    page.wait_for_timeout(330)
+    told = page.locator(".lb-words p").text_content()
+    assert f"from 0 to {words(float(f'{high:.4g}'))} for all networks together" in told
+    assert "plain: loss" in told and "a is gradient, b Gaussian random" in told
+
+
+def test_a_chip_hides_a_network_but_never_the_last(page):
+    for name, left in (("plain", "SAM"), ("SAM", "SAM")):
+        page.get_by_role("button", name=re.compile(name)).click()
+        page.wait_for_timeout(60)
+        assert says(page).startswith(f"● {left}") and "plain" not in says(page)
+    page.get_by_role("button", name=re.compile("plain")).click()
+    color = page.get_by_role("button", name=re.compile("SAM")).evaluate("n => n.style.color")
+    red, green, blue = bytes.fromhex(PALETTES["light"].methods["SAM"][1:])
+    assert color == f"rgb({red}, {green}, {blue})"
+
+
+def test_what_needs_the_kernel_is_said(page):
+    text = page.locator("p.lb-plane").inner_text()
+    assert "a: gradient, and b: Gaussian random; from −1 to 1 at 11 × 11 points" in text
+    assert "Other planes need a kernel" in text and not page.locator("progress").count()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1024, 768), (390, 844)])
+def test_it_fits_and_axe_finds_nothing(page, scheme, size):
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    page.locator("summary").click()
+    rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+    for name in ("3D surface", "2D contours"):
+        view(page, name)
+        page.wait_for_timeout(330)
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= size[0]
+        found = Axe().run(page, options=rules)
+        assert found.violations_count == 0, found.generate_report()
+    if size == (1024, 768):
+        box = page.locator(OVER).bounding_box()
+        assert box["y"] + box["height"] <= size[1]
+
+
+def test_dark_theme_changes_the_picture(page):
+    assert changed(page, lambda: page.emulate_media(color_scheme="dark"))
+
+
+def test_what_a_notebook_saves_wakes_up(page, explorer, tmp_path):
+    html = explorer._repr_mimebundle_()[0]["text/html"]
+    path = tmp_path / "saved.html"
+    path.write_text(f"<html lang=en><title>saved</title><body>{html}", "utf-8")
+    show(page, path.as_uri())
+    assert "plain: 5 ascent steps of ρ = 0.2" in says(page) and page.locator("img").count() == 0

@@ -189,7 +189,7 @@ class Lab {
     this.last = last;
     this.pads.forEach((pad, n) => {
       const width = pad.element.parentElement.clientWidth;
-      pad.fit(width, Math.round(between(0.66 * width, 150, 240)));
+      pad.fit(width, Math.round(between(0.72 * width, 160, 250)));
       drawPlot(pad, PLOTS[n], scene);
     });
     const at = this.at ?? last, says = valuesAt(shown, at);

@@ -9,8 +9,8 @@ export const PLOTS = [
   { name: "loss", title: "Loss in nats (thick: test, thin: training)", lines: [["test", 2, 2.4], ["train", 2, 1.1]] },
   { name: "sharpness", title: "Sharpness: rise of the loss within 0.05", lines: [["sharpness", 1, 2.4]] },
 ];
-const SIDES = [0, -1, -2, -3, -4, -5].flatMap((row) => [[1, row], [-1, row]]);
-const LEFT = 40, RIGHT = 10, TOP = 8, BOTTOM = 20;
+const LEFT = 40, RIGHT = 10, TOP = 8, BOTTOM = 20, ROW = 15, ROWS = 4; // of words above a plot
+const SIDES = [0, 1.1, 2.2, 3.3].flatMap((row) => [[1, row], [-1, row]]);
 
 // The last epoch that is drawn: of what trains, twice what it needs, up to its budget.
 export const reach = (runs) => Math.max(...runs.map(({ state, budget, curves }) => {
@@ -30,7 +30,8 @@ function heights(plot, runs) {
 
 export function drawPlot(pad, plot, { runs, last, at, theme }) {
   const { width, height } = pad, c = pad.clear(), [low, high] = heights(plot, runs);
-  const x = (epoch) => LEFT + (epoch / last) * (width - LEFT - RIGHT), y = (v) => TOP + (height - TOP - BOTTOM) * between((high - v) / (high - low), 0, 1);
+  const moves = runs.filter(({ lit }) => lit).reduce((sum, run) => sum + run.ticks.length, 0), top = TOP + ROW * Math.min(moves, ROWS);
+  const x = (epoch) => LEFT + (epoch / last) * (width - LEFT - RIGHT), y = (v) => top + (height - top - BOTTOM) * between((high - v) / (high - low), 0, 1);
   grid(c, { x, y, low, high, last, width, height, theme });
   const labels = new Labels(c, width, height, theme.paperText);
   for (const run of [...runs].sort((a, b) => a.lit - b.lit)) {
@@ -45,10 +46,10 @@ export function drawPlot(pad, plot, { runs, last, at, theme }) {
   for (const run of runs.filter(({ lit }) => lit)) {
     for (const [epoch, text] of run.ticks) {
       line(c, [[x(epoch), TOP], [x(epoch), height - BOTTOM]], run.color, 1, [3, 3]);
-      if (plot.name === "accuracy") labels.put(text, [x(epoch), height - BOTTOM - 12], run.color, { gap: 4, size: 12, sides: SIDES });
+      if (plot.name === "accuracy") labels.put(text, [x(epoch), TOP + 1], run.color, { gap: 4, size: 12, sides: SIDES });
     }
   }
-  if (at !== null) line(c, [[x(at), TOP], [x(at), height - BOTTOM]], theme.inkText, 1);
+  if (at !== null) line(c, [[x(at), top], [x(at), height - BOTTOM]], theme.inkText, 1);
 }
 
 function grid(c, { x, y, low, high, last, width, height, theme }) {

@@ -12,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from labs import SHORT, finish
 
 from lookbehind.explore.lab import TrainingLab
-from lookbehind.explore.lab import lab as lab_module
+from lookbehind.explore.lab import controls
 from lookbehind.explore.shared import page as pages
 
 pytestmark = pytest.mark.browser
@@ -191,7 +191,7 @@ def test_what_is_under_way_is_held_and_stopped_here(page: lab.Page, trained: Tra
 
 
 def test_durations(page: lab.Page) -> None:
-    text = pages.script(lab_module.HERE / "speed.js")
+    text = pages.script(controls.HERE / "speed.js")
     assert page.evaluate(DURATIONS, text) == ["3 s", "1 min 00 s", "2 min 05 s", "1 h 10 min"]
 
 
@@ -247,4 +247,4 @@ def test_the_width_follows(page: lab.Page) -> None:
 
 def test_the_recipe_before_the_first_run_is_said(tmp_path: Any) -> None:
     made = TrainingLab(replace(SHORT, epochs=7), folder=tmp_path)
-    assert made.message == lab_module.INVITATION and made.live == {} and made.runs == []
+    assert made.message == controls.INVITATION and made.live == {} and made.runs == []

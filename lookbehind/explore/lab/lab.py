@@ -1,46 +1,24 @@
 """The training lab: train a network while the numbers k, ρ, α and lr are moved."""
 
-import json
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import anywidget
-import ipywidgets
 import torch
-import traitlets
 
 from lookbehind.explore.lab import rows
+from lookbehind.explore.lab.controls import INVITATION, OPENING, Controls
 from lookbehind.explore.lab.training import KERNEL, MOVABLE, Training
-from lookbehind.explore.shared.page import page, script
-from lookbehind.explore.shared.palette import PALETTES
 from lookbehind.explore.shared.panel import numbered
 from lookbehind.explore.shared.runs import recipes_in
-from lookbehind.files import written_whole
-from lookbehind.optim import METHODS
-from lookbehind.train import MODELS, Hardware, Outcome, Recipe, choose_hardware, read_checkpoint
+from lookbehind.train import Hardware, Outcome, Recipe, choose_hardware, read_checkpoint
 
-HERE = Path(__file__).parent
-OPENING = Recipe(epochs=100, gradients=None, label_noise=0.4)
-INVITATION = "Choose a run, then press Start."
 DATASETS = ("digits", "cifar10", "cifar100")
 ACTS = ("start", "pause", "stop", "reset", "save", "resume", "look_around", "how_flat")
-SETTINGS = ("method", "model", "dataset", "epochs", "k", "rho", "lr")  # as a recipe names them
-SHOWN = (*SETTINGS, "alpha", "adaptive", "datasets", "runs", "live", "hidden", "message", "failed")
-SETUP = {
-    "methods": {name: method.sliders for name, method in METHODS.items()},
-    "models": list(MODELS),
-    "palettes": {name: palette.methods for name, palette in PALETTES.items()},
-}
-SCRIPT = f"const SETUP = {json.dumps(SETUP)};\n{script(HERE / 'lab.js')}"
-STYLE = "".join(
-    path.read_text(encoding="utf-8")
-    for path in (HERE.parent / "toy/explorer.css", HERE / "lab.css")
-)
 
 
 def _alone(act: Callable[..., None]) -> Callable[..., None]:
@@ -54,22 +32,21 @@ def _alone(act: Callable[..., None]) -> Callable[..., None]:
     return alone
 
 
-class TrainingLab(anywidget.AnyWidget):
+class TrainingLab(Controls):
     """Numbers to move, live curves of every run, and a table of runs that is their legend.
 
     The lab opens with `recipe`, whose budget is in epochs; `recipe` is afterwards what the controls
     say now. They are traits, to read and to set: `method`, `model`, `dataset`, `epochs`, `k`,
     `rho`, `alpha`, `adaptive`, `lr`. `datasets` are the names, or paths of folders of images, on
-    offer. A dataset other than the first recipe's is taken whole: the numbers of images, and
-    `augment` for digits, are not carried over. `hardware` is where it trains (default:
-    `choose_hardware()`, a GPU where there is one; no test of ours has run there).
+    offer; one other than the first recipe's is taken whole, and digits without `augment`.
+    `hardware` is where it trains (default: `choose_hardware()`, so a GPU where there is one; none
+    was at hand to try it on).
 
     A run trains in a thread, also where the page is closed, to the last bit as `Recipe.run` does; a
     move of k, ρ, α or lr changes it at its next step. After every epoch, where it is paused, and
     where it is stopped, it leaves a checkpoint in `folder`, a file of its own, from which `resume`
     goes on, also in another kernel; the controls then stand where they stood. A run belongs to the
-    kernel: a lab that is made meanwhile shows it and can stop it, and an interrupt of the kernel
-    pauses it.
+    kernel: a lab that is made meanwhile shows it and can stop it, and an interrupt pauses it.
 
     Sharpness is `lookbehind.measure.worst_rise` in a ball of radius 0.05, on the first 500
     training images, after every epoch. `outcome` is that of the last run that ended, `table` holds
@@ -78,31 +55,6 @@ class TrainingLab(anywidget.AnyWidget):
     Raises ValueError where the recipe's budget is not in epochs, TraitError for a setting that
     `Recipe` refuses.
     """
-
-    _esm = SCRIPT
-    _css = STYLE
-
-    method = traitlets.Unicode(OPENING.method).tag(sync=True)
-    model = traitlets.Unicode(OPENING.model).tag(sync=True)
-    dataset = traitlets.Unicode(OPENING.dataset).tag(sync=True)
-    epochs = traitlets.Int(OPENING.epochs).tag(sync=True)
-    k = traitlets.Int(OPENING.k).tag(sync=True)
-    rho = traitlets.Float(OPENING.rho).tag(sync=True)
-    alpha = traitlets.Float(0.5).tag(sync=True)
-    adaptive = traitlets.Bool().tag(sync=True)
-    lr = traitlets.Float(OPENING.lr).tag(sync=True)
-    datasets = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    checkpoint = traitlets.Unicode().tag(sync=True)  # chosen to be resumed
-    checkpoints = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    runs = traitlets.List(traitlets.Dict()).tag(sync=True)  # that have ended
-    live = traitlets.Dict().tag(sync=True)  # the one under way
-    hidden = traitlets.List(traitlets.Unicode()).tag(sync=True)  # keys of runs
-    message = traitlets.Unicode(INVITATION).tag(sync=True)
-    failed = traitlets.Bool().tag(sync=True)
-    earlier = traitlets.List(traitlets.List(traitlets.Unicode())).tag(sync=True)  # key, words
-    around = traitlets.Instance(ipywidgets.Widget, allow_none=True).tag(
-        sync=True, **ipywidgets.widget_serialization
-    )
 
     def __init__(
         self,
@@ -126,44 +78,12 @@ class TrainingLab(anywidget.AnyWidget):
         self.observe(self._moved, ["k", "rho", "alpha", "adaptive", "lr"])
         self.on_msg(self._told)
         self._list_checkpoints()
-        _make_ready()
+        threading.Thread(target=_make_ready, daemon=True).start()
         KERNEL.listen()
         with KERNEL.lock:
             KERNEL.labs.add(self)
             if KERNEL.runs:
                 self._attach(KERNEL.runs[-1])
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}, interactive once its cell runs in JupyterLab or on Binder"
-
-    @traitlets.validate("method", "model", "epochs", "k", "rho", "alpha", "lr")
-    def _allowed(self, proposal: Any) -> Any:
-        try:
-            replace(OPENING, **{proposal.trait.name: proposal.value})
-        except (TypeError, ValueError) as error:
-            raise traitlets.TraitError(str(error)) from None
-        return proposal.value
-
-    @property
-    def recipe(self) -> Recipe:
-        """What the controls say now; the rest as in the recipe that was put."""
-        base = self._base
-        if self.dataset != base.dataset:
-            sizes: dict[str, Any] = {"train": None, "validation": None, "test": None}
-            base = replace(base, augment=base.augment and self.dataset != "digits", **sizes)
-        adaptive = self.adaptive and "adaptive" in METHODS[self.method].sliders
-        settings = {name: getattr(self, name) for name in SETTINGS}
-        return replace(base, **settings, alpha="adaptive" if adaptive else self.alpha)
-
-    def put(self, recipe: Recipe) -> None:
-        """Set every control."""
-        self._base = recipe
-        with self.hold_sync():
-            if recipe.dataset not in self.datasets:
-                self.datasets = [*self.datasets, recipe.dataset]
-            self.adaptive = recipe.alpha == "adaptive"
-            for name in (*SETTINGS, *(() if self.adaptive else ("alpha",))):
-                setattr(self, name, getattr(recipe, name))
 
     @property
     def table(self) -> list[dict[str, Any]]:
@@ -283,13 +203,6 @@ class TrainingLab(anywidget.AnyWidget):
             self._say(f"Measuring {len(chosen)} of the networks.")
             threading.Thread(target=self._measure, args=(chosen,), daemon=True).start()
 
-    def save_html(self, path: str | Path) -> None:
-        """Write one HTML page of the curves and the table, which needs no kernel."""
-        state = {name: getattr(self, name) for name in SHOWN}
-        text = page("Training lab", SCRIPT, STYLE, state)
-        with written_whole(path) as file:
-            file.write(text.encode())
-
     # What the kernel's runs call, from their threads, one at a time.
 
     def hear(self, training: Training, text: str) -> None:
@@ -390,10 +303,6 @@ class TrainingLab(anywidget.AnyWidget):
         if names != self.checkpoints:
             self.checkpoints, self.checkpoint = names, names[0] if names else ""
 
-    def _say(self, text: str, failed: bool = False) -> None:
-        with self.hold_sync():
-            self.message, self.failed = text, failed
-
 
 def _written(path: Path) -> float:
     try:
@@ -402,15 +311,6 @@ def _written(path: Path) -> float:
         return 0.0  # it has gone meanwhile
 
 
-@cache
 def _make_ready() -> None:
-    """Import, in a thread, what else the first run would wait for."""
-
-    def ready() -> None:
-        weight = torch.zeros(1, requires_grad=True)
-        optimizer = torch.optim.SGD([weight], lr=0.1)
-        weight.sum().backward()
-        optimizer.step()
-        OPENING.load()
-
-    threading.Thread(target=ready, daemon=True).start()
+    """For its first optimizer torch imports a thousand modules."""
+    torch.optim.SGD([torch.zeros(1)], lr=0.1)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from lookbehind.explore.lab.training import SHARPNESS_BATCH, SHARPNESS_RADIUS, Tick, Training
+from lookbehind.explore.lab.training import SHARPNESS_BATCH, SHARPNESS_RADIUS, Training
 from lookbehind.explore.shared.runs import first_images
 from lookbehind.measure import weight_noise, worst_rise
 from lookbehind.optim import METHODS, Ball
@@ -15,6 +15,7 @@ CLIMB = 10  # ascents for the worst rise of a finished run
 NOISE = 0.1  # of each weight tensor's norm
 FLATNESS_IMAGES = 500  # of the training split for the rise, of the test split under noise
 SOME = 5  # epochs
+SYMBOLS = {"rho": "ρ", "alpha": "α"}
 FLATNESS = (f"worst rise in {SHARPNESS_RADIUS:g}", f"accuracy, {NOISE:.0%} noise")
 
 
@@ -33,17 +34,13 @@ def drawn(training: Training) -> dict[str, Any]:
         "share": training.share,
         "images": training.images,
         "curves": {n: _thinned(c) for n, c in (curves | {"sharpness": training.sharpness}).items()},
-        "ticks": [[_plain(tick.epoch, 5), move_text(tick)] for tick in training.ticks],
+        "ticks": [
+            [_plain(epoch, 5), f"{SYMBOLS.get(name, name)} {old} → {new}"]
+            for epoch, name, old, new, _ in training.ticks
+        ],
         "alpha": [[n, _plain(a, 4)] for n, a in zip(training.names, alpha, strict=False)],
         "row": table_row(training),
     }
-
-
-def move_text(tick: Tick) -> str:
-    """ρ 0.5 → 0.4."""
-    values = (v if isinstance(v, str) else f"{v:g}" for v in (tick.before, tick.after))
-    name = {"rho": "ρ", "alpha": "α"}.get(tick.name, tick.name)
-    return f"{name} {' → '.join(values)}"
 
 
 def dataset_name(recipe: Recipe) -> str:

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -81,9 +81,9 @@ class Kernel:
 
         if kernel is None:
             signal.signal(signal.SIGINT, interrupted)
-            return
-        kernel.saved_sigint_handler = interrupted
-        shell.events.register("post_run_cell", self._cell_ended)
+        else:
+            kernel.saved_sigint_handler = interrupted
+            shell.events.register("post_run_cell", self._cell_ended)
 
     def _cell_ended(self, result: Any) -> None:
         if isinstance(getattr(result, "error_in_exec", None), KeyboardInterrupt):
@@ -97,26 +97,16 @@ class Kernel:
 KERNEL = Kernel()
 
 
-@dataclass(frozen=True)
-class Tick:
-    """A number that was moved: from the step on that ended at `epoch`."""
-
-    epoch: float
-    name: str
-    before: Any
-    after: Any
-    when: float
-
-
 class Training(Work):
     """A run of `recipe` in a thread of its own, with a checkpoint at `path` after every epoch.
 
     `wanted` is the recipe that the controls say: its k, ρ, α and lr are given to the optimizer
     before the next step; `now` is what the optimizer has. `status` is "running", "paused", "done",
     "stopped", "diverged" or "failed" (then `error` says why), `outcome` what `Recipe.run` returned.
-    `sharpness` holds (epoch, rise) pairs, `ticks` the moves, `seconds` those of its steps with
-    scores and checkpoints, `alpha` the α of the latest step of each parameter, in the order of
-    `names`, if any. With `before`, the same run until it was left, these go on.
+    `sharpness` holds (epoch, rise) pairs, `ticks` the moves: epoch, name, old and new value, time.
+    `seconds` are those of its steps with scores and checkpoints, `alpha` is the α of the latest
+    step of each parameter, in the order of `names`, if any. With `before`, the same run until it
+    was left, these go on.
     """
 
     def __init__(
@@ -136,7 +126,7 @@ class Training(Work):
         self.dataset: Dataset | None = None
         self.records: list[Record] = []
         self.sharpness: list[tuple[float, float]] = before.sharpness if before else []
-        self.ticks: list[Tick] = before.ticks if before else []
+        self.ticks: list[tuple[float, str, Any, Any, float]] = before.ticks if before else []
         self.flatness: dict[str, float] = {}
         self.names: list[str] = []
         self.epoch = self.share = self.seconds_drawing = 0.0
@@ -239,15 +229,12 @@ class Training(Work):
         self.now = wanted
         self._say(f"Training: {wanted}")
 
-    def _mark(self, name: str, before: Any, after: Any) -> None:
-        if before == after:
-            return
-        now, epoch, last = time.monotonic(), self.epoch, self.ticks[-1] if self.ticks else None
-        if last and last.name == name and now - last.when < ONE_MOVE:
-            before, epoch = last.before, last.epoch
-            self.ticks.pop()
-        if before != after:
-            self.ticks.append(Tick(epoch, name, before, after, now))
+    def _mark(self, name: str, old: Any, new: Any) -> None:
+        epoch, now = self.epoch, time.monotonic()
+        if self.ticks and self.ticks[-1][1] == name and now - self.ticks[-1][4] < ONE_MOVE:
+            epoch, _, old, _, _ = self.ticks.pop()
+        if old != new:
+            self.ticks.append((epoch, name, old, new, now))
 
     def _meet(self, run: Run) -> None:
         """The first look at the model and the optimizer: read the names, watch α."""

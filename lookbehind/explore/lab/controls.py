@@ -1,0 +1,104 @@
+"""What the training lab is steered with: traits, and the recipe that they say."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import ipywidgets
+import traitlets
+
+from lookbehind.explore.shared.page import page, script
+from lookbehind.explore.shared.palette import PALETTES
+from lookbehind.files import written_whole
+from lookbehind.optim import METHODS
+from lookbehind.train import MODELS, Recipe
+
+HERE = Path(__file__).parent
+OPENING = Recipe(epochs=100, gradients=None, label_noise=0.4)
+INVITATION = "Choose a run, then press Start."
+SETTINGS = ("method", "model", "dataset", "epochs", "k", "rho", "lr")  # as a recipe names them
+SHOWN = (*SETTINGS, "alpha", "adaptive", "datasets", "runs", "live", "hidden", "message", "failed")
+SETUP = {
+    "methods": {name: method.sliders for name, method in METHODS.items()},
+    "models": list(MODELS),
+    "palettes": {name: palette.methods for name, palette in PALETTES.items()},
+}
+SCRIPT = f"const SETUP = {json.dumps(SETUP)};\n{script(HERE / 'lab.js')}"
+STYLE = "".join(
+    path.read_text(encoding="utf-8")
+    for path in (HERE.parent / "toy/explorer.css", HERE / "lab.css")
+)
+
+
+class Controls(anywidget.AnyWidget):
+    """The state that pages show and set, and the recipe in it."""
+
+    _esm = SCRIPT
+    _css = STYLE
+
+    method = traitlets.Unicode(OPENING.method).tag(sync=True)
+    model = traitlets.Unicode(OPENING.model).tag(sync=True)
+    dataset = traitlets.Unicode(OPENING.dataset).tag(sync=True)
+    epochs = traitlets.Int(OPENING.epochs).tag(sync=True)
+    k = traitlets.Int(OPENING.k).tag(sync=True)
+    rho = traitlets.Float(OPENING.rho).tag(sync=True)
+    alpha = traitlets.Float(0.5).tag(sync=True)
+    adaptive = traitlets.Bool().tag(sync=True)
+    lr = traitlets.Float(OPENING.lr).tag(sync=True)
+    datasets = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    checkpoint = traitlets.Unicode().tag(sync=True)  # chosen to be resumed
+    checkpoints = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    runs = traitlets.List(traitlets.Dict()).tag(sync=True)  # that have ended
+    live = traitlets.Dict().tag(sync=True)  # the one under way
+    hidden = traitlets.List(traitlets.Unicode()).tag(sync=True)  # keys of runs
+    message = traitlets.Unicode(INVITATION).tag(sync=True)
+    failed = traitlets.Bool().tag(sync=True)
+    earlier = traitlets.List(traitlets.List(traitlets.Unicode())).tag(sync=True)  # key, words
+    around = traitlets.Instance(ipywidgets.Widget, allow_none=True).tag(
+        sync=True, **ipywidgets.widget_serialization
+    )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}, interactive once its cell runs in JupyterLab or on Binder"
+
+    @traitlets.validate("method", "model", "epochs", "k", "rho", "alpha", "lr")
+    def _allowed(self, proposal: Any) -> Any:
+        try:
+            replace(OPENING, **{proposal.trait.name: proposal.value})
+        except (TypeError, ValueError) as error:
+            raise traitlets.TraitError(str(error)) from None
+        return proposal.value
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the controls say now; the rest as in the recipe that was put."""
+        base = self._base
+        if self.dataset != base.dataset:
+            sizes: dict[str, Any] = {"train": None, "validation": None, "test": None}
+            base = replace(base, augment=base.augment and self.dataset != "digits", **sizes)
+        adaptive = self.adaptive and "adaptive" in METHODS[self.method].sliders
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        return replace(base, **settings, alpha="adaptive" if adaptive else self.alpha)
+
+    def put(self, recipe: Recipe) -> None:
+        """Set every control."""
+        self._base = recipe
+        with self.hold_sync():
+            if recipe.dataset not in self.datasets:
+                self.datasets = [*self.datasets, recipe.dataset]
+            self.adaptive = recipe.alpha == "adaptive"
+            for name in (*SETTINGS, *(() if self.adaptive else ("alpha",))):
+                setattr(self, name, getattr(recipe, name))
+
+    def save_html(self, path: str | Path) -> None:
+        """Write one HTML page of the curves and the table, which needs no kernel."""
+        state = {name: getattr(self, name) for name in SHOWN}
+        text = page("Training lab", SCRIPT, STYLE, state)
+        with written_whole(path) as file:
+            file.write(text.encode())
+
+    def _say(self, text: str, failed: bool = False) -> None:
+        with self.hold_sync():
+            self.message, self.failed = text, failed

@@ -216,7 +216,7 @@ def test_a_run_is_started_moved_held_reopened_saved_resumed_and_fails_in_words(
     lab.press(page, "Stop")
     lab.says(page, "Stopped after")
     lab.press(page, "Look around")
-    lab.says(page, "Below, the landscape around Lookbehind-SAM: k 3")
+    lab.says(page, "Below, the landscape around 1. Lookbehind-SAM: k 3")
     page.get_by_label("dataset").select_option("no/such/folder")
     lab.press(page, "Start")
     lab.says(page, "The run ended with an error.*no/such/folder")

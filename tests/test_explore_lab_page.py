@@ -11,8 +11,7 @@ import torch
 from axe_playwright_python.sync_playwright import Axe
 from labs import SHORT, finish
 
-from lookbehind.explore.lab import TrainingLab
-from lookbehind.explore.lab import controls
+from lookbehind.explore.lab import TrainingLab, controls
 from lookbehind.explore.shared import page as pages
 
 pytestmark = pytest.mark.browser

@@ -11,7 +11,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import nbformat
 import numpy as np
 from bench import goal, p95
 from PIL import Image
@@ -61,17 +60,6 @@ def write_images(folder: Path, seed: int = 0) -> None:
                 Image.fromarray(pixels).save(place / f"{i}.png")
 
 
-def write_notebook(folder: Path, settings: str) -> str:
-    cells = [
-        nbformat.v4.new_code_cell(LAB.format(settings=settings)),
-        nbformat.v4.new_code_cell("0"),
-    ]
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
-    nbformat.write(notebook, folder / "lab.ipynb")
-    return "lab.ipynb"
-
-
 def answers(page: lab.Page, presses: int) -> list[float | None]:
     """Milliseconds from a key to the line that names the new setting, for k, ρ and α in turn."""
     page.wait_for_function("() => /Training:/.test(document.body.innerText)", timeout=180_000)
@@ -100,9 +88,9 @@ def drawing_share(page: lab.Page) -> float:
 def measure(settings: str, presses: int) -> tuple[float, list[float | None], float]:
     """Seconds to the first curve, the answers, and the share of drawing."""
     with tempfile.TemporaryDirectory() as scratch:
-        name = write_notebook(Path(scratch), settings)
+        lab.write_notebook(Path(scratch, "lab.ipynb"), [LAB.format(settings=settings), "0"])
         with lab.jupyterlab(Path(scratch)) as address, lab.browser_page() as page:
-            lab.run_notebook(page, address, name)
+            lab.run_notebook(page, address, "lab.ipynb")
             return page.evaluate(FIRST), answers(page, presses), drawing_share(page)
 
 

@@ -9,6 +9,7 @@ import anywidget
 import ipywidgets
 import traitlets
 
+from lookbehind.explore.lab.training import KERNEL
 from lookbehind.explore.shared.page import page, script
 from lookbehind.explore.shared.palette import PALETTES
 from lookbehind.files import written_whole
@@ -85,7 +86,7 @@ class Controls(anywidget.AnyWidget):
     def put(self, recipe: Recipe) -> None:
         """Set every control."""
         self._base = recipe
-        with self.hold_sync():
+        with KERNEL.lock, self.hold_sync():
             if recipe.dataset not in self.datasets:
                 self.datasets = [*self.datasets, recipe.dataset]
             self.adaptive = recipe.alpha == "adaptive"
@@ -100,5 +101,5 @@ class Controls(anywidget.AnyWidget):
             file.write(text.encode())
 
     def _say(self, text: str, failed: bool = False) -> None:
-        with self.hold_sync():
+        with KERNEL.lock, self.hold_sync():
             self.message, self.failed = text, failed

@@ -2,9 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,6 @@ from lookbehind.train import Hardware, Outcome, Recipe, choose_hardware, read_ch
 
 DATASETS = ("digits", "cifar10", "cifar100")
 ACTS = ("start", "pause", "stop", "reset", "save", "resume", "look_around", "how_flat")
-
-
-def _alone(act: Callable[..., None]) -> Callable[..., None]:
-    """One at a time: JupyterLab may press two buttons in two threads."""
-
-    @wraps(act)
-    def alone(*arguments: Any) -> None:
-        with KERNEL.lock:
-            act(*arguments)
-
-    return alone
 
 
 class TrainingLab(Controls):
@@ -104,16 +92,13 @@ class TrainingLab(Controls):
         if self._work is not None:
             self._work.thread.join()
 
-    @_alone
     def start(self) -> None:
         """Start a run in a thread; what the Start button does."""
-        if not self.running:
-            recipe, when = self.recipe, time.strftime("%Y%m%d-%H%M%S")
-            name = rows.dataset_name(recipe)
-            self._say(f"Loading {name}.")
-            self._launch(recipe, self._new("-".join([when, name, recipe.model, recipe.method])))
+        recipe, when = self.recipe, time.strftime("%Y%m%d-%H%M%S")
+        name = rows.dataset_name(recipe)
+        path = self._new("-".join([when, name, recipe.model, recipe.method]))
+        self._launch(recipe, path, f"Loading {name}.")
 
-    @_alone
     def pause(self) -> None:
         """Hold the run under way after its step, or let it go on."""
         training = self._under_way
@@ -127,14 +112,12 @@ class TrainingLab(Controls):
             self._say("Pausing after the step under way.")
         self.show(training)
 
-    @_alone
     def stop(self) -> None:
         """End the run under way after its step; its curves, weights and a checkpoint stay."""
         if training := self._under_way:
             self._say("Stopping after the step under way.")
             training.stop()
 
-    @_alone
     def reset(self) -> None:
         """Stop, hide all curves, and put the controls back. Checkpoints and the table stay."""
         if training := self._under_way:
@@ -143,7 +126,6 @@ class TrainingLab(Controls):
         self.put(self._opening)
         self._say(INVITATION)
 
-    @_alone
     def save(self) -> None:
         """Write a checkpoint of the run under way beside the one that every epoch replaces."""
         training = self._work
@@ -156,7 +138,6 @@ class TrainingLab(Controls):
             self._say("Saving after the step under way.")
             training.save(self._new(f"{training.path.stem}-saved"))
 
-    @_alone
     def resume(self) -> None:
         """Go on with the run of the chosen checkpoint, its settings put back on the controls."""
         if self.running:
@@ -177,18 +158,16 @@ class TrainingLab(Controls):
         except (ValueError, OSError) as error:
             self._say(f"Not resumed: {error}", failed=True)
             return
-        self._say(f"Resuming {path.name}.")
-        self._launch(began, path, now)
+        self._launch(began, path, f"Resuming {path.name}.", now)
 
-    @_alone
     def look_around(self) -> None:
         """Open the landscape explorer on the networks of the runs that are shown, in `around`."""
         from lookbehind.explore.landscape import LandscapeExplorer
 
-        networks: dict[str, Any] = {}
-        for run in (chosen := self._chosen()):
-            names = numbered(str(run.now), " ")
-            networks[next(name for name in names if name not in networks)] = run.outcome
+        chosen = self._chosen()
+        networks: dict[str, Any] = {
+            f"{n}. {run.now}": run.outcome for n, run in enumerate(chosen, 1)
+        }
         try:
             if chosen and chosen[-1].dataset:
                 self.around = LandscapeExplorer(networks, chosen[-1].dataset)
@@ -196,7 +175,6 @@ class TrainingLab(Controls):
         except Exception as error:  # whatever a network does
             self._say(f"Not opened. {type(error).__name__}: {error}", failed=True)
 
-    @_alone
     def how_flat(self) -> None:
         """Measure, in a thread, the worst rise and the robustness of the runs that are shown."""
         if chosen := self._chosen():
@@ -227,7 +205,7 @@ class TrainingLab(Controls):
         self._say(rows.end_text(training), failed=bool(training.error))
 
     def _handle_msg(self, msg: Any) -> None:
-        with KERNEL.lock:  # no message changes a trait while a run does
+        with KERNEL.lock:  # JupyterLab may press two buttons in two threads
             super()._handle_msg(msg)
 
     def _told(self, _: Any, content: Any, __: Any) -> None:
@@ -247,15 +225,18 @@ class TrainingLab(Controls):
         self._say(f"An earlier run still trains: {training.wanted}. Stop ends it.")
         self.show(training)
 
-    def _launch(self, recipe: Recipe, path: Path, now: Recipe | None = None) -> None:
+    def _launch(self, recipe: Recipe, path: Path, words: str, now: Recipe | None = None) -> None:
         hardware = self._hardware = self._hardware or choose_hardware()
-        before = self._runs.pop(path, None)
-        training = Training(recipe, path, hardware, now=now, before=before)
-        self._work = self._runs[path] = training
-        self.hidden = [key for key in self.hidden if key != path.stem]
-        KERNEL.begin(training)
+        with KERNEL.lock:
+            if self.running:
+                return
+            self._say(words)
+            before = self._runs.pop(path, None)
+            training = Training(recipe, path, hardware, now=now, before=before)
+            self._work = self._runs[path] = training
+            self.hidden = [key for key in self.hidden if key != path.stem]
+            KERNEL.begin(training)
 
-    @_alone
     def _moved(self, _: Any) -> None:
         """A number was moved: tell the run, and say so at once."""
         training = self._under_way
@@ -272,12 +253,11 @@ class TrainingLab(Controls):
             for run in chosen:
                 run.flatness = rows.flatness(run)
         except Exception as error:  # whatever a network does
-            with KERNEL.lock:
-                self._say(f"Not measured. {type(error).__name__}: {error}", failed=True)
+            self._say(f"Not measured. {type(error).__name__}: {error}", failed=True)
             return
         with KERNEL.lock:
             self._list_runs()
-            self._say("Measured: the worst rise near each network, and its accuracy under noise.")
+        self._say("Measured: the worst rise near each network, and its accuracy under noise.")
 
     def _chosen(self) -> list[Training]:
         """The finished runs that are shown; says so where there are none."""

@@ -24,13 +24,13 @@ const median = (values) => values.filter(Number.isFinite).sort((a, b) => a - b)[
 function heights(plot, runs) {
   const seen = runs.flatMap(({ curves }) => plot.lines.flatMap(([curve, column]) => curves[curve].map((p) => p[column]).filter(Number.isFinite)));
   if (plot.name === "accuracy") return [0, 1];
-  const middle = runs.map(({ curves }) => plot.lines.map(([curve, column]) => median(curves[curve].map((p) => p[column]))));
-  return [Math.min(0, ...seen), Math.min(Math.max(...seen, 1e-3), 3 * Math.max(...middle.flat(), 1e-3)) * 1.05];
+  const usual = runs.map(({ curves: { test, sharpness } }) => (plot.name === "loss" ? test[0][2] : median(sharpness.map((p) => p[1]))));
+  return [Math.min(0, ...seen), Math.min(Math.max(...seen, 1e-3), 3 * Math.max(...usual, 1e-3)) * 1.05];
 }
 
 export function drawPlot(pad, plot, { runs, last, at, theme }) {
   const { width, height } = pad, c = pad.clear(), [low, high] = heights(plot, runs);
-  const moves = runs.filter(({ lit }) => lit).reduce((sum, run) => sum + run.ticks.length, 0), top = TOP + ROW * Math.min(moves, ROWS);
+  const moves = runs.filter(({ lit }) => lit).reduce((sum, run) => sum + run.ticks.length, 0), top = TOP + (plot.name === "accuracy" ? ROW * Math.min(moves, ROWS) : 0);
   const x = (epoch) => LEFT + (epoch / last) * (width - LEFT - RIGHT), y = (v) => top + (height - top - BOTTOM) * between((high - v) / (high - low), 0, 1);
   grid(c, { x, y, low, high, last, width, height, theme });
   const labels = new Labels(c, width, height, theme.paperText);

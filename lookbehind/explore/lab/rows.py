@@ -80,7 +80,7 @@ def chance(training: Training) -> float:
 def _remedy(training: Training) -> str:
     recipe, loss = training.now, [r.loss for r in training.records if r.split == "train"]
     climbs = "rho" in METHODS[recipe.method].sliders and recipe.rho > 0
-    if training.status != "diverged" and loss[-1] < loss[0]:
+    if training.status != "diverged" and max(loss) < 1.05 * loss[0]:
         return f"train longer, or {'lower ρ' if climbs else 'raise lr'}"
     return "lower ρ or lr" if climbs else "lower lr"
 

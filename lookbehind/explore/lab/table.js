@@ -13,16 +13,16 @@ const quoted = (value) => (value === null ? "" : /[",\n]/.test(value) ? `"${Stri
 export class Table {
   constructor(root, lab) {
     Object.assign(this, { lab, key: "", rows: new Map(), runs: [] });
+    this.caption = element("p", root, { className: "lb-soft lb-caption", hidden: true });
     this.box = element("div", root, { className: "lb-table", tabIndex: 0, hidden: true }, { role: "region", "aria-label": "runs" });
     this.table = element("table", this.box);
-    this.caption = element("caption", this.table);
     this.head = element("tr", element("thead", this.table));
     this.body = element("tbody", this.table);
   }
 
   show(runs) {
     this.runs = runs;
-    put(this.box, "hidden", !runs.length);
+    for (const part of [this.caption, this.box]) put(part, "hidden", !runs.length);
     if (!runs.length) return;
     const shared = COMMON.filter((name) => new Set(runs.map(({ row }) => row[name])).size === 1);
     const columns = Object.keys(runs[0].row).filter((name) => name !== "method" && !shared.includes(name) && runs.some(({ row }) => row[name] !== null));

@@ -1,7 +1,9 @@
 """`TrainingLab`: runs in a thread, and sliders that reach the run under way."""
 
 import threading
+import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import labs
 from labs import LONG, SHORT, begin, finish, methods, press, runs, same_weights, until
 
 from lookbehind import Ball, Lookahead, train
-from lookbehind.explore.lab import TrainingLab
+from lookbehind.explore.lab import TrainingLab, rows
 from lookbehind.explore.lab import training as lab_training
 from lookbehind.explore.lab.training import tune
 from lookbehind.measure import worst_rise
@@ -122,6 +124,36 @@ def test_a_move_is_answered_before_the_step_under_way_ends(
     assert "Pausing after the step under way" in lab.message
     leave.set()
     until(lambda: "Paused at epoch" in lab.message)
+
+
+def test_the_curves_are_drawn_at_most_five_times_a_second(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[float] = []
+    plain = rows.drawn
+
+    def draw(training: Any) -> Any:
+        drawn.append(time.monotonic())
+        return plain(training)
+
+    monkeypatch.setattr(rows, "drawn", draw)
+    lab = make(LONG)
+    press(lab, "start")
+    until(lambda: len(drawn) > 5)
+    press(lab, "stop")
+    lab.wait()
+    ended = 2  # the first is that of the button, and two are those of the end
+    assert min(b - a for a, b in pairwise(drawn[1 : -1 - ended])) > 0.2
+
+
+def test_long_curves_are_thinned_and_keep_their_ends(make: Any) -> None:
+    lab = finish(make())
+    lab._work.sharpness[:] = [(float(i), i / 7) for i in range(2000)]
+    sharpness = rows.drawn(lab._work)["curves"]["sharpness"]
+    assert len(sharpness) <= rows.POINTS + 1
+    assert sharpness[0] == [0, 0] and sharpness[-1] == [1999, pytest.approx(1999 / 7, rel=1e-4)]
+    lab._work.sharpness.append((2000.0, float("nan")))
+    assert rows.drawn(lab._work)["curves"]["sharpness"][-1] == [2000, None]
 
 
 @methods

@@ -28,6 +28,7 @@ KERNEL = """{ heard: {}, sent: [], send(what) { this.sent.push(what); },
 SMALL = """() => [...document.querySelectorAll('button, select, input, summary')]
     .filter(one => one.checkVisibility() && one.getBoundingClientRect().height < 24)
     .map(one => one.textContent || one.ariaLabel)"""
+SWATCHES = "() => [...document.querySelectorAll('.lb-table canvas')].map(c => c.toDataURL())"
 DURATIONS = """async text => {
     const blob = new Blob([text], { type: "text/javascript" });
     const { duration } = await import(URL.createObjectURL(blob));

@@ -26,7 +26,7 @@ from lookbehind.train import Hardware, Outcome, Recipe, Run
 from lookbehind.train.data import Dataset
 
 SECONDS_BETWEEN_UPDATES = 0.25
-UPDATE_SHARE = 0.02  # of the time at most goes into drawing
+UPDATE_SHARE = 0.015  # of the time at most goes into drawing
 SHARPNESS_RADIUS = 0.05
 SHARPNESS_IMAGES = 500  # of the training split, at most
 SHARPNESS_BATCH = 100

@@ -68,13 +68,18 @@ def test_a_lab_lists_the_runs_of_the_others(make: Any) -> None:
 def test_an_interrupt_pauses_the_run_with_a_checkpoint(make: Any) -> None:
     lab = make(LONG)
     training = begin(lab)
+    main = threading.main_thread().ident
+    threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
+        lab.wait()
     until(lambda: "Interrupted. Paused at epoch" in lab.message)
     held = training.steps
     assert checkpoint.read_checkpoint(training.path)["position"][3] == held * LONG.batch_size
     press(lab, "pause")
     until(lambda: training.steps > held)
+    press(lab, "stop")
+    lab.wait()
+    assert "Stopped after" in lab.message
 
 
 def test_an_interrupted_cell_pauses_the_run(make: Any) -> None:

@@ -89,8 +89,11 @@ class TrainingLab(Controls):
 
     def wait(self) -> None:
         """Return when the run under way has ended."""
-        if self._work is not None:
-            self._work.thread.join()
+        while True:  # an interrupt of Thread.join takes the thread for ended (CPython 3.11)
+            with KERNEL.lock:
+                if not self.running:
+                    return
+            time.sleep(0.005)
 
     def start(self) -> None:
         """Start a run in a thread; what the Start button does."""

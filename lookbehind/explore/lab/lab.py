@@ -98,28 +98,29 @@ class TrainingLab(Controls):
     def start(self) -> None:
         """Start a run in a thread; what the Start button does."""
         recipe, when = self.recipe, time.strftime("%Y%m%d-%H%M%S")
-        name = rows.dataset_name(recipe)
+        name = Path(recipe.dataset.replace("\\", "/")).name  # of a folder, its last part
         path = self._new("-".join([when, name, recipe.model, recipe.method]))
         self._launch(recipe, path, f"Loading {name}.")
 
     def pause(self) -> None:
         """Hold the run under way after its step, or let it go on."""
-        training = self._under_way
-        if training is None:
-            return
-        if training.pausing:
-            training.go_on()
-            self._say(f"Training: {training.wanted}")
-        else:
-            training.pause()
-            self._say("Pausing after the step under way.")
-        self.show(training)
+        with KERNEL.lock:
+            if not (training := self._under_way):
+                return
+            if training.pausing:
+                training.go_on()
+                self._say(f"Training: {training.wanted}")
+            else:
+                training.pause()
+                self._say("Pausing after the step under way.")
+            self.show(training)
 
     def stop(self) -> None:
         """End the run under way after its step; its curves, weights and a checkpoint stay."""
-        if training := self._under_way:
-            self._say("Stopping after the step under way.")
-            training.stop()
+        with KERNEL.lock:
+            if training := self._under_way:
+                self._say("Stopping after the step under way.")
+                training.stop()
 
     def reset(self) -> None:
         """Stop, hide all curves, and put the controls back. Checkpoints and the table stay."""

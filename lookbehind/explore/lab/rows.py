@@ -8,7 +8,6 @@ from lookbehind.explore.lab.training import SHARPNESS_BATCH, SHARPNESS_RADIUS, T
 from lookbehind.explore.shared.runs import first_images
 from lookbehind.measure import weight_noise, worst_rise
 from lookbehind.optim import METHODS, Ball
-from lookbehind.train import Recipe
 
 POINTS = 300  # of a curve, at most: a page has no more pixels for it
 CLIMB = 10  # ascents for the worst rise of a finished run
@@ -41,11 +40,6 @@ def drawn(training: Training) -> dict[str, Any]:
         "alpha": [[n, _plain(a, 4)] for n, a in zip(training.names, alpha, strict=False)],
         "row": table_row(training),
     }
-
-
-def dataset_name(recipe: Recipe) -> str:
-    """A folder by its last part."""
-    return recipe.dataset.replace("\\", "/").rstrip("/").split("/")[-1]
 
 
 def end_text(training: Training) -> str:

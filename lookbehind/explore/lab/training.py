@@ -169,8 +169,6 @@ class Training(Work):
         self._woken.set()
 
     def _compute(self) -> None:
-        if sys.platform == "linux":  # what answers the reader goes first; niceness is a thread's
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         try:
             self._train()
         except Exception as error:
@@ -238,6 +236,8 @@ class Training(Work):
 
     def _meet(self, run: Run) -> None:
         """The first look at the model and the optimizer: read the names, watch α."""
+        if sys.platform == "linux":  # what answers the reader goes first; niceness is a thread's
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         self._optimizer = run.optimizer
         groups = run.optimizer.param_groups  # in the order in which an observer receives them
         params = [p for group in groups for p in group["params"] if p.requires_grad]

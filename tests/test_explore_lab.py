@@ -1,21 +1,23 @@
 """`TrainingLab`: runs in a thread, and sliders that reach the run under way."""
 
 import threading
+import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+import traitlets
 
 pytest.importorskip("ipywidgets")
 import labs
-from labs import LONG, SHORT, begin, finish, lines, methods, press, same_weights, until
+from labs import LONG, SHORT, begin, finish, methods, press, runs, same_weights, until
 
 from lookbehind import Ball, Lookahead, train
-from lookbehind.explore.lab import TrainingLab
+from lookbehind.explore.lab import TrainingLab, rows
 from lookbehind.explore.lab import training as lab_training
 from lookbehind.explore.lab.training import tune
-from lookbehind.explore.shared import METHOD_COLORS
 from lookbehind.measure import worst_rise
 from lookbehind.optim import METHODS
 from lookbehind.train import Hardware, Recipe, choose_hardware
@@ -27,18 +29,25 @@ make, one_core = labs.make, labs.one_core
 def test_every_method_trains_and_draws_its_curves(make: Any, method: str) -> None:
     lab = finish(make(replace(SHORT, method=method, rho=0.05)))
     assert "Done after 3.0 epochs: test accuracy" in lab.message
-    history = lab.outcome.history
-    drawn = zip(lines(lab)[:4], ("accuracy", "accuracy", "loss", "loss"), strict=True)
-    for (line, value), split in zip(drawn, ("test", "train") * 2, strict=True):
-        assert list(line.x) == [0, 1, 2, 3] or method == "Lookahead-SAM"
-        assert list(line.y) == [getattr(record, value) for record in history.of(split)]
-        assert line.line.color == METHOD_COLORS[method]
-        assert line.name == f"{lab.recipe} · mlp, digits"
-    assert len(lines(lab)[4].y) == 3
-    alpha = lab.figure.data[3]
-    assert len(alpha.y) == (6 if "alpha" in METHODS[method].sliders else 0)
-    missing = lab.figure.layout.annotations[-1].text
-    assert missing == ("" if "alpha" in METHODS[method].sliders else f"{method} has no α")
+    history, (run,) = lab.outcome.history, runs(lab)
+    for split in ("test", "train"):
+        records = [(r.epoch, r.accuracy, r.loss) for r in history.of(split)]
+        assert [*map(tuple, run["curves"][split])] == [
+            pytest.approx(one, rel=1e-4) for one in records
+        ]
+    epochs = [epoch for epoch, *_ in run["curves"]["test"]]
+    assert epochs == [0, 1, 2, 3] or method == "Lookahead-SAM"
+    assert len(run["curves"]["sharpness"]) == 3
+    assert run["words"] == str(lab.recipe) and run["row"]["method"] == method
+    assert run["alpha"] == [] and lab.live == {}
+
+
+@pytest.mark.parametrize("method", ["Lookbehind-SAM", "Lookbehind-ASAM"])
+def test_the_adaptive_alpha_of_each_layer_is_shown(make: Any, method: str) -> None:
+    lab = finish(make(replace(SHORT, method=method, alpha="adaptive")))
+    names = [name for name, _ in lab.outcome.model.named_parameters()]
+    assert [name for name, _ in lab.runs[0]["alpha"]] == names
+    assert all(0 <= alpha <= 1 for _, alpha in lab.runs[0]["alpha"])
 
 
 def test_a_run_without_a_move_is_what_one_call_computes(make: Any) -> None:
@@ -52,7 +61,8 @@ def test_the_sharpness_shown_is_that_of_the_network(make: Any) -> None:
     lab = finish(make(replace(SHORT, model="tiny-cnn")))
     model, data = lab.outcome.model, SHORT.load()
     rise = worst_rise(model, data.train.batches(lab_training.SHARPNESS_BATCH), Ball(0.05))
-    assert lines(lab)[4].y[-1] == rise == lab.table[0]["sharpness"]
+    assert rise == lab.table[0]["sharpness"]
+    assert lab.runs[0]["curves"]["sharpness"][-1][1] == pytest.approx(rise, rel=1e-4)
 
 
 def settings_at_each_step(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
@@ -75,20 +85,20 @@ def test_moving_the_sliders_changes_the_run_under_way_at_the_next_step(
     seen = settings_at_each_step(monkeypatch)
     lab = make(LONG)
     begin(lab)
-    lab.k.value, lab.rho.value, lab.alpha.value, lab.lr.value = 4, 0.07, 0.25, 0.01
+    lab.k, lab.rho, lab.alpha, lab.lr = 4, 0.07, 0.25, 0.01
     moved = len(seen)
     until(lambda: len(seen) > moved + 3)
-    lab.adaptive.value = True
+    lab.adaptive = True
     adapted = len(seen)
     until(lambda: len(seen) > adapted + 3)
-    until(lambda: "(moved)" in lines(lab)[0].name)
+    until(lambda: "moved" in lab.live["row"]["status"])
     press(lab, "stop")
     lab.wait()
     assert set(seen[:3]) == {(2, 0.2, 0.5, 0.03)}
     assert set(seen[moved + 2 : adapted]) == {(4, 0.07, 0.25, 0.01)}
     assert set(seen[adapted + 2 :]) == {(4, 0.07, "adaptive", 0.01)}
-    assert "k 4, ρ 0.07, α adaptive, lr 0.01" in lines(lab)[0].name
-    assert lab.table[0]["status"] == "stopped, moved"
+    assert "k 4, ρ 0.07, α adaptive, lr 0.01" in lab.runs[0]["words"]
+    assert lab.table[0]["status"].startswith("stopped, moved")
     assert lab.table[0]["alpha"] == "adaptive"
 
 
@@ -108,12 +118,42 @@ def test_a_move_is_answered_before_the_step_under_way_ends(
     lab = make()
     press(lab, "start")
     assert entered.wait(60)
-    lab.k.value = 3
+    lab.k = 3
     assert "from the next step on: Lookbehind-SAM: k 3" in lab.message
     press(lab, "pause")
     assert "Pausing after the step under way" in lab.message
     leave.set()
     until(lambda: "Paused at epoch" in lab.message)
+
+
+def test_the_curves_are_drawn_at_most_five_times_a_second(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[float] = []
+    plain = rows.drawn
+
+    def draw(training: Any) -> Any:
+        drawn.append(time.monotonic())
+        return plain(training)
+
+    monkeypatch.setattr(rows, "drawn", draw)
+    lab = make(LONG)
+    press(lab, "start")
+    until(lambda: len(drawn) > 5)
+    press(lab, "stop")
+    lab.wait()
+    ended = 2  # the first is that of the button, and two are those of the end
+    assert min(b - a for a, b in pairwise(drawn[1 : -1 - ended])) > 0.2
+
+
+def test_long_curves_are_thinned_and_keep_their_ends(make: Any) -> None:
+    lab = finish(make())
+    lab._work.sharpness[:] = [(float(i), i / 7) for i in range(2000)]
+    sharpness = rows.drawn(lab._work)["curves"]["sharpness"]
+    assert len(sharpness) <= rows.POINTS + 1
+    assert sharpness[0] == [0, 0] and sharpness[-1] == [1999, pytest.approx(1999 / 7, rel=1e-4)]
+    lab._work.sharpness.append((2000.0, float("nan")))
+    assert rows.drawn(lab._work)["curves"]["sharpness"][-1] == [2000, None]
 
 
 @methods
@@ -131,24 +171,51 @@ def test_tune_sets_what_the_method_uses(method: str) -> None:
 
 
 @methods
-def test_a_slider_that_does_not_count_is_disabled(make: Any, method: str) -> None:
-    lab, used = make(), METHODS[method].sliders
-    lab.method.value = method
-    enabled = {n for n in ("k", "rho", "alpha", "adaptive") if not getattr(lab, n).disabled}
-    assert enabled == {*used}
-    lab.adaptive.value = True
-    assert lab.alpha.disabled == ("adaptive" in used or "alpha" not in used)
-    assert lab.recipe.alpha == ("adaptive" if "adaptive" in used else 0.5)
+def test_adaptive_counts_only_where_the_method_has_it(make: Any, method: str) -> None:
+    lab = make()
+    lab.method, lab.adaptive = method, True
+    assert lab.recipe.alpha == ("adaptive" if "adaptive" in METHODS[method].sliders else 0.5)
 
 
-def test_the_controls_offer_what_the_lab_opens_with(make: Any) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"), [("k", 0), ("rho", -1.0), ("alpha", 2.0), ("model", "oak"), ("epochs", 0)]
+)
+def test_what_a_recipe_refuses_a_control_refuses(make: Any, name: str, value: Any) -> None:
+    lab = make()
+    with pytest.raises(traitlets.TraitError, match=f"{name} must be .* got"):
+        setattr(lab, name, value)
+    assert lab.recipe == SHORT
+
+
+@pytest.mark.parametrize(
+    ("moves", "words"),
+    [
+        ([("rho", 0.4)], ["ρ 0.2 → 0.4"]),
+        ([("rho", 0.3), ("rho", 0.4), ("k", 5)], ["ρ 0.2 → 0.4", "k 2 → 5"]),
+        ([("rho", 0.3), ("rho", 0.2)], []),
+        ([("adaptive", True)], ["α 0.5 → adaptive"]),
+    ],
+)
+def test_a_move_leaves_a_mark_and_a_drag_leaves_one(make: Any, moves: Any, words: Any) -> None:
+    lab = make(LONG)
+    training = begin(lab)
+    for name, value in moves:
+        setattr(lab, name, value)
+        until(lambda: training.now == training.wanted)
+    press(lab, "stop")
+    lab.wait()
+    assert [text for _, text in lab.runs[0]["ticks"]] == words
+    assert all(0 <= epoch <= training.epoch for epoch, _ in lab.runs[0]["ticks"])
+
+
+def test_the_controls_say_what_the_lab_opens_with(make: Any) -> None:
     recipe = replace(SHORT, rho=0.123, lr=0.042, k=17, epochs=7, alpha=0.33, momentum=0.5, seed=3)
     assert make(recipe).recipe == recipe
 
 
 def test_another_dataset_is_taken_whole(make: Any) -> None:
     lab = make(replace(SHORT, dataset="cifar10", test=50, augment=True))
-    lab.dataset.value = "digits"
+    lab.dataset = "digits"
     assert lab.recipe == replace(SHORT, train=None, validation=None)
 
 
@@ -157,11 +224,10 @@ def test_a_budget_in_gradients_is_refused(tmp_path: Path) -> None:
         TrainingLab(Recipe(), folder=tmp_path)
 
 
-def test_a_run_goes_on_where_the_widgets_were_closed(make: Any) -> None:
+def test_a_run_goes_on_where_the_widget_was_closed(make: Any) -> None:
     lab = make(replace(SHORT, epochs=30))
     begin(lab)
-    for widget in (lab.figure, lab._status, lab.progress, lab._where, lab._table, lab):
-        widget.close()
+    lab.close()
     lab.wait()
     assert lab.table[0]["status"] == "done"
 

@@ -1,24 +1,22 @@
 """`TrainingLab`: runs that are held, stopped, saved and resumed, and runs that fail."""
 
-import csv
-import io
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import pytest
 import torch
 
 pytest.importorskip("ipywidgets")
 import labs
-from labs import LONG, SHORT, begin, finish, lines, press, same_weights, until
+from labs import LONG, SHORT, begin, finish, press, runs, same_weights, until
 
 from lookbehind import train
+from lookbehind.explore.lab.training import KERNEL
 from lookbehind.explore.shared.runs import recipes_in
 from lookbehind.optim import METHODS
-from lookbehind.train import checkpoint
+from lookbehind.train import Recipe, checkpoint
 
 make, one_core = labs.make, labs.one_core
 
@@ -29,16 +27,16 @@ def test_pause_holds_the_run_and_continue_goes_on(make: Any) -> None:
     press(lab, "pause")
     until(lambda: "Paused at epoch" in lab.message)
     held = training.steps
-    assert lab.pause_button.description == "Continue"
+    assert lab.live["state"] == "paused"
     images = checkpoint.read_checkpoint(training.path)["position"][3]
     assert images == held * LONG.batch_size
-    lab.k.value = 5
+    lab.k = 5
     assert "from the next step on: Lookbehind-SAM: k 5" in lab.message
     time.sleep(0.1)
     assert training.steps == held
     press(lab, "pause")
     until(lambda: training.steps > held)
-    assert lab.pause_button.description == "Pause"
+    assert lab.live["state"] == "running"
     assert training.now.k == 5
 
 
@@ -56,22 +54,20 @@ def test_save_and_stop_work_while_paused(make: Any) -> None:
     stem = training.path.stem
     names = {f"{stem}.pt", f"{stem}-saved.pt", f"{stem}-saved-2.pt"}
     assert {path.name for path in training.path.parent.iterdir()} == names
-    assert {f"{stem}.pt" for stem in lab.checkpoint.options} == names
+    assert {f"{stem}.pt" for stem in lab.checkpoints} == names
 
 
-def test_stop_keeps_the_curves_and_frees_the_controls(make: Any) -> None:
+def test_stop_keeps_the_curves(make: Any) -> None:
     lab = make(LONG)
     begin(lab)
     lab.start()
     lab.resume()
-    assert len(lines(lab)) == 5  # no second run
-    assert lab.start_button.disabled and lab.method.disabled and lab.resume_button.disabled
+    assert len(runs(lab)) == len(KERNEL.runs) == 1  # no second run
     press(lab, "stop")
     lab.wait()
     assert lab.outcome.history.stopped
-    assert len(lines(lab)[0].y) >= 1
-    assert lab.stop_button.disabled and lab.pause_button.disabled
-    assert not lab.start_button.disabled and not lab.method.disabled
+    assert len(lab.runs[0]["curves"]["test"]) >= 1
+    assert not lab.running and lab.live == {}
 
 
 @pytest.mark.parametrize("method", ["SGD", "ASAM", "Lookahead-SAM", "Lookbehind-ASAM"])
@@ -83,7 +79,7 @@ def test_resume_goes_on_in_another_kernel_with_the_sliders_where_they_were(
     begin(before)
     press(before, "pause")
     until(lambda: "Paused at epoch" in before.message)
-    before.k.value, before.alpha.value, before.lr.value = 3, 0.25, 0.01
+    before.k, before.alpha, before.lr = 3, 0.25, 0.01
     press(before, "pause")
     moved = before._work
     until(lambda: moved.now == moved.wanted)
@@ -112,9 +108,8 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(make: Any) -> None:
     call = recipe.run()
     assert lab.outcome.history == call.history
     assert same_weights(lab.outcome, call)
-    assert len(lab.table) == 1 and lab.table[0]["status"] == "done"
-    assert len(lines(lab)) == 5  # it goes on with its own lines
-    assert list(lines(lab)[4].x) == [1, 2, 3, 4, 5, 6]
+    assert len(lab.table) == 1 and lab.table[0]["status"].startswith("done")
+    assert [epoch for epoch, _ in lab.runs[0]["curves"]["sharpness"]] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +125,7 @@ def test_resume_of_a_foreign_file_says_so(make: Any, tmp_path: Path, content: An
     lab = make()
     press(lab, "resume")
     assert "Not resumed: " in lab.message and "foreign.pt" in lab.message
-    assert not lab.running and not lab.start_button.disabled
+    assert not lab.running and lab.failed
 
 
 def test_every_checkpoint_tells_its_recipe(make: Any) -> None:
@@ -146,7 +141,9 @@ def test_buttons_without_a_run_say_so(make: Any) -> None:
     assert "Nothing to save yet" in lab.message
     press(lab, "resume")
     assert "No checkpoint in the folder" in lab.message
-    assert lab.pause_button.disabled and lab.stop_button.disabled
+    press(lab, "pause")
+    press(lab, "stop")
+    assert not lab.running
     finish(lab)
     press(lab, "save")
     assert f"The last run is saved as {lab._work.path.name}" in lab.message
@@ -155,24 +152,23 @@ def test_buttons_without_a_run_say_so(make: Any) -> None:
 def test_reset_keeps_the_table_and_the_files(make: Any, tmp_path: Path) -> None:
     lab = make(LONG)
     training = begin(lab)
-    lab.method.value = "SAM"  # as a page that is slow may still send
-    lab.k.value = 9
+    lab.method = "SAM"  # as a page that is slow may still send
+    lab.k = 9
     press(lab, "reset")
-    assert lines(lab) == () and lab.recipe == LONG and not lab.running
-    assert "press Start" in lab.message
-    training.thread.join()
-    assert "press Start" in lab.message
+    assert lab.hidden == [training.path.stem] and lab.recipe == LONG
+    lab.wait()
     assert training.path.exists()
     assert [row["status"] for row in lab.table] == ["stopped"]
-    lab.epochs.value = 1
+    lab.epochs = 1
     finish(lab)
     assert len(list(tmp_path.glob("*.pt"))) == len(lab.table) == 2
+    assert lab.hidden == [training.path.stem]
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"lr": 1e30, "method": "SGD"}, "FloatingPointError: the loss"),
+        ({"lr": 1e30, "method": "SGD"}, "not finite after"),
         ({"dataset": "no/such/folder", "train": None, "validation": None}, "no/such/folder"),
         ({"train": 5000}, "train must be an int in"),
     ],
@@ -181,9 +177,11 @@ def test_an_error_appears_in_words_and_the_lab_goes_on(
     make: Any, change: dict[str, Any], words: str
 ) -> None:
     lab = finish(make(replace(SHORT, **change)))
-    assert "The run ended with an error." in lab.message
-    assert words in lab.message
-    assert lab.table[0]["status"] == "failed"
+    diverged = "lr" in change
+    assert ("Diverged at epoch" if diverged else "The run ended with an error.") in lab.message
+    assert words in lab.message and lab.failed
+    assert lab.table[0]["status"] == ("diverged" if diverged else "failed")
+    assert not diverged or lab.message.endswith(": lower lr.")
     lab.put(SHORT)
     assert "Done" in finish(lab).message
 
@@ -221,18 +219,41 @@ def test_a_run_leaves_the_notebooks_random_numbers_alone(make: Any) -> None:
     assert torch.equal(torch.rand(1), expected[1:2])
 
 
-def test_the_table_is_one_row_a_run_and_saved_as_csv(make: Any) -> None:
+def test_the_table_is_one_row_a_run(make: Any) -> None:
     lab = make()
     finish(lab)
-    lab.method.value = "SGD"
+    lab.method = "SGD"
     finish(lab)
     assert [row["method"] for row in lab.table] == ["Lookbehind-SAM", "SGD"]
     assert lab.table[1]["k"] is lab.table[1]["alpha"] is None
     last = lab.outcome.history.last("test")
     assert lab.table[1]["test accuracy"] == last.accuracy
-    address = lab._table.value.split("href='")[1].split("'")[0]
-    head, text = unquote(address).split(",", 1)
-    assert head == "data:text/csv;charset=utf-8"
-    rows = list(csv.DictReader(io.StringIO(text)))
-    wanted = [{n: "" if v is None else str(v) for n, v in row.items()} for row in lab.table]
-    assert rows == wanted
+    assert set(lab.table[0]) == set(lab.table[1])
+
+
+def test_a_run_that_learns_nothing_is_named_so_with_what_to_change(make: Any) -> None:
+    lab = finish(make(replace(SHORT, lr=5.0, rho=1.0)))
+    assert "This is chance level (10%): lower ρ or lr." in lab.message
+    assert lab.table[0]["status"] == "done, at chance level"
+    assert "This is chance level (10%): train longer, or lower ρ." in finish(make(SHORT)).message
+    lab.put(replace(SHORT, epochs=30, method="SGD", label_noise=0.0))
+    assert "chance" not in finish(lab).message
+
+
+def test_the_time_counts_the_steps_alone(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No loading, no pause."""
+    plain = Recipe.load
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        time.sleep(1)
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(Recipe, "load", slow)
+    lab = make(replace(LONG, train=90))
+    begin(lab)
+    press(lab, "pause")
+    until(lambda: "Paused at epoch" in lab.message)
+    time.sleep(0.5)
+    press(lab, "stop")
+    lab.wait()
+    assert 0 < lab._work.seconds < 1

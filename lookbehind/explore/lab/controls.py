@@ -1,75 +1,105 @@
-"""What the training lab is steered with: sliders, dropdowns, and the recipe that they say."""
+"""What the training lab is steered with: traits, and the recipe that they say."""
 
-from collections.abc import Sequence
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import ipywidgets as widgets
+import anywidget
+import ipywidgets
+import traitlets
 
-from lookbehind.explore.shared.panel import Panel, row
+from lookbehind.explore.lab.training import KERNEL
+from lookbehind.explore.shared.page import page, script
+from lookbehind.explore.shared.palette import PALETTES
+from lookbehind.files import written_whole
 from lookbehind.optim import METHODS
 from lookbehind.train import MODELS, Recipe
 
-RADII = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.7, 1.0)
-LEARNING_RATES = (0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
-EPOCHS = (1, 2, 5, 10, 20, 30, 50, 100, 200, 500)
+HERE = Path(__file__).parent
+OPENING = Recipe(epochs=100, gradients=None, label_noise=0.4)
+INVITATION = "Choose a run, then press Start."
+SETTINGS = ("method", "model", "dataset", "epochs", "k", "rho", "lr")  # as a recipe names them
+SHOWN = (*SETTINGS, "alpha", "adaptive", "datasets", "runs", "live", "hidden", "message", "failed")
+SETUP = {
+    "methods": {name: method.sliders for name, method in METHODS.items()},
+    "models": list(MODELS),
+    "palettes": {name: palette.methods for name, palette in PALETTES.items()},
+}
+SCRIPT = f"const SETUP = {json.dumps(SETUP)};\n{script(HERE / 'lab.js')}"
+STYLE = "".join(
+    path.read_text(encoding="utf-8")
+    for path in (HERE.parent / "toy/explorer.css", HERE / "lab.css")
+)
 
 
-class Controls(Panel):
-    """The controls of a run."""
+class Controls(anywidget.AnyWidget):
+    """The state that pages show and set, and the recipe in it."""
 
-    def __init__(self, recipe: Recipe, datasets: Sequence[str], *buttons: str) -> None:
-        super().__init__(*buttons)
-        self.method = widgets.Dropdown(options=list(METHODS), description="method")
-        self.model = widgets.Dropdown(options=list(MODELS), description="model")
-        self.dataset = widgets.Dropdown(options=list(datasets), description="dataset")
-        self.epochs = widgets.Dropdown(options=EPOCHS, description="epochs")
-        self.k = widgets.IntSlider(min=1, max=10, description="k")
-        self.rho = widgets.SelectionSlider(options=RADII, description="ρ")
-        self.alpha = widgets.FloatSlider(value=0.5, min=0, max=1, step=0.05, description="α")
-        self.adaptive = widgets.Checkbox(description="adaptive α")
-        self.lr = widgets.SelectionSlider(options=LEARNING_RATES, description="lr")
-        self.put(recipe)
+    _esm = SCRIPT
+    _css = STYLE
+
+    method = traitlets.Unicode(OPENING.method).tag(sync=True)
+    model = traitlets.Unicode(OPENING.model).tag(sync=True)
+    dataset = traitlets.Unicode(OPENING.dataset).tag(sync=True)
+    epochs = traitlets.Int(OPENING.epochs).tag(sync=True)
+    k = traitlets.Int(OPENING.k).tag(sync=True)
+    rho = traitlets.Float(OPENING.rho).tag(sync=True)
+    alpha = traitlets.Float(0.5).tag(sync=True)
+    adaptive = traitlets.Bool().tag(sync=True)
+    lr = traitlets.Float(OPENING.lr).tag(sync=True)
+    datasets = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    checkpoint = traitlets.Unicode().tag(sync=True)  # chosen to be resumed
+    checkpoints = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    runs = traitlets.List(traitlets.Dict()).tag(sync=True)  # that have ended
+    live = traitlets.Dict().tag(sync=True)  # the one under way
+    hidden = traitlets.List(traitlets.Unicode()).tag(sync=True)  # keys of runs
+    message = traitlets.Unicode(INVITATION).tag(sync=True)
+    failed = traitlets.Bool().tag(sync=True)
+    earlier = traitlets.List(traitlets.List(traitlets.Unicode())).tag(sync=True)  # key, words
+    around = traitlets.Instance(ipywidgets.Widget, allow_none=True).tag(
+        sync=True, **ipywidgets.widget_serialization
+    )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}, interactive once its cell runs in JupyterLab or on Binder"
+
+    @traitlets.validate("method", "model", "epochs", "k", "rho", "alpha", "lr")
+    def _allowed(self, proposal: Any) -> Any:
+        try:
+            replace(OPENING, **{proposal.trait.name: proposal.value})
+        except (TypeError, ValueError) as error:
+            raise traitlets.TraitError(str(error)) from None
+        return proposal.value
 
     @property
     def recipe(self) -> Recipe:
         """What the controls say now; the rest as in the recipe that was put."""
-        base, name = self._base, self.dataset.value
-        if name != base.dataset:
+        base = self._base
+        if self.dataset != base.dataset:
             sizes: dict[str, Any] = {"train": None, "validation": None, "test": None}
-            base = replace(base, augment=base.augment and name != "digits", **sizes)
-        return replace(
-            base, dataset=name, model=self.model.value, method=self.method.value,
-            k=self.k.value, rho=self.rho.value, lr=self.lr.value, epochs=self.epochs.value,
-            alpha="adaptive" if self._is_adaptive() else self.alpha.value,
-        )  # fmt: skip
+            base = replace(base, augment=base.augment and self.dataset != "digits", **sizes)
+        adaptive = self.adaptive and "adaptive" in METHODS[self.method].sliders
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        return replace(base, **settings, alpha="adaptive" if adaptive else self.alpha)
 
     def put(self, recipe: Recipe) -> None:
-        """Set every control; a value that a control doesn't offer is added to it."""
+        """Set every control."""
         self._base = recipe
-        for name in ("dataset", "model", "method", "rho", "lr", "epochs"):
-            control, value = getattr(self, name), getattr(recipe, name)
-            if value not in control.options:
-                options = [*control.options, value]
-                control.options = options if isinstance(value, str) else sorted(options)
-            control.value = value
-        self.k.max = max(self.k.max, recipe.k)
-        self.k.value, self.adaptive.value = recipe.k, recipe.alpha == "adaptive"
-        if not isinstance(recipe.alpha, str):
-            self.alpha.value = recipe.alpha
-        self._show_what_counts()
+        with KERNEL.lock, self.hold_sync():
+            if recipe.dataset not in self.datasets:
+                self.datasets = [*self.datasets, recipe.dataset]
+            self.adaptive = recipe.alpha == "adaptive"
+            for name in (*SETTINGS, *(() if self.adaptive else ("alpha",))):
+                setattr(self, name, getattr(recipe, name))
 
-    def _show_what_counts(self) -> None:
-        """Disable what the method doesn't have."""
-        axes = METHODS[self.method.value].sliders
-        for name in ("k", "rho", "alpha", "adaptive"):
-            getattr(self, name).disabled = name not in axes
-        self.alpha.disabled |= self._is_adaptive()
+    def save_html(self, path: str | Path) -> None:
+        """Write one HTML page of the curves and the table, which needs no kernel."""
+        state = {name: getattr(self, name) for name in SHOWN}
+        text = page("Training lab", SCRIPT, STYLE, state)
+        with written_whole(path) as file:
+            file.write(text.encode())
 
-    def _is_adaptive(self) -> bool:
-        return self.adaptive.value and not self.adaptive.disabled
-
-    def _columns(self) -> Any:
-        sliders = [self.k, self.rho, self.alpha, self.adaptive, self.lr]
-        choices = [self.method, self.model, self.dataset, self.epochs]
-        return row(widgets.VBox(sliders), widgets.VBox(choices))
+    def _say(self, text: str, failed: bool = False) -> None:
+        with KERNEL.lock, self.hold_sync():
+            self.message, self.failed = text, failed

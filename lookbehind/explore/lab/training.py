@@ -1,14 +1,18 @@
-"""One run of the training lab: a thread that trains, and what the lab says to it meanwhile."""
+"""One run of the training lab: a thread that trains, and what is said to it meanwhile.
+
+A run belongs to the kernel, not to a cell: `KERNEL` holds what is under way, and tells every lab.
+"""
 
 import os
+import signal
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -22,52 +26,117 @@ from lookbehind.train import Hardware, Outcome, Recipe, Run
 from lookbehind.train.data import Dataset
 
 SECONDS_BETWEEN_UPDATES = 0.25
-UPDATE_SHARE = 0.02  # of the time at most goes into drawing
+UPDATE_SHARE = 0.015  # of the time at most goes into drawing
 SHARPNESS_RADIUS = 0.05
 SHARPNESS_IMAGES = 500  # of the training split, at most
 SHARPNESS_BATCH = 100
-WINDOW = 10.0  # seconds over which the speed is measured
+ONE_MOVE = 2.0  # seconds: changes of a number in quick succession are one
 NICENESS = 5
+IMAGES = ("dataset", "train", "validation", "test", "label_noise", "seed")  # decide on these
+MOVABLE = ("k", "rho", "alpha", "lr")  # while it trains
+
+
+class Kernel:
+    """The runs under way in this process, the labs that hear of them, and one lock around all."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.runs: list[Any] = []  # of `Training`
+        self.labs: WeakSet[Any] = WeakSet()
+        self._listening = False
+
+    def begin(self, training: "Training") -> None:
+        self.runs.append(training)
+        self.tell("show", training)
+        training.thread.start()
+
+    def ended(self, training: "Training") -> None:
+        with self.lock:
+            self.runs.remove(training)
+            self.tell("ended", training)
+
+    def tell(self, what: str, *about: Any) -> None:
+        """Call a method of every lab."""
+        with self.lock:
+            for lab in list(self.labs):
+                getattr(lab, what)(*about)
+
+    def listen(self) -> None:
+        """From now on an interrupt of the kernel, or Ctrl-C, also pauses the runs under way.
+
+        Between two messages ipykernel ignores the signal, and puts its `saved_sigint_handler` back
+        after each; within a cell it raises KeyboardInterrupt, which IPython reports.
+        """
+        if self._listening or threading.current_thread() is not threading.main_thread():
+            return
+        self._listening = True
+        shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+        kernel = getattr(shell, "kernel", None)
+        before = getattr(kernel, "saved_sigint_handler", signal.getsignal(signal.SIGINT))
+
+        def interrupted(*what: Any) -> None:
+            self._pause()
+            if callable(before):
+                before(*what)
+
+        if kernel is None:
+            signal.signal(signal.SIGINT, interrupted)
+        else:
+            kernel.saved_sigint_handler = interrupted
+            shell.events.register("post_run_cell", self._cell_ended)
+
+    def _cell_ended(self, result: Any) -> None:
+        if isinstance(getattr(result, "error_in_exec", None), KeyboardInterrupt):
+            self._pause()
+
+    def _pause(self) -> None:
+        for run in list(self.runs):
+            run.pause("Interrupted. ")
+
+
+KERNEL = Kernel()
 
 
 class Training(Work):
     """A run of `recipe` in a thread of its own, with a checkpoint at `path` after every epoch.
 
-    `wanted` is the recipe that the sliders say: its k, ρ, α and lr are given to the optimizer
+    `wanted` is the recipe that the controls say: its k, ρ, α and lr are given to the optimizer
     before the next step; `now` is what the optimizer has. `status` is "running", "paused", "done",
-    "stopped" or "failed" (then `error` says why), `outcome` what `Recipe.run` returned.
-    `sharpness` holds (epoch, rise) pairs, `alpha` the α of the latest step of each parameter, in
-    the order of `names`, if any. The audience hears `say(training, text)`, and `show(training)`, at
-    most every SECONDS_BETWEEN_UPDATES and once at the end.
+    "stopped", "diverged" or "failed" (then `error` says why), `outcome` what `Recipe.run` returned.
+    `sharpness` holds (epoch, rise) pairs, `ticks` the moves: epoch, name, old and new value, time.
+    `seconds` are those of its steps with scores and checkpoints, `alpha` is the α of the latest
+    step of each parameter, in the order of `names`, if any. With `before`, the same run until it
+    was left, these go on.
     """
 
     def __init__(
         self,
         recipe: Recipe,
         path: Path,
-        audience: Any,
-        load: Callable[[Recipe], Dataset],
         hardware: Hardware,
         *,
         now: Recipe | None = None,
+        before: "Training | None" = None,
     ) -> None:
-        super().__init__(audience)
+        super().__init__(KERNEL)
         self.recipe, self.path = recipe, path
         self.now = self.wanted = now or recipe
         self.status, self.pausing = "running", False
         self.outcome: Outcome | None = None
+        self.dataset: Dataset | None = None
         self.records: list[Record] = []
-        self.sharpness: list[tuple[float, float]] = []
+        self.sharpness: list[tuple[float, float]] = before.sharpness if before else []
+        self.ticks: list[tuple[float, str, Any, Any, float]] = before.ticks if before else []
+        self.flatness: dict[str, float] = {}
         self.names: list[str] = []
-        self.epoch = self.share = self.seconds = self.seconds_drawing = 0.0
-        self.steps = 0
-        self._load, self._hardware, self._resume = load, hardware, now is not None
-        self._dataset: Dataset | None = None
+        self.epoch = self.share = self.seconds_drawing = 0.0
+        self.seconds: float = before.seconds if before else 0.0
+        self.steps = self.images = 0
+        self._hardware, self._resume = hardware, now is not None
         self._optimizer: Any = None
         self._order: list[int] = []
         self._alphas: list[Any] = []
-        self._seen: deque[tuple[float, int, float]] = deque()  # (time, images, share)
-        self._due, self._woken = 0.0, threading.Event()
+        self._due, self._began, self._why, self._woken = 0.0, 0.0, "", threading.Event()
         self._copy_to: Path | None = None
         self._random: Tensor | None = torch.get_rng_state()
 
@@ -81,24 +150,14 @@ class Training(Work):
         alphas = self._alphas  # one list, whatever the thread does
         return [float(alphas[i]) for i in self._order] if alphas else []
 
-    @property
-    def images_per_second(self) -> float:
-        """Training images, over the last seconds; 0 where nothing is known yet."""
-        return self._rate(1)
-
-    @property
-    def seconds_left(self) -> float | None:
-        rate = self._rate(2)
-        return (1 - self.share) / rate if rate > 0 else None
-
     def stop(self) -> None:
         """End after the step under way; the checkpoint is written."""
         super().stop()
         self._woken.set()
 
-    def pause(self) -> None:
+    def pause(self, why: str = "") -> None:
         """Hold after the step under way, with a checkpoint, until `go_on` or `stop`."""
-        self.pausing = True
+        self._why, self.pausing = why, True
 
     def go_on(self) -> None:
         self.pausing = False
@@ -110,34 +169,33 @@ class Training(Work):
         self._woken.set()
 
     def _compute(self) -> None:
-        if sys.platform == "linux":  # what answers the reader goes first; niceness is a thread's
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-        start = time.monotonic()
         try:
             self._train()
-        except Exception:
-            self.status = "failed"
+        except Exception as error:
+            self.status = "diverged" if isinstance(error, FloatingPointError) else "failed"
             raise
         finally:
             self._put_random_back()
-            self.seconds += time.monotonic() - start
-            self._audience.show(self)
+            self._optimizer = None
 
     def _train(self) -> None:
-        self._dataset = self._load(self.recipe)
+        images = {name: getattr(self.recipe, name) for name in IMAGES}
+        self.dataset = loaded(self._hardware.device, **images)
         self._say("Scoring the network before the first step.")
         self.outcome = self.recipe.run(
-            hardware=self._hardware, dataset=self._dataset, callbacks=[self._after_step],
+            hardware=self._hardware, dataset=self.dataset, callbacks=[self._after_step],
             stop=self._stopped, checkpoint=self.path, resume=self._resume,
         )  # fmt: skip
         self.records = list(self.outcome.history.records)
         self.status = "stopped" if self.outcome.history.stopped else "done"
 
     def _say(self, text: str) -> None:
-        self._audience.say(self, text)
+        KERNEL.tell("hear", self, text)
 
     def _stopped(self) -> bool:
+        """Asked before each step."""
         self._put_random_back()
+        self._began = time.monotonic()
         return self.stopped
 
     def _put_random_back(self) -> None:
@@ -147,26 +205,39 @@ class Training(Work):
             torch.set_rng_state(state)
 
     def _after_step(self, run: Run) -> None:
+        self.seconds += time.monotonic() - self._began
         if self._optimizer is None:
             self._meet(run)
         self.records, self.share, self.steps = run.records, run.share, self.steps + 1
+        self.images = run.images
         if int(run.epoch) > int(self.epoch):
             self._measure(run)
         self.epoch = run.epoch
-        self._seen.append((time.monotonic(), run.images, self.share))
-        while len(self._seen) > 2 and self._seen[1][0] < self._seen[-1][0] - WINDOW:
-            self._seen.popleft()
         self._show_if_due()
         self._save_if_asked(run)
         if self.pausing and not self.stopped:
             self._hold(run)
         if (wanted := self.wanted) != self.now:
-            tune(self._optimizer, wanted)
-            self.now = wanted
-            self._say(f"Training: {wanted}")
+            self._take(wanted)
+
+    def _take(self, wanted: Recipe) -> None:
+        tune(self._optimizer, wanted)
+        for name in MOVABLE:
+            self._mark(name, getattr(self.now, name), getattr(wanted, name))
+        self.now = wanted
+        self._say(f"Training: {wanted}")
+
+    def _mark(self, name: str, old: Any, new: Any) -> None:
+        epoch, now = self.epoch, time.monotonic()
+        if self.ticks and self.ticks[-1][1] == name and now - self.ticks[-1][4] < ONE_MOVE:
+            epoch, _, old, _, _ = self.ticks.pop()
+        if old != new:
+            self.ticks.append((epoch, name, old, new, now))
 
     def _meet(self, run: Run) -> None:
         """The first look at the model and the optimizer: read the names, watch α."""
+        if sys.platform == "linux":  # what answers the reader goes first; niceness is a thread's
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         self._optimizer = run.optimizer
         groups = run.optimizer.param_groups  # in the order in which an observer receives them
         params = [p for group in groups for p in group["params"] if p.requires_grad]
@@ -184,41 +255,41 @@ class Training(Work):
             self._alphas = event.alpha
 
     def _measure(self, run: Run) -> None:
-        assert self._dataset is not None
-        some = first_images(self._dataset.train, SHARPNESS_IMAGES)
+        assert self.dataset is not None
+        some = first_images(self.dataset.train, SHARPNESS_IMAGES)
         rise = worst_rise(run.model, some.batches(SHARPNESS_BATCH), Ball(SHARPNESS_RADIUS))
         self.sharpness.append((run.epoch, rise))
-
-    def _rate(self, column: int) -> float:
-        first, last = (self._seen[0], self._seen[-1]) if self._seen else ((0.0, 0, 0.0),) * 2
-        return (last[column] - first[column]) / max(1e-9, last[0] - first[0])
 
     def _show_if_due(self) -> None:
         start = time.monotonic()
         if start < self._due:
             return
-        self._audience.show(self)
+        KERNEL.tell("show", self)
         spent = time.monotonic() - start
         self.seconds_drawing += spent
         self._due = start + max(SECONDS_BETWEEN_UPDATES, spent / UPDATE_SHARE)
 
     def _hold(self, run: Run) -> None:
-        start, self.status = time.monotonic(), "paused"
-        self._audience.show(self)
-        self._say(f"Paused at epoch {run.epoch:.2f}, {_saved(run, self.path)}.")
+        self.status = "paused"
+        KERNEL.tell("show", self)
+        self._say(f"{self._why}Paused at epoch {run.epoch:.2f}, {_saved(run, self.path)}.")
         while self.pausing and not self.stopped:
             self._woken.wait()
             self._woken.clear()
             self._save_if_asked(run)
         self.status = "running"
-        self._seen.clear()
-        self.seconds -= time.monotonic() - start
 
     def _save_if_asked(self, run: Run) -> None:
         path, self._copy_to = self._copy_to, None
         if path is not None:
             kept = _saved(run, path)
             self._say(f"{kept[0].upper()}{kept[1:]}, epoch {run.epoch:.2f}.")
+
+
+@lru_cache(maxsize=1)
+def loaded(device: torch.device, **images: Any) -> Dataset:
+    """The dataset of recipes that agree in `IMAGES`, kept for the next run."""
+    return Recipe(epochs=1, gradients=None, **images).load(device=device)
 
 
 def tune(optimizer: Any, recipe: Recipe) -> None:

@@ -2,10 +2,12 @@
 
 import errno
 from http.client import HTTPException
+from importlib.util import find_spec
 from pathlib import Path
 from tarfile import TarError
 from typing import Any
 
+import numpy as np
 import torch
 
 from lookbehind.checks import whole
@@ -56,10 +58,12 @@ def digits(
     whole("train", train, 1, DIGITS - 1)
     whole("validation", validation, 0, DIGITS - train - 1)
     draw = Draw(label_noise=label_noise, seed=seed)
-    from sklearn.datasets import load_digits
-
-    pixels, names = load_digits(return_X_y=True)
-    images, labels = torch.tensor(pixels, dtype=torch.uint8), torch.tensor(names)
+    found = find_spec("sklearn")  # not imported: that takes a second and 900 modules
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("dataset digits needs scikit-learn, which has its images")
+    path = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    table = torch.from_numpy(np.loadtxt(path, dtype=np.int64, delimiter=","))
+    images, labels = table[:, :-1].to(torch.uint8), table[:, -1]
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randperm(DIGITS, generator=generator)
     counts = [train, validation, DIGITS - train - validation]

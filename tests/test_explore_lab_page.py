@@ -1,0 +1,250 @@
+"""The training lab's page in Chromium, with stored runs: no kernel, no network."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import lab
+import pytest
+import torch
+from axe_playwright_python.sync_playwright import Axe
+from labs import SHORT, finish
+
+from lookbehind.explore.lab import TrainingLab, controls
+from lookbehind.explore.shared import page as pages
+
+pytestmark = pytest.mark.browser
+
+PIXELS = "() => [...document.querySelectorAll('.lb-plots figure canvas')].map(c => c.toDataURL())"
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+# A kernel for the page: what it is sent is kept, and `hear` says what has changed.
+KERNEL = """{ heard: {}, sent: [], send(what) { this.sent.push(what); },
+    on(event, act) { this.heard[event] = act; },
+    hear(state) {
+        for (const name in state) this.set(name, state[name]);
+        this.heard["change:runs"]();
+    } }"""
+SMALL = """() => [...document.querySelectorAll('button, select, input, summary')]
+    .filter(one => one.checkVisibility() && one.getBoundingClientRect().height < 24)
+    .map(one => one.textContent || one.ariaLabel)"""
+SWATCHES = "() => [...document.querySelectorAll('.lb-table canvas')].map(c => c.toDataURL())"
+DURATIONS = """async text => {
+    const blob = new Blob([text], { type: "text/javascript" });
+    const { duration } = await import(URL.createObjectURL(blob));
+    return [3.2, 59.6, 125, 4200].map(duration);
+}"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainingLab:
+    """Three runs: one whose ρ was moved, one in hiding, and an adaptive one."""
+    torch.set_num_threads(1)
+    made = TrainingLab(SHORT, folder=tmp_path_factory.mktemp("runs"))
+    for method, adaptive in (("SAM", False), ("SAM", False), ("Lookbehind-SAM", True)):
+        made.method, made.adaptive = method, adaptive
+        finish(made)
+    moved, *rest = made.runs
+    made.runs = [{**moved, "ticks": [[1.5, "ρ 0.5 → 0.4"], [1.6, "lr 0.03 → 0.1"]]}, *rest]
+    made.hidden = [rest[0]["key"]]
+    return made
+
+
+@pytest.fixture(scope="module")
+def addresses(trained: TrainingLab, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The saved page, and the same with a kernel that only listens."""
+    folder = tmp_path_factory.mktemp("page")
+    trained.save_html(folder / "still.html")
+    text = (folder / "still.html").read_text("utf-8")
+    text = text.replace("model: still(", "model: window.kernel = Object.assign(still(")
+    (folder / "living.html").write_text(text.replace("), el:", f"), {KERNEL}), el:"), "utf-8")
+    return {name: (folder / f"{name}.html").as_uri() for name in ("still", "living")}
+
+
+@pytest.fixture(scope="module")
+def tab() -> Iterator[lab.Page]:
+    with lab.browser_page() as page:
+        page.context.set_offline(True)
+        yield page
+
+
+@pytest.fixture
+def page(tab: lab.Page, addresses: dict[str, str]) -> Iterator[lab.Page]:
+    """Anew for each test, on a desktop."""
+    tab.emulate_media(color_scheme="light")
+    tab.set_viewport_size({"width": 1280, "height": 800})
+    show(tab, addresses["living"])
+    yield tab
+    assert not tab.problems
+
+
+def show(tab: lab.Page, address: str) -> None:
+    tab.goto("about:blank")
+    tab.goto(address)
+    tab.wait_for_function("() => window.__redraws?.length")
+
+
+def hear(page: lab.Page, **state: Any) -> None:
+    page.evaluate("state => kernel.hear(state)", state)
+    page.wait_for_timeout(60)
+
+
+def pictures(page: lab.Page) -> list[str]:
+    page.wait_for_timeout(60)
+    return page.evaluate(PIXELS)
+
+
+def row(page: lab.Page, n: int) -> Any:
+    return page.locator(".lb-table tbody th button").nth(n)
+
+
+def test_a_row_is_the_legend_of_its_curves(page: lab.Page) -> None:
+    before = pictures(page)
+    assert [row(page, n).get_attribute("aria-pressed") for n in range(3)] == [
+        "true",
+        "false",
+        "true",
+    ]
+    row(page, 0).hover()
+    lit = pictures(page)
+    assert all(one != two for one, two in zip(before[:3], lit[:3], strict=True))
+    row(page, 0).press("Enter")
+    assert row(page, 0).get_attribute("aria-pressed") == "false"
+    assert len(page.evaluate("() => kernel.get('hidden')")) == 2
+    page.mouse.move(0, 0)
+    assert pictures(page)[0] != before[0]
+    row(page, 0).press("Enter")
+    page.locator(".lb-message").click()
+    row(page, 0).evaluate("one => one.blur()")
+    assert pictures(page) == before
+
+
+def test_a_move_is_marked_on_the_curves_and_in_words(page: lab.Page, trained: TrainingLab) -> None:
+    page.wait_for_timeout(350)
+    loss = page.locator(".lb-plots canvas").nth(1)
+    assert "; ρ 0.5 → 0.4 at epoch 1.5; lr 0.03 → 0.1 at epoch 1.6" in loss.get_attribute(
+        "aria-label"
+    )
+    before = pictures(page)
+    hear(page, runs=[{**run, "ticks": []} for run in trained.runs])
+    assert all(one != two for one, two in zip(before[:3], pictures(page)[:3], strict=True))
+
+
+def test_the_curves_are_read_by_arrow_keys(page: lab.Page, trained: TrainingLab) -> None:
+    line = page.get_by_role("slider")
+    line.focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    assert line.get_attribute("aria-valuenow") == "1"
+    accuracy = trained.runs[0]["curves"]["test"][1][1]
+    said = page.locator(".lb-read").text_content()
+    assert f"SAM: ρ 0.2, lr 0.03, epoch 1: test {float(f'{accuracy:.3g}')}" in said
+    page.locator(".lb-plots canvas").nth(2).hover(position={"x": 200, "y": 50})
+    page.wait_for_timeout(60)
+    assert page.locator(".lb-read").text_content() != said
+
+
+def test_before_the_first_run_a_sentence_stands_in_place_of_empty_axes(page: lab.Page) -> None:
+    hear(page, runs=[], hidden=[])
+    assert page.locator(".lb-invitation").is_visible()
+    assert not page.locator(".lb-plots").is_visible() and not page.locator(".lb-table").is_visible()
+
+
+def test_buttons_and_numbers_tell_the_kernel(page: lab.Page, trained: TrainingLab) -> None:
+    names = ("Start", "Reset", "How flat?", "Look around")
+    for name in names:
+        page.get_by_role("button", name=name).click()
+    assert page.evaluate("() => kernel.sent.map(({ do: act }) => act)") == [
+        "start", "reset", "how_flat", "look_around",
+    ]  # fmt: skip
+    for name, key, value in (("k,", "k", 3), ("ρ,", "rho", 0.21), ("learning", "lr", 0.035)):
+        page.get_by_role("spinbutton", name=name).press("ArrowRight")
+        assert page.evaluate(f"() => kernel.get('{key}')") == value
+    alpha = page.get_by_role("spinbutton", name="α,")
+    assert alpha.input_value() == "adaptive"
+    alpha.press("ArrowLeft")
+    assert page.evaluate("() => [kernel.get('alpha'), kernel.get('adaptive')]") == [1, False]
+    page.get_by_label("method").select_option("SAM")
+    page.wait_for_timeout(60)
+    assert alpha.is_disabled() and page.get_by_role("spinbutton", name="k,").is_disabled()
+
+
+def test_what_is_under_way_is_held_and_stopped_here(page: lab.Page, trained: TrainingLab) -> None:
+    live = {**trained.runs[2], "state": "running", "budget": 1000, "share": 0.003}
+    earlier = [["runs/a.pt", "SAM: ρ 0.1, lr 0.1"]]
+    hear(page, live=live, earlier=earlier, message="<b>Training</b>", failed=True)
+    press = lambda name: page.get_by_role("button", name=name, exact=True)  # noqa: E731
+    assert press("Start").is_disabled() and page.get_by_label("method").is_disabled()
+    assert page.locator("[aria-live]").text_content() == "<b>Training</b>"
+    assert "lb-failed" in page.locator(".lb-message").get_attribute("class")
+    page.wait_for_timeout(250)
+    hear(page, live={**live, "share": 0.006, "images": live["images"] + 300})
+    assert "of 1000 · " in page.locator(".lb-bar").text_content()
+    assert "images/s · " in page.locator(".lb-bar").text_content()
+    press("Pause").click()
+    hear(page, live={**live, "state": "paused"})
+    press("Continue").click()
+    page.locator(".lb-earlier").get_by_role("button").click()
+    sent = [{"do": "pause"}, {"do": "pause"}, {"do": "end", "key": "runs/a.pt"}]
+    assert page.evaluate("() => kernel.sent") == sent
+    assert page.locator(".lb-table tbody tr").count() == 3  # it goes on in its own row
+
+
+def test_durations(page: lab.Page) -> None:
+    text = pages.script(controls.HERE / "speed.js")
+    assert page.evaluate(DURATIONS, text) == ["3 s", "1 min 00 s", "2 min 05 s", "1 h 10 min"]
+
+
+def test_the_table_is_downloaded_as_csv(page: lab.Page, trained: TrainingLab) -> None:
+    running = {**trained.table[0], "status": "running"}
+    hear(page, live={**trained.runs[0], "key": "x", "row": running})
+    with page.expect_download() as download:
+        page.get_by_text("Download CSV").click()
+    rows = list(csv.DictReader(download.value.path().read_text("utf-8").splitlines()))
+    assert len(rows) == len(trained.table)
+    for one, other in zip(rows, trained.table, strict=True):
+        assert [*one] == [*other]
+        for name, value in other.items():
+            number = isinstance(value, int | float)
+            assert (float(one[name]) if number else one[name]) == ("" if value is None else value)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1024, 768), (390, 844)])
+def test_it_fits_and_axe_finds_nothing(page: lab.Page, scheme: str, size: tuple[int, int]) -> None:
+    light = pictures(page)[0]
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    page.locator("summary").click()
+    assert (pictures(page)[0] == light) == (scheme == "light" and size[0] > 1000)
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= size[0]
+    figures = page.locator(".lb-plots figure").all()
+    columns = {figure.bounding_box()["x"] for figure in figures}
+    assert len(columns) == (1 if size[0] < 640 else 3)
+    assert page.evaluate(SMALL) == []
+    found = Axe().run(page, options={"runOnly": RULES})
+    assert found.violations_count == 0, found.generate_report()
+
+
+def test_a_saved_page_says_that_it_trains_none(page: lab.Page, addresses: dict[str, str]) -> None:
+    show(page, addresses["still"])
+    assert "without a kernel" in page.locator("[aria-live]").text_content()
+    for name in ("Start", "Reset", "Save"):
+        assert page.get_by_text(name, exact=True).is_disabled()
+    before = pictures(page)[0]
+    row(page, 0).click()
+    assert pictures(page)[0] != before
+
+
+def test_the_width_follows(page: lab.Page) -> None:
+    wide = page.locator(".lb-plots canvas").first.bounding_box()["width"]
+    page.set_viewport_size({"width": 800, "height": 800})
+    page.wait_for_timeout(60)
+    assert page.locator(".lb-plots canvas").first.bounding_box()["width"] < wide
+    page.wait_for_function("() => { const c = document.querySelector('.lb-plots canvas');"
+        " return Math.abs(c.width - c.clientWidth * devicePixelRatio) < 2; }")  # fmt: skip
+
+
+def test_the_recipe_before_the_first_run_is_said(tmp_path: Any) -> None:
+    made = TrainingLab(replace(SHORT, epochs=7), folder=tmp_path)
+    assert made.message == controls.INVITATION and made.live == {} and made.runs == []

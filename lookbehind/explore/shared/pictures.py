@@ -4,7 +4,6 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -53,13 +52,10 @@ def paths(loss: ToyLoss, runs: Mapping[str, Trajectory], ax: Axes | None = None)
     return ax
 
 
-def small_map(loss: ToyLoss, ways: Mapping[str, Array]) -> str:
-    """`paths` of points (T, 2) a name, as a PNG of few colours and so of few bytes, in base64."""
-    figure = Figure(figsize=(5.2, 4), dpi=110, layout="constrained")
-    runs: dict[str, Any] = {name: SimpleNamespace(slow=way) for name, way in ways.items()}
-    paths(loss, runs, figure.subplots())
+def small_png(figure: Figure) -> str:
+    """A PNG of few colours and so of few bytes, in base64."""
     raw, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(raw, format="png")
+    figure.savefig(raw, format="png", dpi=110)
     Image.open(raw).convert("RGB").quantize(64).save(small, "png", optimize=True, dpi=(110, 110))
     return base64.b64encode(small.getvalue()).decode()
 

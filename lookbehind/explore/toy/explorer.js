@@ -3,6 +3,7 @@
 
 import { copy, download, later, mark, oncePerFrame, onTheme, put, say, theme } from "../shared/controls.js";
 import { Pad, between, spanOf, words } from "../shared/drawing.js";
+import { still } from "../shared/still.js";
 import { Ends } from "./ends.js";
 import { build, showFormulas } from "./layout.js";
 import { fromHash, python, sheet, toHash } from "./links.js";
@@ -337,14 +338,10 @@ class Explorer {
   }
 }
 
-// What an anywidget's model is to this page, without a kernel behind it.
-export function still(state) {
-  return { address: state.address, get: (name) => state[name], set: (name, value) => { state[name] = value; }, on() {}, off() {}, save_changes() {} };
-}
-
 function render({ model, el }) {
   const explorer = new Explorer(model, el, SETUP);
   return () => explorer.close();
 }
 
+export { still };
 export default { render };

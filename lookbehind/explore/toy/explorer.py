@@ -8,17 +8,17 @@ function is drawn by way of the kernel (`paths.py`).
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import anywidget
 import numpy as np
 import traitlets
 from numpy.typing import NDArray
 
-from lookbehind.explore.shared.page import alive, page, script
+from lookbehind.explore.shared.living import KIT, Living
+from lookbehind.explore.shared.page import script
 from lookbehind.explore.shared.palette import METHOD_COLORS, PALETTES
 from lookbehind.explore.toy.paths import descent, drawn, length
-from lookbehind.files import written_whole
 from lookbehind.optim import METHODS
 from lookbehind.toy import LOSSES, Loss, ToyLoss, hessian_eigenvalues
 
@@ -37,7 +37,6 @@ LIMITS: dict[str, tuple[float, float]] = {
     "momentum": (0.0, 0.99),
 }
 CONTROLS = (*LIMITS, "adaptive", "lens", "methods", "loss", "start")
-SHOWN = (*CONTROLS, "panels", "own", "drawn", "error")
 
 
 def _given(toy: Any) -> dict[str, Any]:
@@ -53,10 +52,10 @@ SETUP = {
     "palettes": {name: palette._asdict() for name, palette in PALETTES.items()},
 }
 SCRIPT = f"const SETUP = {json.dumps(SETUP)};\n{script(HERE / 'explorer.js')}"
-STYLE = (HERE / "explorer.css").read_text(encoding="utf-8")
+STYLE = KIT + (HERE / "explorer.css").read_text(encoding="utf-8")
 
 
-class ToyExplorer(anywidget.AnyWidget):
+class ToyExplorer(Living):
     """The paths of the methods on a 2D loss, with every control under the hand.
 
     `loss` is the name of one of `toy.LOSSES`, an expression in x and y ("(x**2 - 1)**2 + 3*y**2"),
@@ -70,8 +69,9 @@ class ToyExplorer(anywidget.AnyWidget):
     Raises ValueError for a loss that isn't one, TraitError for a number outside its `LIMITS`.
     """
 
-    _esm = SCRIPT
-    _css = STYLE
+    _esm, _css = SCRIPT, STYLE
+    TITLE, SIZE = "Lookbehind-SAM on a toy loss", (5.2, 4.0)
+    SHOWN = (*CONTROLS, "panels", "own", "drawn", "error")
 
     loss = traitlets.Unicode().tag(sync=True)
     start = traitlets.List(traitlets.Float(), minlen=2, maxlen=2).tag(sync=True)
@@ -154,35 +154,18 @@ class ToyExplorer(anywidget.AnyWidget):
         with self.hold_sync():
             self.drawn, self.error = found, error
 
-    def _state(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in SHOWN}
+    def _figure(self, figure: Any) -> str:
+        from lookbehind.explore.shared import pictures
 
-    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The living widget; the same alive without a kernel; and a picture, for all others."""
-        from lookbehind.explore.shared import pictures  # costs a second, only where it is shown
-
-        bundle = super()._repr_mimebundle_(**options)
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
         ways = {method: self.path(method)[:, :2] for method in self.methods}
+        runs: dict[str, Any] = {name: SimpleNamespace(slow=way) for name, way in ways.items()}
+        pictures.paths(self.toy, runs, figure.subplots())
         ends = [
             f"{method} is at ({x:.2f}, {y:.2f})"
             for method, way in ways.items()
             for x, y in way[-1:]
         ]
-        words = f"Map of the loss {self.loss}. After {self.steps} outer steps: {', '.join(ends)}."
-        picture = pictures.small_map(self.toy, ways)
-        html = alive(SCRIPT, STYLE, self._state(), picture, words)
-        data |= {"image/png": picture, "text/plain": words, "text/html": html}
-        return data, metadata | {"image/png": {"alt": words}}
-
-    def save_html(self, path: str | Path) -> None:
-        """Write one HTML page that needs no kernel and no network: all losses and methods live.
-
-        A loss that is a Python function is drawn as it stands, and its controls move nothing.
-        """
-        text = page("Lookbehind-SAM on a toy loss", SCRIPT, STYLE, self._state())
-        with written_whole(path) as file:
-            file.write(text.encode())
+        return f"Map of the loss {self.loss}. After {self.steps} outer steps: {', '.join(ends)}."
 
 
 @dataclass(frozen=True)

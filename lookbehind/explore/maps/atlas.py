@@ -1,0 +1,63 @@
+"""The training atlas: what another k, ρ, α, learning rate or labels would have given."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import traitlets
+
+from lookbehind.explore.maps.sheet import module
+from lookbehind.explore.shared.living import Living
+
+FIRST = {"label_noise": 0.4, "lr": 0.1, "k": 5, "rho": 0.05, "alpha": 0.2}
+
+
+class TrainingAtlas(Living):
+    """Curves, accuracy, sharpness and robustness of stored runs, under three numbers and two menus.
+
+    `path` is a file of notebooks/results/atlas.py, which says what it holds. `setting` are values
+    of its axes (label_noise, lr, k, rho, alpha); the trait of that name follows the controls.
+
+    Raises ValueError for a value that was not stored.
+    """
+
+    _esm = module("atlas.js")
+    TITLE = "The training atlas"
+    SHOWN = ("atlas", "setting")
+
+    atlas = traitlets.Dict().tag(sync=True)
+    setting = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, path: str | Path, **setting: Any) -> None:
+        atlas = json.loads(Path(path).read_text(encoding="utf-8"))
+        axes, chosen = atlas["axes"], FIRST | setting
+        for name, value in chosen.items():
+            if value not in axes.get(name, ()):
+                allowed = f"{name} must be one of {axes[name]}" if name in axes else f"{[*axes]}"
+                raise ValueError(f"setting: {allowed}, got {name}={value!r}")
+        super().__init__(atlas=atlas, setting={name: chosen[name] for name in axes})
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What is stored of the setting."""
+        place = 0
+        for name, values in self.atlas["axes"].items():
+            place = place * len(values) + values.index(self.setting[name])
+        return self.atlas["runs"][place]
+
+    def _figure(self, figure: Any) -> str:
+        from lookbehind.explore.shared import pictures
+
+        color, titles = (
+            pictures.METHOD_COLORS["Lookbehind-SAM"],
+            ("test accuracy, %", "training loss"),
+        )
+        for ax, name, title in zip(
+            figure.subplots(1, 2), ("accuracy", "loss"), titles, strict=True
+        ):
+            values = self.row.get(name, [])
+            ax.plot(range(1, len(values) + 1), values, color=color)
+            ax.set(title=title, xlabel="epoch")
+        where = ", ".join(f"{name} {value}" for name, value in self.setting.items())
+        end = self.row.get("accuracy", ["not finite"])[-1]
+        return f"Training of Lookbehind-SAM with {where}. Test accuracy at the end, in %: {end}."

@@ -103,7 +103,7 @@ def test_a_cell_tells_its_mean_and_spread_and_the_best_is_marked(opened):
     some = VALUES[row, column, 2]
     said = f"{best}: accuracy {some.mean():.1f} % ± {some.std(ddof=1):.1f}; sharpness"
     assert words(page).startswith(said)
-    assert f"★ best accuracy of this map: {best}, {some.mean():.1f}." in words(page)
+    assert f"★ best accuracy of this map: {best}, {some.mean():.1f} %." in words(page)
     before = page.evaluate(PIXELS)
     cells = page.get_by_role("slider", name="a cell of the maps")
     cells.focus()

@@ -54,10 +54,11 @@ class Atlas extends Sheet {
     return all.map(([method, label, changes]) => ({ label, color: this.color(method), row: this.row(changes) })).filter((one, i, some) => some.findIndex(({ row }) => row === one.row) === i);
   }
 
-  // All settings with this learning rate and these labels.
-  others() {
-    const { k, rho, alpha } = this.atlas.axes;
-    return k.flatMap((k) => rho.flatMap((rho) => alpha.map((alpha) => this.row({ k, rho, alpha }))));
+  // All settings with this learning rate and these labels; kept, as they are asked for in each frame.
+  get others() {
+    const { axes: { k, rho, alpha } } = this.atlas, { lr, label_noise } = this.state.setting, key = `${lr} ${label_noise}`;
+    if (this.known !== key) Object.assign(this, { known: key, all: k.flatMap((k) => rho.flatMap((rho) => alpha.map((alpha) => this.row({ k, rho, alpha })))) });
+    return this.all;
   }
 
   wide() { return (this.width < NARROW ? this.width : this.width * 0.56) - LEFT - 8; }
@@ -100,10 +101,8 @@ class Atlas extends Sheet {
     const found = lines.map(({ row, ...rest }) => ({ ...rest, value: of(row) })), left = 96, { inkText } = this.theme, box = { x: x + left, y: y + TOP, width: width - left - 4, height: 3 * ROW };
     const { across } = ground(c, box, near(found.flatMap(({ value }) => (value ? [value.mean - value.std, value.mean + value.std] : [])), 1), null, inkText);
     write(c, title, x, y + 12, inkText, "left", 600);
-    for (const value of this.others().map(of)) {
-      const u = value ? across(value.mean) : -1, foot = box.y + box.height;
-      if (u >= box.x && u <= box.x + box.width) line(c, [[u, foot - 6], [u, foot]], inkText, 1);
-    }
+    const inside = this.others.map(of).filter(Boolean).map(({ mean }) => across(mean)).filter((u) => u >= box.x && u <= box.x + box.width), foot = box.y + box.height;
+    line(c, inside.flatMap((u) => [[u, foot - 6], [u, foot], null]), inkText, 1);
     found.forEach(({ label, color, value }, i) => {
       const v = box.y + (i + 0.5) * ROW - 3;
       write(c, label, box.x - 6, v, color, "right", i ? 400 : 600);
@@ -115,9 +114,9 @@ class Atlas extends Sheet {
   told() {
     const { setting } = this.state, { seeds } = this.atlas, row = this.row(), name = `k = ${setting.k}, ρ = ${setting.rho}, α = ${setting.alpha}`;
     if (!row.accuracy) return [`${name}: ${row.failed} of ${seeds.length} seeds diverged.`, this.advice()];
-    const i = this.now, good = seeds.length - row.failed, end = row.accuracy.at(-1), rank = 1 + this.others().filter(({ accuracy }) => accuracy && accuracy.at(-1) > end).length;
+    const i = this.now, good = seeds.length - row.failed, end = row.accuracy.at(-1), rank = 1 + this.others.filter(({ accuracy }) => accuracy && accuracy.at(-1) > end).length;
     const text = `${name}: after epoch ${i + 1} test accuracy ${row.accuracy[i].toFixed(1)} % ± ${row.spread[i].toFixed(1)} over ${good} seeds, training loss ${words(row.loss[i])}.`;
-    const ends = `At the end, with noisy weights ${row.noisy[0].toFixed(1)} % ± ${row.noisy[1].toFixed(1)}, worst rise ${words(row.rise[0])} nats / 1000; ${row.gradients} gradients; place ${rank} of ${this.others().length} by accuracy at this learning rate.`;
+    const ends = `At the end, with noisy weights ${row.noisy[0].toFixed(1)} % ± ${row.noisy[1].toFixed(1)}, worst rise ${words(row.rise[0])} nats / 1000; ${row.gradients} gradients; place ${rank} of ${this.others.length} by accuracy at this learning rate.`;
     return [text, `${ends}${row.failed ? ` ${row.failed} seeds diverged.` : ""}${end < CHANCE ? ` ${this.advice()}` : ""}`];
   }
 

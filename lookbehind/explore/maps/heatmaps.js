@@ -1,7 +1,7 @@
 // Heat maps of a sweep: two settings span them, a number holds the third.
 
 import { line } from "../shared/canvas.js";
-import { mark, rgb } from "../shared/controls.js";
+import { mark, rgb, say } from "../shared/controls.js";
 import { between, star } from "../shared/drawing.js";
 import { write } from "../shared/plot.js";
 import { still } from "../shared/still.js";
@@ -26,41 +26,44 @@ class HeatMaps extends Sheet {
       return { ...map, label, unit, low, high, text: (value) => (value === null ? "–" : value.toFixed(digits).replace("-", "−")) };
     });
     const names = this.axes.map(([name]) => name);
-    ["map of", " ×"].forEach((text, i) => this.menu(text, names, () => this.spanned()[i], (axis) => this.turn(i, axis)));
+    this.order();
+    ["map of", " ×"].forEach((text, i) => this.menu(text, names, () => this.spanned[i], (axis) => this.turn(i, axis)));
     this.fixed = this.head.appendChild(document.createTextNode(""));
-    this.third = this.number({ name: "the third setting", values: this.valuesOf(this.held()), get: () => this.state.at, set: (at) => this.set({ at }) });
+    this.third = this.number({ name: "the third setting", values: this.valuesOf(this.held), get: () => this.state.at, set: (at) => this.set({ at }) });
     this.now = this.best();
   }
 
-  // Places of the two settings that span the maps; of the one that is held.
-  spanned() { return this.state.span.map((name) => this.axes.findIndex(([axis]) => axis === name)); }
-
-  held() { return [0, 1, 2].find((axis) => !this.spanned().includes(axis)); }
+  // Places of the settings: that down and that across, which span the maps, and the one that is held.
+  order() {
+    this.spanned = this.state.span.map((name) => this.axes.findIndex(([axis]) => axis === name));
+    this.held = [0, 1, 2].find((axis) => !this.spanned.includes(axis));
+    this.size = this.spanned.map((axis) => this.valuesOf(axis).length);
+    this.state.at = Math.min(this.state.at, this.valuesOf(this.held).length - 1); // the kernel may set them one by one
+  }
 
   valuesOf(axis) { return this.axes[axis][1]; }
 
   turn(i, axis) {
-    const now = this.spanned(), before = this.held();
+    const now = [...this.spanned], before = this.held;
     if (now[1 - i] === axis) now.reverse();
     else now[i] = axis;
     this.state.span = now.map((a) => this.axes[a][0]);
-    const at = this.held() === before ? this.state.at : Math.floor(this.valuesOf(this.held()).length / 2);
+    this.order();
+    const at = this.held === before ? this.state.at : Math.floor(this.valuesOf(this.held).length / 2);
     this.set({ span: this.state.span, at });
   }
 
   // What a map shows in a cell: its mean and spread there.
   value({ mean, spread }, [row, column]) {
-    const place = [], [down, across] = this.spanned();
-    [place[down], place[across], place[this.held()]] = [row, column, this.state.at];
+    const place = [], [down, across] = this.spanned;
+    [place[down], place[across], place[this.held]] = [row, column, this.state.at];
     return [mean, spread].map((values) => place.reduce((part, i) => part[i], values));
   }
 
   // Row and column of the n-th cell, as one reads.
-  at(n) { return [Math.floor(n / this.size()[1]), n % this.size()[1]]; }
+  at(n) { return [Math.floor(n / this.size[1]), n % this.size[1]]; }
 
-  count() { return this.size()[0] * this.size()[1]; }
-
-  size() { return this.spanned().map((axis) => this.valuesOf(axis).length); }
+  count() { return this.size[0] * this.size[1]; }
 
   best() {
     const means = Array.from({ length: this.count() }, (_, n) => this.value(this.maps[0], this.at(n))[0] ?? -Infinity);
@@ -69,17 +72,21 @@ class HeatMaps extends Sheet {
 
   columns(width) { return Math.max(1, Math.min(this.maps.length, Math.floor(width / NARROW))); }
 
-  heightAt(width) { return Math.ceil(this.maps.length / this.columns(width)) * (TOP + FOOT + CELL * this.size()[0]); }
+  // The same whatever spans the maps: nothing below them jumps.
+  tall() { return TOP + FOOT + CELL * Math.max(...this.axes.map(([, values]) => values.length)); }
+
+  heightAt(width) { return Math.ceil(this.maps.length / this.columns(width)) * this.tall(); }
 
   // Left upper corner and width of the cells of map n.
   box(n) {
-    const across = this.columns(this.width), whole = (this.width - GAP * (across - 1)) / across, [rows, columns] = this.size();
-    const left = 12 + 7.5 * Math.max(3, ...this.valuesOf(this.spanned()[0]).map((v) => v.length));
-    return { x: (n % across) * (whole + GAP) + left, y: Math.floor(n / across) * (TOP + FOOT + CELL * rows) + TOP, cell: (whole - left) / columns };
+    const across = this.columns(this.width), whole = (this.width - GAP * (across - 1)) / across, columns = this.size[1];
+    const left = 12 + 7.5 * Math.max(3, ...this.valuesOf(this.spanned[0]).map((v) => v.length));
+    return { x: (n % across) * (whole + GAP) + left, y: Math.floor(n / across) * this.tall() + TOP, cell: (whole - left) / columns };
   }
 
   paint(c) {
-    const [rows, columns] = this.size(), [down, across] = this.spanned(), { inkText } = this.theme, best = this.best();
+    this.order();
+    const [rows, columns] = this.size, [down, across] = this.spanned, { inkText } = this.theme, best = this.best();
     this.now = Math.min(this.now, this.count() - 1);
     this.maps.forEach((map, n) => {
       const { x, y, cell } = this.box(n), corner = (place) => [x + this.at(place)[1] * cell, y + this.at(place)[0] * CELL];
@@ -107,26 +114,26 @@ class HeatMaps extends Sheet {
   }
 
   told() {
-    const third = this.held(), seeds = this.model.get("seeds"), cell = this.at(this.now), best = this.at(this.best());
-    this.fixed.textContent = ` at ${this.axes[third][0]} = `;
+    const third = this.held, [first] = this.maps, seeds = this.model.get("seeds"), cell = this.at(this.now), best = this.at(this.best());
+    say(this.fixed, ` at ${this.axes[third][0]} = `);
     mark(this.third.input, { "aria-label": this.axes[third][0] });
     this.third.list(this.valuesOf(third));
-    const where = ([row, column]) => this.spanned().map((axis, i) => `${this.axes[axis][0]} = ${this.valuesOf(axis)[[row, column][i]]}`).join(", ");
+    const where = ([row, column]) => this.spanned.map((axis, i) => `${this.axes[axis][0]} = ${this.valuesOf(axis)[[row, column][i]]}`).join(", ");
     const text = this.maps.map((map) => {
       const [mean, spread] = this.value(map, cell), percent = map.unit === "%";
       return mean === null ? `${map.label}: some runs failed` : `${map.label} ${map.text(mean)}${percent ? " %" : ""} ± ${map.text(spread)}${percent ? "" : ` ${map.unit}`}`;
     }).join("; ");
-    const more = `★ best ${this.maps[0].label} of this map: ${where(best)}, ${this.maps[0].text(this.value(this.maps[0], best)[0])}.`;
+    const more = `★ best ${first.label} of this map: ${where(best)}, ${first.text(this.value(first, best)[0])} ${first.unit}.`.replace(" .", ".");
     return [`${where(cell)}: ${text} over ${seeds} seeds.`, more];
   }
 
   step(right, down) {
-    const [rows, columns] = this.size(), [row, column] = this.at(this.now);
+    const [rows, columns] = this.size, [row, column] = this.at(this.now);
     return between(row + down, 0, rows - 1) * columns + between(column + right, 0, columns - 1);
   }
 
   point(x, y) {
-    const [rows, columns] = this.size();
+    const [rows, columns] = this.size;
     const places = this.maps.map((_, n) => this.box(n)).map((box) => [Math.floor((y - box.y) / CELL), Math.floor((x - box.x) / box.cell)]);
     const [row, column] = places.find(([row, column]) => row >= 0 && row < rows && column >= 0 && column < columns) ?? this.at(this.now);
     return row * columns + column;

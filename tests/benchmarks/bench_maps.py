@@ -36,7 +36,8 @@ NAMES = (
 MOVES = """async ([kind, name, moves]) => {
     const frame = () => new Promise(done => requestAnimationFrame(() => setTimeout(done, 20)));
     const one = [...document.querySelectorAll('.lb-explorer :is(input, select, canvas)')]
-        .find(node => (node.getAttribute('aria-label') ?? '').startsWith(name));
+        .find(node => node.tagName === name
+            || (node.getAttribute('aria-label') ?? '').startsWith(name));
     const { left, top, width, height } = one.getBoundingClientRect();
     const acts = {
         key: i => new KeyboardEvent('keydown',
@@ -56,7 +57,7 @@ MOVES = """async ([kind, name, moves]) => {
     await frame();
 }"""
 CONTROLS = {
-    "heat maps": [("loss", "map of"), ("loss", "×"), ("key", "ρ"), ("drag", "a cell")],
+    "heat maps": [("loss", "map of"), ("loss", "×"), ("key", "INPUT"), ("drag", "a cell")],
     "intervals": [("loss", "noise"), ("key", "level"), ("loss", "compared"), ("drag", "a row")],
     "atlas": [
         ("key", "k,"), ("key", "ρ,"), ("key", "α,"), ("loss", "learning"), ("loss", "training"),

@@ -1,6 +1,7 @@
 """The training atlas: what another k, ρ, α, learning rate or labels would have given."""
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,31 +34,23 @@ class TrainingAtlas(Living):
         axes, chosen = atlas["axes"], FIRST | setting
         for name, value in chosen.items():
             if value not in axes.get(name, ()):
-                allowed = f"{name} must be one of {axes[name]}" if name in axes else f"{[*axes]}"
-                raise ValueError(f"setting: {allowed}, got {name}={value!r}")
+                raise ValueError(f"setting must hold values of {axes}, got {name}={value!r}")
         super().__init__(atlas=atlas, setting={name: chosen[name] for name in axes})
 
     @property
     def row(self) -> dict[str, Any]:
         """What is stored of the setting."""
-        place = 0
-        for name, values in self.atlas["axes"].items():
-            place = place * len(values) + values.index(self.setting[name])
-        return self.atlas["runs"][place]
+        settings = [*product(*self.atlas["axes"].values())]
+        return self.atlas["runs"][settings.index((*self.setting.values(),))]
 
     def _figure(self, figure: Any) -> str:
         from lookbehind.explore.shared import pictures
 
-        color, titles = (
-            pictures.METHOD_COLORS["Lookbehind-SAM"],
-            ("test accuracy, %", "training loss"),
-        )
-        for ax, name, title in zip(
-            figure.subplots(1, 2), ("accuracy", "loss"), titles, strict=True
-        ):
-            values = self.row.get(name, [])
-            ax.plot(range(1, len(values) + 1), values, color=color)
-            ax.set(title=title, xlabel="epoch")
+        accuracy, ax = self.row.get("accuracy", [0.0]), figure.subplots()
+        color = pictures.METHOD_COLORS["Lookbehind-SAM"]
+        ax.plot(range(1, len(accuracy) + 1), accuracy, ".-", color=color)
+        ax.set(xlabel="epoch", ylabel="test accuracy, %", ylim=(0, 100))
         where = ", ".join(f"{name} {value}" for name, value in self.setting.items())
-        end = self.row.get("accuracy", ["not finite"])[-1]
-        return f"Training of Lookbehind-SAM with {where}. Test accuracy at the end, in %: {end}."
+        return (
+            f"Training of Lookbehind-SAM with {where}: test accuracy {accuracy[-1]} % at the end."
+        )

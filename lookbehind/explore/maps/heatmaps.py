@@ -42,11 +42,11 @@ class HeatMaps(Living):
                     f"values must have shape {(*shape, 'seeds')} for the axes {[*axes]}, three of "
                     f"them; got {found.shape} for {name!r}"
                 )
-            mean, spread = rounded(found.mean(3)), rounded(found.std(3, ddof=1))
-            maps.append({"name": name, "mean": mean, "spread": spread})
+            numbers = {"mean": found.mean(3), "spread": found.std(3, ddof=1)}
+            maps.append({"name": name, **{n: rounded(array) for n, array in numbers.items()}})
         listed = [[name, [str(value) for value in some]] for name, some in axes.items()]
-        start = {"span": [*axes][:2], "at": shape[2] // 2}
-        super().__init__(maps=maps, axes=listed, seeds=found.shape[3], **start)
+        at, seeds = shape[2] // 2, found.shape[3]
+        super().__init__(maps=maps, axes=listed, seeds=seeds, span=[*axes][:2], at=at)
 
     def shown(self) -> list[np.ndarray]:
         """The means in the cells of each map, (values of the one down, of the one across)."""
@@ -65,9 +65,8 @@ class HeatMaps(Living):
             pictures.matrix(mean, values[down], values[across], ax, limits)
             ax.set(title=one["name"], ylabel=down, xlabel=across)
         i, j = np.unravel_index(np.nanargmax(found[0]), found[0].shape)
-        best = (
-            f"{found[0][i, j]:.3g}, at {down} = {values[down][i]}, {across} = {values[across][j]}"
+        return (
+            f"Maps over {down} × {across} at {third} = {values[third][self.at]}. The highest "
+            f"{self.maps[0]['name']} there is {found[0][i, j]:.3g}, at {down} = {values[down][i]}, "
+            f"{across} = {values[across][j]}."
         )
-        names = " and of ".join(one["name"] for one in self.maps)
-        where = f"{down} × {across} at {third} = {values[third][self.at]}"
-        return f"Maps of {names} over {where}. The highest {self.maps[0]['name']} there is {best}."

@@ -59,7 +59,7 @@ class Intervals extends Sheet {
   told() {
     this.level.list(this.table.levels);
     const name = this.names[this.now], [{ mean, std, values }, ahead] = this.columns().map((column) => column[this.now]), of = values.length;
-    const points = `${Math.abs(ahead.mean).toFixed(1)} points ${ahead.mean < 0 ? "behind" : "ahead of"} ${this.state.other} ± ${ahead.std.toFixed(1)}`;
+    const points = `${Math.abs(ahead.mean).toFixed(1)} ± ${ahead.std.toFixed(1)} points ${ahead.mean < 0 ? "behind" : "ahead of"} ${this.state.other}`;
     const text = `${name}: ${mean.toFixed(1)} % ± ${std.toFixed(1)} over ${of} seeds${name === this.state.other ? "" : `; ${points}`}.`;
     return [text, "A large dot and its line are mean ± standard deviation, a small dot is a seed."];
   }

@@ -81,8 +81,8 @@ def test_a_budget_of_epochs_smoothing_noise_and_a_schedule_are_the_recipes() -> 
 def test_records_are_the_scores_of_each_run_on_its_way(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     run_here(FOUR, path)
-    for row, recipe in zip(run_here(FOUR, path, records=4), FOUR, strict=True):
-        history = recipe.run(hardware=CPU, records=4).history
+    for row, recipe in zip(run_here(FOUR, path, records=7), FOUR, strict=True):
+        history = recipe.run(hardware=CPU, records=7).history  # more than there are steps
         for split in ("train", "validation", "test"):
             expected = [(r.gradients, r.loss, r.accuracy) for r in history.of(split)[1:]]
             found = [(r["gradients"], *r[split].values()) for r in row["records"]]

@@ -147,32 +147,31 @@ def _fit(
 ) -> tuple[int, list[int], list[tuple[int, Scores]]]:
     """Train; the gradients taken, after how many each member failed (0: it didn't), and the scores
     on the way."""
-    recipe, taken, seen = recipes[0], 0, list[tuple[int, Scores]]()
+    recipe, taken, seen = recipes[0], 0, dict[int, tuple[int, Scores]]()
     failures = torch.zeros(len(recipes), dtype=torch.int64, device=hardware.device)
 
     def watch(run: Run) -> None:
         nonlocal taken
         taken = run.gradients
-        undone = getattr(run.optimizer, "rolled_back", None)
-        if undone is not None:
+        if (undone := getattr(run.optimizer, "rolled_back", None)) is not None:
             failures.masked_fill_(undone & (failures == 0), taken)
-        if len(seen) < run.spent * records // run.budget:
-            seen.append((taken, score()))
+        due = run.spent * records // run.budget
+        if due and due not in seen:
+            seen[due] = taken, score()
 
+    options: dict[str, Any] = {"splits": {}, "callbacks": [watch], **recipe.plan()}
     history = fit(
         ensemble,
         _optimizer(ensemble, recipes, hardware.device),
         batches,
-        splits={},
         loss=partial(member_cross_entropy, label_smoothing=recipe.label_smoothing),
-        callbacks=[watch],
         setup=Setup(autocast=hardware.autocast),
         session=Session(stop=lambda: bool(failures.all())),
-        **recipe.plan(),
+        **options,
     )
     if history.stopped and not failures.all():
         raise KeyboardInterrupt
-    return taken, failures.tolist(), seen
+    return taken, failures.tolist(), [*seen.values()]
 
 
 def _optimizer(ensemble: Ensemble, recipes: list[Recipe], device: torch.device) -> Any:

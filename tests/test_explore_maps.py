@@ -1,42 +1,177 @@
-"""The heat maps of a sweep."""
+"""Heat maps, intervals and the training atlas: what they say, and their pages in Chromium."""
 
+import base64
+import json
+import re
+from pathlib import Path
+
+import lab
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
-from lookbehind.explore.maps import HeatMaps
+from lookbehind.explore.maps import HeatMaps, Intervals, TrainingAtlas
 
+RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
 AXES = {"k": [1, 2], "α": [0.2, "adaptive", 0.8], "ρ": [0.1, 0.2, 0.3, 0.4]}
-VALUES = np.random.default_rng(0).uniform(size=(2, 3, 4, 5))
-
-
-def shown(maps: HeatMaps) -> tuple[np.ndarray, np.ndarray]:
-    trace = maps.figure.data[0]
-    return np.array(trace.z, dtype=float), np.array(trace.customdata, dtype=float)
+VALUES = np.random.default_rng(0).uniform(20, 90, size=(2, 3, 4, 5))
+LEVELS = {"relative": [0.0, 0.5, 1.0], "bits": [2, 3, 4, 5]}
+TABLES = {
+    kind: {
+        name: VALUES[0, :3, : len(some), i] / 100 for i, name in enumerate(("SGD", "SAM, wider"))
+    }
+    for kind, some in LEVELS.items()
+}
+PIXELS = "() => document.querySelector('canvas').toDataURL()"
+HEAD = """<html lang=en><title>saved</title><meta name=color-scheme content="light dark">
+<meta name=viewport content="width=device-width">"""
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+PAGES = {
+    "heat maps": lambda: HeatMaps({"accuracy (%)": VALUES, "sharpness": 2 * VALUES}, AXES),
+    "intervals": lambda: Intervals(TABLES, LEVELS, other="SGD", at=1),
+    "atlas": lambda: TrainingAtlas(RESULTS / "atlas.json"),
+}
 
 
 @pytest.mark.parametrize("index", range(4))
-def test_a_map_shows_mean_and_spread_over_the_seeds(index: int) -> None:
-    maps = HeatMaps({"accuracy": VALUES, "sharpness": 2 * VALUES}, AXES)
-    maps.third.index = index
-    limits = maps.figure.data[0].zmin, maps.figure.data[0].zmax
-    assert limits == (VALUES.mean(3).min(), VALUES.mean(3).max())
-    mean, spread = shown(maps)
-    np.testing.assert_allclose(mean, VALUES[:, :, index].mean(2))
-    np.testing.assert_allclose(spread, VALUES[:, :, index].std(2, ddof=1))
-    np.testing.assert_allclose(np.array(maps.figure.data[1].z, dtype=float), 2 * mean)
+def test_a_map_shows_the_mean_over_the_seeds_and_the_span_turns_it(index):
+    maps = PAGES["heat maps"]()
+    maps.at = index
+    for shown, factor in zip(maps.shown(), (1, 2), strict=True):
+        np.testing.assert_allclose(shown, factor * VALUES[:, :, index].mean(2), rtol=1e-3)
+    maps.span, maps.at = ["ρ", "k"], 1
+    np.testing.assert_allclose(maps.shown()[0], VALUES[:, 1].mean(2).T, rtol=1e-3)
 
 
-def test_the_menu_turns_the_map() -> None:
-    maps = HeatMaps({"accuracy": VALUES}, AXES)
-    maps.span.value = ("k", "ρ")
-    assert maps.third.description == "α" and maps.third.value == "adaptive"
-    np.testing.assert_allclose(shown(maps)[0], VALUES[:, 1].mean(2))
-    assert list(maps.figure.data[0].x) == ["ρ = 0.1", "ρ = 0.2", "ρ = 0.3", "ρ = 0.4"]
-    maps.span.value = ("α", "ρ")
-    np.testing.assert_allclose(shown(maps)[0], VALUES[1].mean(2))
+def test_what_does_not_fit_is_named():
+    with pytest.raises(ValueError, match=r"values must have shape .*got \(2, 3, 4\) for 'acc'"):
+        HeatMaps({"acc": VALUES.mean(3)}, AXES)
+    for levels, other in (({**LEVELS, "bits": [2]}, "SGD"), (LEVELS, "Adam")):
+        with pytest.raises(ValueError, match=r"tables must hold \(seeds, .*got"):
+            Intervals(TABLES, levels, other=other)
+    for wrong in ({"k": 4}, {"eta": 0.1}):
+        with pytest.raises(ValueError, match=r"setting must .*, got (k=4|eta=0.1)"):
+            TrainingAtlas(RESULTS / "atlas.json", **wrong)
 
 
-def test_a_wrong_shape_is_named() -> None:
-    wrong = r"values must have shape .*got \(2, 3, 4\) for 'accuracy'"
-    with pytest.raises(ValueError, match=wrong):
-        HeatMaps({"accuracy": VALUES.mean(3)}, AXES)
+@pytest.fixture(scope="module")
+def tab():
+    with lab.browser_page() as page:
+        page.context.set_offline(True)
+        yield page
+
+
+@pytest.fixture
+def opened(tab, tmp_path):
+    """A function: the page of an explorer in the tab, on a desktop."""
+
+    def show(explorer, html=None):
+        path = tmp_path / "page.html"
+        path.write_text(html, "utf-8") if html else explorer.save_html(path)
+        tab.emulate_media(color_scheme="light")
+        tab.set_viewport_size({"width": 1280, "height": 800})
+        tab.goto("about:blank")
+        tab.goto(path.as_uri())
+        tab.wait_for_function("() => window.__redraws?.length")
+        return tab
+
+    yield show
+    assert not tab.problems
+
+
+def words(page):
+    page.wait_for_timeout(40)
+    return page.locator("figcaption").text_content()
+
+
+def type_in(page, name, value):
+    box = page.get_by_role("spinbutton", name=re.compile(f"^{name}"))
+    box.fill(str(value))
+    box.press("Enter")
+    return box
+
+
+@pytest.mark.browser
+def test_a_cell_tells_its_mean_and_spread_and_the_best_is_marked(opened):
+    page = opened(PAGES["heat maps"]())
+    row, column = np.unravel_index(VALUES[:, :, 2].mean(2).argmax(), (2, 3))
+    best = f"k = {AXES['k'][row]}, α = {AXES['α'][column]}"
+    some = VALUES[row, column, 2]
+    said = f"{best}: accuracy {some.mean():.1f} % ± {some.std(ddof=1):.1f}; sharpness"
+    assert words(page).startswith(said)
+    assert f"★ best accuracy of this map: {best}, {some.mean():.1f} %." in words(page)
+    before = page.evaluate(PIXELS)
+    cells = page.get_by_role("slider", name="a cell of the maps")
+    cells.focus()
+    page.keyboard.press("ArrowRight" if column < 2 else "ArrowLeft")
+    assert best not in cells.get_attribute("aria-valuetext")
+    assert page.evaluate(PIXELS) != before
+    page.get_by_label("map of", exact=True).select_option(
+        label="ρ"
+    )  # for k, which is held from now on
+    assert words(page).startswith("ρ = ")
+    assert type_in(page, "k", 1).get_attribute("aria-valuetext") == "1"
+    page.get_by_label("×", exact=True).select_option(label="ρ")  # the two change places
+    box = page.locator("canvas").bounding_box()
+    page.mouse.move(box["x"] + 100, box["y"] + 40)
+    some = VALUES[0, 0, 0]
+    assert words(page).startswith(f"α = 0.2, ρ = 0.1: accuracy {some.mean():.1f} % ± ")
+
+
+@pytest.mark.browser
+def test_another_kind_of_noise_keeps_the_place_of_the_level(opened):
+    page = opened(PAGES["intervals"]())
+    for kind, value in (("bits", "3"), ("relative", "0.5")):
+        page.get_by_label("noise", exact=True).select_option(label=kind)
+        assert words(page) and page.get_by_role("spinbutton").input_value() == value
+    page.locator("canvas").press("ArrowDown")
+    some = 100 * TABLES["relative"]["SAM, wider"][:, 1]
+    ahead = some - 100 * TABLES["relative"]["SGD"][:, 1]
+    points = f"{abs(ahead.mean()):.1f} ± {ahead.std(ddof=1):.1f} points"
+    side = "behind" if ahead.mean() < 0 else "ahead of"
+    said = f"SAM, wider: {some.mean():.1f} % ± {some.std(ddof=1):.1f} over 3 seeds; "
+    assert words(page).startswith(f"{said}{points} {side} SGD.")
+    before = page.evaluate(PIXELS)
+    page.get_by_label("compared with", exact=True).select_option(label="SAM, wider")
+    assert "points" not in words(page) and page.evaluate(PIXELS) != before
+
+
+@pytest.mark.browser
+def test_the_atlas_tells_what_is_stored_of_every_setting(opened):
+    page = opened(PAGES["atlas"]())
+    setting = {"k": 2, "rho": 0.1, "alpha": "adaptive", "lr": 0.03, "label_noise": 0.0}
+    for name, axis in (("k,", "k"), ("ρ,", "rho"), ("α,", "alpha")):
+        before = page.evaluate(PIXELS)
+        type_in(page, name, setting[axis])
+        words(page)
+        assert page.evaluate(PIXELS) != before
+    page.get_by_label("learning rate", exact=True).select_option(label="0.03")
+    page.get_by_label("training labels", exact=True).select_option(label="clean")
+    page.locator("canvas").press("ArrowLeft")
+    row = TrainingAtlas(RESULTS / "atlas.json", **setting).row
+    said = f"k = 2, ρ = 0.1, α = adaptive: after epoch 9 test accuracy {row['accuracy'][8]:.1f} %"
+    assert words(page).startswith(said) and f"; {row['gradients']} gradients;" in words(page)
+    page.locator("summary").click()
+    study = json.loads((RESULTS / "atlas.json").read_text("utf-8"))
+    for text in ("python notebooks/results/atlas.py", study["commit"], "2880 runs"):
+        assert text in page.locator("details").inner_text()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", PAGES)
+def test_what_a_notebook_saves_wakes_up_fits_follows_the_theme_and_axe_finds_nothing(opened, name):
+    data, metadata = PAGES[name]()._repr_mimebundle_()
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    assert metadata["image/png"]["alt"] == data["text/plain"]
+    page = opened(None, f"{HEAD}<main><h1>saved</h1>{data['text/html']}</main>")
+    assert words(page) and page.locator("img").count() == 0
+    bright = page.evaluate(PIXELS)
+    page.emulate_media(color_scheme="dark")
+    words(page)
+    assert page.evaluate(PIXELS) != bright
+    for width in (1024, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.wait_for_timeout(60)
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+        found = Axe().run(page, options=RULES)
+        assert found.violations_count == 0, found.generate_report()

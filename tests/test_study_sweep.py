@@ -78,6 +78,18 @@ def test_a_budget_of_epochs_smoothing_noise_and_a_schedule_are_the_recipes() -> 
     close(run_here(recipes, measures={"sum": weight_sum}), [alone(r) for r in recipes])
 
 
+def test_records_are_the_scores_of_each_run_on_its_way(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    run_here(FOUR, path)
+    for row, recipe in zip(run_here(FOUR, path, records=7), FOUR, strict=True):
+        history = recipe.run(hardware=CPU, records=7).history  # more than there are steps
+        for split in ("train", "validation", "test"):
+            expected = [(r.gradients, r.loss, r.accuracy) for r in history.of(split)[1:]]
+            found = [(r["gradients"], *r[split].values()) for r in row["records"]]
+            assert found == [pytest.approx(some, abs=1e-10) for some in expected]
+        assert row["records"][-1]["test"] == row["test"]
+
+
 def test_blocks_hold_what_can_train_together_and_at_most_so_many() -> None:
     recipes = grid(SHORT, method=["SGD", "SAM"], k=[1], lr=[0.1, 0.2], seed=range(5))
     assert [len(block) for block in block_module.blocks(recipes, 4)] == [3, 3, 4, 3, 3, 4]
@@ -159,6 +171,7 @@ def test_wrong_arguments_are_named() -> None:
     for recipes, options, message in (
         (["SAM"], {}, "recipes must be Recipes, got 'SAM'"),
         (FOUR, {"members": 0}, "members must be an int ≥ 1, got 0"),
+        (FOUR, {"records": -1}, "records must be an int ≥ 0, got -1"),
         (FOUR, {"measures": {"test": weight_sum}}, "measures must be functions, under other names"),
         (FOUR, local | pool, "measures must be functions of a module for a Process"),
     ):

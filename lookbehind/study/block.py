@@ -36,6 +36,7 @@ from lookbehind.train import (
 from lookbehind.train.data import Dataset
 
 Measure = Callable[[nn.Module, Dataset], Any]  # gives what JSON can hold, mostly a number
+Scores = dict[str, list[dict[str, float]]]  # by split, then by member
 MEMORY = 2**30  # bytes that an ensemble may take on a CPU; of a GPU, half of what is free
 EVALUATION_IMAGES = 2**14  # of all members together, evaluated at once
 
@@ -66,6 +67,7 @@ def train_block(
     measures: Mapping[str, Measure],
     root: str | Path | None,
     hardware: Hardware | None,
+    records: int = 0,
 ) -> list[Row]:
     """A row for each of the recipes, which may train as one."""
     hardware = hardware or choose_hardware()
@@ -81,7 +83,7 @@ def train_block(
     good = [recipe for recipe in recipes if recipe not in rows]
     most = _room(good[0], datasets[good[0].seed], hardware.device) if good else 1
     for some in cut(good, most):
-        rows |= _train_ensemble(some, datasets, measures, hardware)
+        rows |= _train_ensemble(some, datasets, measures, hardware, records)
     return [rows[recipe] for recipe in recipes]
 
 
@@ -104,17 +106,21 @@ def _train_ensemble(
     datasets: Mapping[int, Dataset],
     measures: Mapping[str, Measure],
     hardware: Hardware,
+    records: int,
 ) -> dict[Recipe, Row]:
     firsts = {recipe.seed: recipe for recipe in reversed(recipes)}
     gather = partial(MemberBatches, of=[[*firsts].index(recipe.seed) for recipe in recipes])
     models = {seed: first.make_model(datasets[seed]) for seed, first in firsts.items()}
     ensemble = Ensemble([models[recipe.seed] for recipe in recipes]).to(hardware.device)
     batches = gather([first.batches(datasets[seed]) for seed, first in firsts.items()])
-    gradients, failures = _fit(ensemble, recipes, batches, hardware)
-    scores = _scores(ensemble, [datasets[seed] for seed in firsts], gather, hardware)
+    score = partial(_scores, ensemble, [datasets[seed] for seed in firsts], gather, hardware)
+    gradients, failures, seen = _fit(ensemble, recipes, batches, hardware, score, records)
+    scores = score()
     rows = {}
     for e, recipe in enumerate(recipes):
-        row = {"gradients": gradients, **{name: some[e] for name, some in scores.items()}}
+        row = _row(gradients, scores, e)
+        if records:
+            row["records"] = [_row(taken, some, e) for taken, some in seen]
         try:
             _check_finite(failures[e], {name: some[e]["loss"] for name, some in scores.items()})
             network = ensemble.member(e).eval()
@@ -126,34 +132,46 @@ def _train_ensemble(
     return rows
 
 
+def _row(gradients: int, scores: Scores, e: int) -> Row:
+    """What member `e` scored after so many gradients."""
+    return {"gradients": gradients, **{name: some[e] for name, some in scores.items()}}
+
+
 def _fit(
-    ensemble: Ensemble, recipes: list[Recipe], batches: MemberBatches, hardware: Hardware
-) -> tuple[int, list[int]]:
-    """Train; the gradients taken, and after how many each member failed (0: it didn't)."""
-    recipe, taken = recipes[0], 0
+    ensemble: Ensemble,
+    recipes: list[Recipe],
+    batches: MemberBatches,
+    hardware: Hardware,
+    score: Callable[[], Scores],
+    records: int,
+) -> tuple[int, list[int], list[tuple[int, Scores]]]:
+    """Train; the gradients taken, after how many each member failed (0: it didn't), and the scores
+    on the way."""
+    recipe, taken, seen = recipes[0], 0, dict[int, tuple[int, Scores]]()
     failures = torch.zeros(len(recipes), dtype=torch.int64, device=hardware.device)
 
     def watch(run: Run) -> None:
         nonlocal taken
         taken = run.gradients
-        undone = getattr(run.optimizer, "rolled_back", None)
-        if undone is not None:
+        if (undone := getattr(run.optimizer, "rolled_back", None)) is not None:
             failures.masked_fill_(undone & (failures == 0), taken)
+        due = run.spent * records // run.budget
+        if due and due not in seen:
+            seen[due] = taken, score()
 
+    options: dict[str, Any] = {"splits": {}, "callbacks": [watch], **recipe.plan()}
     history = fit(
         ensemble,
         _optimizer(ensemble, recipes, hardware.device),
         batches,
-        splits={},
         loss=partial(member_cross_entropy, label_smoothing=recipe.label_smoothing),
-        callbacks=[watch],
         setup=Setup(autocast=hardware.autocast),
         session=Session(stop=lambda: bool(failures.all())),
-        **recipe.plan(),
+        **options,
     )
     if history.stopped and not failures.all():
         raise KeyboardInterrupt
-    return taken, failures.tolist()
+    return taken, failures.tolist(), [*seen.values()]
 
 
 def _optimizer(ensemble: Ensemble, recipes: list[Recipe], device: torch.device) -> Any:
@@ -174,9 +192,7 @@ def _optimizer(ensemble: Ensemble, recipes: list[Recipe], device: torch.device) 
     )  # fmt: skip
 
 
-def _scores(
-    ensemble: Ensemble, datasets: list[Dataset], gather: Any, hardware: Hardware
-) -> dict[str, list[dict[str, float]]]:
+def _scores(ensemble: Ensemble, datasets: list[Dataset], gather: Any, hardware: Hardware) -> Scores:
     """The loss and accuracy of each member on every split, in minibatches that stay small."""
     splits, found = [evaluation_batches(dataset) for dataset in datasets], {}
     size, kind = max(1, EVALUATION_IMAGES // ensemble.members), hardware.device.type

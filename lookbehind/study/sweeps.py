@@ -24,7 +24,7 @@ from lookbehind.train import EVALUATION_BATCH, Hardware, Recipe
 from lookbehind.train.data import Dataset
 
 MEMBERS = 128  # of an ensemble: from here on an MLP on digits gains little
-RESERVED = ("recipe", "error", "gradients", "train", "validation", "test")
+RESERVED = ("recipe", "error", "gradients", "records", "train", "validation", "test")
 _ALONE = threading.Lock()
 
 
@@ -36,6 +36,7 @@ def sweep(
     measures: Mapping[str, Measure] | None = None,
     root: str | Path | None = None,
     hardware: Hardware | None = None,
+    records: int = 0,
     members: int = MEMBERS,
     retry_failed: bool = False,
     progress: bool = False,
@@ -46,6 +47,8 @@ def sweep(
     "validation": …, "test": …} at the end of training. A run that fails doesn't stop the rest: its
     row is {"recipe": …, "error": "FloatingPointError: …"}. What `measures` give, called as
     measure(network, dataset) with the network in evaluation mode, is added under their names.
+    With `records`, the scores at so many points of the training, the last at its end, are added as
+    "records": [{"gradients": n, "train": …, "validation": …, "test": …}, …].
 
     Runs that differ in seed, ρ, lr and a number α only are trained as one `Ensemble` of at most
     `members` networks, fewer where memory is short. Each becomes what `Recipe.run` makes of it
@@ -58,9 +61,9 @@ def sweep(
     trains one ensemble at a time, on one CPU thread, or on `hardware` (default: its best device).
 
     Rows are appended to `path`, a file of JSON lines (see `Rows`), as they come. Runs that are
-    there already aren't repeated; failed ones are with `retry_failed`, and those that lack a
-    measure. After Ctrl-C, or where the pool of processes breaks (SweepError), what was finished is
-    in the file, and the same call goes on. Several sweeps may share a file.
+    there already aren't repeated; failed ones are with `retry_failed`, and those that lack
+    measures or records. After Ctrl-C, or where the pool of processes breaks (SweepError), what was
+    finished is in the file, and the same call goes on. Several sweeps may share a file.
 
     Raises SweepError where `path` holds anything else, before anything is written, TypeError or
     ValueError for wrong arguments.
@@ -69,9 +72,11 @@ def sweep(
 
     recipes, measures = list(recipes), dict(measures or {})
     _check(recipes, measures, members, executor)
+    whole("records", records, 0)
     kept, wanted = Rows(path), distinct(recipes)
-    todo = [r for r in wanted if not _is_done(kept.of(r), measures, retry_failed)]
-    job = (measures, root, hardware)
+    needed = [*measures, "records"] if records else [*measures]
+    todo = [r for r in wanted if not _is_done(kept.of(r), needed, retry_failed)]
+    job = (measures, root, hardware, records)
     parts = blocks(todo, min(members, math.ceil(len(todo) / _workers(executor)) or 1))
     done = len(wanted) - len(todo)
     with tqdm(total=len(wanted), initial=done, unit=" runs", disable=not progress) as bar:
@@ -80,7 +85,7 @@ def sweep(
                 kept.append(rows)
                 bar.update(len(rows))
         except (futures.BrokenExecutor, futures.CancelledError) as error:
-            raise SweepError(_broken(kept, wanted, measures)) from error
+            raise SweepError(_broken(kept, wanted, needed)) from error
     return [kept.rows[essence(recipe)] for recipe in recipes]
 
 
@@ -143,7 +148,7 @@ def _is_done(row: Row | None, measures: Iterable[str], retry_failed: bool = Fals
     return all(name in row for name in measures)
 
 
-def _broken(kept: Rows, wanted: list[Recipe], measures: Mapping[str, Measure]) -> str:
+def _broken(kept: Rows, wanted: list[Recipe], measures: Iterable[str]) -> str:
     done = sum(_is_done(kept.of(recipe), measures) for recipe in wanted)
     found = f"the executor ended or a worker of it was killed; {done} of {len(wanted)} runs"
     if kept.path is None:

@@ -29,7 +29,7 @@ SETUP = {
 SCRIPT = f"const SETUP = {json.dumps(SETUP)};\n{script(HERE / 'lab.js')}"
 STYLE = "".join(
     path.read_text(encoding="utf-8")
-    for path in (HERE.parent / "toy/explorer.css", HERE / "lab.css")
+    for path in (HERE.parent / "shared/kit.css", HERE.parent / "toy/explorer.css", HERE / "lab.css")
 )
 
 

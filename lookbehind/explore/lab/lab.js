@@ -1,6 +1,6 @@
 // The training lab: what the kernel says of its runs is drawn here; buttons and numbers tell it.
 
-import { Scrubbed, element, later, mark, oncePerFrame, onTheme, put, say, theme } from "../shared/controls.js";
+import { Scrubbed, element, later, mark, oncePerFrame, onTheme, put, say, theme, still } from "../shared/controls.js";
 import { Pad, between, words } from "../shared/drawing.js";
 import { PLOTS, drawAlpha, drawPlot, inWords, reach, valuesAt } from "./plots.js";
 import { Speed } from "./speed.js";
@@ -299,14 +299,10 @@ function options(select, wanted) {
   select.replaceChildren(...wanted.map(([value, textContent]) => element("option", null, { value, textContent })));
 }
 
-// What an anywidget's model is to this page, without a kernel behind it.
-export function still(state) {
-  return { get: (name) => state[name], set: (name, value) => { state[name] = value; }, on() {}, off() {}, save_changes() {} };
-}
-
 function render({ model, el }) {
   const lab = new Lab(model, el, SETUP);
   return () => lab.close();
 }
 
+export { still };
 export default { render };

@@ -1,0 +1,65 @@
+"""Methods under noise of several levels: dots with intervals, and how far each is ahead of one."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import traitlets
+
+from lookbehind.explore.maps.sheet import Sheet, module, rounded
+
+
+class Intervals(Sheet):
+    """Accuracies of methods: mean ± sample standard deviation over seeds, and each of the seeds.
+
+    `tables` gives for each kind of noise the accuracies by the name of the method, arrays of shape
+    (seeds, levels), as shares; `levels` the levels of each kind. On the right each method minus
+    `other`, seed by seed, in points. The traits `kind`, `at` (the place of the level) and `other`
+    are what the controls move.
+
+    Raises ValueError where a shape or a name doesn't fit.
+    """
+
+    _esm = module("intervals.js")
+    title = "Accuracy under noise"
+
+    tables = traitlets.Dict().tag(sync=True)
+    names = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    kind = traitlets.Unicode().tag(sync=True)
+    at = traitlets.Int().tag(sync=True)
+    other = traitlets.Unicode().tag(sync=True)
+
+    def __init__(
+        self,
+        tables: Mapping[str, Mapping[str, Any]],
+        levels: Mapping[str, Sequence[float]],
+        *,
+        other: str,
+        at: int = 0,
+    ) -> None:
+        names: list[str] = [*next(iter(tables.values()))]
+        packed = {}
+        for kind, table in tables.items():
+            texts = [f"{level:g}" for level in levels[kind]]
+            shapes = {np.shape(array)[1:] for array in table.values()}
+            if [*table] != names or other not in names or shapes != {(len(texts),)}:
+                raise ValueError(
+                    f"tables must hold (seeds, {len(texts)}) for each of {names}, {other!r} among "
+                    f"them; got {shapes} for {[*table]} under {kind!r}"
+                )
+            packed[kind] = {"levels": texts, "values": rounded([*table.values()])}
+        super().__init__(tables=packed, names=names, kind=next(iter(tables)), at=at, other=other)
+
+    def _figure(self, figure: Any) -> str:
+        from lookbehind.explore.shared import pictures
+
+        table = self.tables[self.kind]
+        found = 100 * np.array(table["values"])[..., self.at]
+        ahead = found - found[self.names.index(self.other)]
+        shown = {"test accuracy, %": found, f"points ahead of {self.other}": ahead}
+        for ax, (label, values) in zip(
+            figure.subplots(1, 2, sharey=True), shown.items(), strict=True
+        ):
+            pictures.dots(dict(zip(self.names, values, strict=True)), ax).set(xlabel=label)
+        some = ", ".join(f"{n} {v.mean():.1f} %" for n, v in zip(self.names, found, strict=True))
+        return f"Test accuracy, {self.kind} noise of level {table['levels'][self.at]}: {some}."

@@ -1,0 +1,48 @@
+"""What the pages of this room are made of."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lookbehind.explore.shared.living import HERE as SHARED
+from lookbehind.explore.shared.living import Living
+from lookbehind.explore.shared.page import script
+from lookbehind.explore.shared.palette import PALETTES
+
+COLORS = {name: palette._asdict() for name, palette in PALETTES.items()}
+
+
+def module(name: str) -> str:
+    """The JavaScript of a page, with the colours of the methods."""
+    return f"const PALETTES = {json.dumps(COLORS)};\n{script(Path(__file__).parent / name)}"
+
+
+class Sheet(Living):
+    """A page of one canvas in the common style.
+
+    `_figure` draws the same onto a matplotlib figure of `SIZE` inches, and returns it in words.
+    """
+
+    SIZE = (9.0, 3.4)
+    _css = (SHARED / "kit.css").read_text(encoding="utf-8")
+
+    def _figure(self, figure: Any) -> str:
+        raise NotImplementedError
+
+    def _picture(self) -> tuple[str, str]:
+        from matplotlib.figure import Figure  # costs a second, only where it is shown
+
+        from lookbehind.explore.shared.pictures import small_png
+
+        figure = Figure(figsize=self.SIZE, dpi=110, layout="constrained")
+        words = self._figure(figure)
+        return small_png(figure), words
+
+
+def rounded(array: Any) -> Any:
+    """Nested lists of four significant digits, None where a value is not finite."""
+    if np.ndim(array):
+        return [rounded(part) for part in array]
+    return float(f"{float(array):.4g}") if np.isfinite(array) else None

@@ -45,7 +45,7 @@ def refuses(model: nn.Module, dataset: Dataset) -> float:
 run_here = partial(sweep, hardware=CPU)
 # Workers that have imported torch when they start.
 FORKS = get_context("forkserver")
-FORKS.set_forkserver_preload(["lookbehind.study.sweeps", "torch._dynamo", "sklearn.datasets"])
+FORKS.set_forkserver_preload(["lookbehind.study.sweeps", "torch._dynamo"])
 
 
 def close(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:

@@ -17,8 +17,8 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
-from lookbehind.explore.shared.panel import Work
 from lookbehind.explore.shared.runs import first_images
+from lookbehind.explore.shared.work import Work
 from lookbehind.measure import worst_rise
 from lookbehind.optim import METHODS, Ball, Event, Lookahead
 from lookbehind.scores import Record

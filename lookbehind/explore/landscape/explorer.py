@@ -17,8 +17,8 @@ from lookbehind.explore.landscape.view import QUANTITIES, Sight, climbs, picture
 from lookbehind.explore.shared.living import Living, style
 from lookbehind.explore.shared.page import script
 from lookbehind.explore.shared.palette import PALETTES
-from lookbehind.explore.shared.panel import numbered
 from lookbehind.explore.shared.runs import Network, first_images, network_of
+from lookbehind.explore.shared.work import numbered
 from lookbehind.measure import STATISTICS
 from lookbehind.train.data import Dataset
 from lookbehind.weights import Weights

@@ -10,7 +10,7 @@ from torch import nn
 
 from lookbehind import measure
 from lookbehind.explore.landscape.view import Row, Sight
-from lookbehind.explore.shared.panel import Stopped, Work
+from lookbehind.explore.shared.work import Stopped, Work
 from lookbehind.measure import Line, Objective, Plane, dot, in_plane, unit
 from lookbehind.optim import Ball
 from lookbehind.weights import Weights, moved, weights_of

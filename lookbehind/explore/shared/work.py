@@ -1,0 +1,49 @@
+"""Work in a thread beside the page, and names that nobody has yet."""
+
+import threading
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+
+class Stopped(Exception):
+    """Raised within a work that was asked to stop."""
+
+
+class Work:
+    """What `thread.start()` begins; `error` says in words why it ended early.
+
+    `audience` is told from the thread: `ended(work)` is called once, whatever happens.
+    """
+
+    def __init__(self, audience: Any) -> None:
+        self.error = ""
+        self._audience = audience
+        self._stop = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """End after the step under way."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        try:
+            self._compute()
+        except Stopped:
+            pass
+        except Exception as error:  # whatever a network or a dataset of the user's own may do
+            self.error = f"{type(error).__name__}: {error}"
+        self._audience.ended(self)
+
+    def _compute(self) -> None:
+        raise NotImplementedError
+
+
+def numbered(name: str, between: str = "-") -> Iterator[str]:
+    """`name`, `name`-2, `name`-3, …: the first that isn't taken yet is chosen."""
+    return (name if n == 1 else f"{name}{between}{n}" for n in count(1))

@@ -51,3 +51,11 @@ def torch_as_it_was() -> Iterator[None]:
     yield
     torch.set_default_dtype(dtype)
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def tab() -> Iterator[lab.Page]:
+    """A page without a network, for explorers that need no kernel."""
+    with lab.browser_page() as page:
+        page.context.set_offline(True)
+        yield page

@@ -268,6 +268,13 @@ def browser_page() -> Iterator[Page]:
         yield page
 
 
+def show(page: Page, address: str) -> None:
+    """Load an explorer's own page anew, and wait until it has drawn."""
+    page.goto("about:blank")
+    page.goto(address)
+    page.wait_for_function("() => window.__redraws?.length")
+
+
 def run_notebook(page: Page, address: str, name: str, seconds: float = 180) -> None:
     """Open a notebook, run all its cells, wait until the kernel is idle, show every output once."""
     workspace = f"{Path(name).stem}-{time.monotonic_ns()}"  # a new one: nothing to restore

@@ -34,27 +34,14 @@ def address(explorer, tmp_path_factory):
     return path.as_uri()
 
 
-@pytest.fixture(scope="module")
-def tab():
-    with lab.browser_page() as page:
-        page.context.set_offline(True)
-        yield page
-
-
 @pytest.fixture
 def page(tab, address):
     """Anew for each test, on a desktop."""
     tab.emulate_media(color_scheme="light")
     tab.set_viewport_size({"width": 1280, "height": 800})
-    show(tab, address)
+    lab.show(tab, address)
     yield tab
     assert not tab.problems
-
-
-def show(tab, address):
-    tab.goto("about:blank")
-    tab.goto(address)
-    tab.wait_for_function("() => window.__redraws?.length")
 
 
 def number(page, name):
@@ -231,5 +218,5 @@ def test_what_a_notebook_saves_wakes_up(page, explorer, tmp_path):
     html = explorer._repr_mimebundle_()[0]["text/html"]
     path = tmp_path / "saved.html"
     path.write_text(f"<html lang=en><title>saved</title><body>{html}", "utf-8")
-    show(page, path.as_uri())
+    lab.show(page, path.as_uri())
     assert "plain: 5 ascent steps of ρ = 0.2" in says(page) and page.locator("img").count() == 0

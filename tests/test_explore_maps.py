@@ -5,7 +5,6 @@ import json
 import re
 from pathlib import Path
 
-import lab
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -52,13 +51,6 @@ def test_what_does_not_fit_is_named():
     for wrong in ({"k": 4}, {"eta": 0.1}):
         with pytest.raises(ValueError, match=r"setting must .*, got (k=4|eta=0.1)"):
             TrainingAtlas(RESULTS / "atlas.json", **wrong)
-
-
-@pytest.fixture(scope="module")
-def tab():
-    with lab.browser_page() as page:
-        page.context.set_offline(True)
-        yield page
 
 
 @pytest.fixture

@@ -37,27 +37,14 @@ def address(folder):
     return (folder / "explorer.html").as_uri()
 
 
-@pytest.fixture(scope="module")
-def tab():
-    with lab.browser_page() as page:
-        page.context.set_offline(True)
-        yield page
-
-
 @pytest.fixture
 def page(tab, address):
     """Anew for each test, on a desktop."""
     tab.emulate_media(color_scheme="light", reduced_motion="no-preference")
     tab.set_viewport_size({"width": 1280, "height": 800})
-    show(tab, address)
+    lab.show(tab, address)
     yield tab
     assert not tab.problems
-
-
-def show(tab, address):
-    tab.goto("about:blank")
-    tab.goto(address)
-    tab.wait_for_function("() => window.__redraws?.length")
 
 
 def number(page, name):
@@ -253,7 +240,7 @@ def test_a_path_that_leaves_the_map_says_why(page):
 
 
 def test_where_each_start_would_end(page, address):
-    show(page, f"{address}#loss=two+basins&lens=Lookbehind-SAM&k=5&rho=0.26&alpha=0.2")
+    lab.show(page, f"{address}#loss=two+basins&lens=Lookbehind-SAM&k=5&rho=0.26&alpha=0.2")
     page.get_by_role("button", name="Where would each start end?").click()
     caption = page.locator(".lb-mapbox figcaption")
     page.wait_for_function(
@@ -280,7 +267,7 @@ def test_a_link_holds_the_setting(page, address):
     settled(page)
     link = page.url
     words = in_words(page)
-    show(page, link)
+    lab.show(page, link)
     settled(page)
     assert number(page, "k,").input_value() == "7"
     assert in_words(page) == words and "ring" in words
@@ -288,7 +275,7 @@ def test_a_link_holds_the_setting(page, address):
 
 def test_the_python_that_is_copied_does_the_same(page, address):
     every = ",".join(METHODS)
-    show(
+    lab.show(
         page,
         f"{address}#loss=ring&methods={every}&k=4&rho=0.15&alpha=adaptive&momentum=0.5&steps=10",
     )
@@ -376,7 +363,7 @@ def test_an_expression_of_ones_own_is_live(page, folder):
         "(x**2 - 1)**2 + 3*y**2", start=(0.5, 0.8), window=(-2, 2, -1.5, 1.5), lr=0.05
     )
     own.save_html(folder / "own.html")
-    show(page, (folder / "own.html").as_uri())
+    lab.show(page, (folder / "own.html").as_uri())
     number(page, "ρ, reach").fill("0.2")
     own.rho = 0.2
     for method, end in ends(page).items():
@@ -386,7 +373,7 @@ def test_an_expression_of_ones_own_is_live(page, folder):
 def test_a_function_of_ones_own_is_drawn_and_the_page_says_so(page, folder):
     explorer = ToyExplorer(bowl, start=(1, 1), window=(-2, 2, -1.5, 1.5), lr=0.1)
     explorer.save_html(folder / "function.html")
-    show(page, (folder / "function.html").as_uri())
+    lab.show(page, (folder / "function.html").as_uri())
     assert "Python function" in page.locator(".lb-mapbox figcaption").text_content()
     for method, end in ends(page).items():
         assert end == pytest.approx(explorer.path(method)[-1, :2], abs=6e-3)
@@ -395,7 +382,7 @@ def test_a_function_of_ones_own_is_drawn_and_the_page_says_so(page, folder):
 def test_what_a_notebook_saves_wakes_up(page, folder):
     html = ToyExplorer("ring", k=4)._repr_mimebundle_()[0]["text/html"]
     (folder / "saved.html").write_text(f"<html lang=en><title>saved</title><body>{html}", "utf-8")
-    show(page, (folder / "saved.html").as_uri())
+    lab.show(page, (folder / "saved.html").as_uri())
     settled(page)
     assert "Map of the loss ring," in in_words(page)
     assert number(page, "k,").input_value() == "4"

@@ -1,18 +1,19 @@
 """The recipe of the notebooks: how each is built, what it saves, and that its exercises work."""
 
 import ast
+import base64
 import contextlib
 import io
 import itertools
 import json
 import os
 import re
-import statistics
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat import NotebookNode
+from PIL import Image
 
 FOLDER = Path(os.environ.get("LOOKBEHIND_NOTEBOOKS", Path(__file__).parents[1] / "notebooks"))
 PATHS = sorted(FOLDER.glob("*.ipynb"))
@@ -33,9 +34,15 @@ if "COLAB_RELEASE_TAG" in os.environ:  # Colab has but the notebook: fetch the r
     output.enable_custom_widget_manager()
 
 """
+EMPTY_STUB = "not yet: the function above is still empty. Write your answer in place of ..."
 TAGS = {"exercise-stub", "exercise-check", "nbval-ignore-output"}
 
+# Not yet rewritten: the rules of length, of bets and of pictures hold for the others.
+OLD = {"00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11"}
+NEW = [path for path in PATHS if path.name[:2] not in OLD]
+
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+rewritten = pytest.mark.parametrize("path", NEW, ids=lambda path: path.stem)
 
 
 @pytest.fixture
@@ -53,8 +60,9 @@ def prose(notebook: NotebookNode) -> str:
     return FENCE.sub("", "\n\n".join(texts))
 
 
-def lines(cell: NotebookNode) -> int:
-    return len(cell.source.splitlines())
+def code_lines(cell: NotebookNode) -> int:
+    """Lines of a cell that aren't empty, without those that serve Colab."""
+    return sum(map(bool, cell.source.removeprefix(COLAB).splitlines()))
 
 
 def tags(cell: NotebookNode) -> set[str]:
@@ -77,18 +85,6 @@ def test_name(path: Path) -> None:
 
 
 @every_notebook
-def test_opens_with_title_question_and_what_you_will_see(notebook: NotebookNode) -> None:
-    first_code = notebook.cells.index(code_cells(notebook)[0])
-    opening = "\n\n".join(cell.source for cell in notebook.cells[:first_code])
-    assert opening.startswith("# ")
-    question, found, seen = opening.partition("**You will see**")
-    assert found, "**You will see** is missing above the imports"
-    sentences = re.split(r"(?<=[.?!])\s+", question.partition("\n")[2].strip())
-    assert len(sentences) <= 3
-    assert len(re.findall(r"^[-*] ", seen, re.MULTILINE)) == 3
-
-
-@every_notebook
 def test_imports_then_settings(notebook: NotebookNode) -> None:
     first, settings = code_cells(notebook)[:2]
     colab, found, imports = first.source.partition(COLAB)
@@ -103,35 +99,59 @@ def test_imports_then_settings(notebook: NotebookNode) -> None:
 
 
 @every_notebook
-def test_sections_and_ending(notebook: NotebookNode) -> None:
+def test_title_sections_and_ending(notebook: NotebookNode) -> None:
+    assert notebook.cells[0].source.startswith("# ")
     headings = re.findall(r"^## (.*)$", prose(notebook), re.MULTILINE)
-    assert headings[-2:] == ["Exercises", "References"]
-    assert len(headings) >= 4, "two sections at least, before the exercises"
+    assert len(headings) >= 3 and headings[-1] == "References"
     assert notebook.cells[-1].cell_type == "markdown"
     assert "**Next" in notebook.cells[-1].source
 
 
-@every_notebook
-def test_cells_are_small(notebook: NotebookNode) -> None:
-    sizes = [lines(cell) for cell in code_cells(notebook)]
-    assert statistics.median(sizes) <= 5
+@rewritten
+def test_it_is_short(notebook: NotebookNode) -> None:
+    sizes = [code_lines(cell) for cell in code_cells(notebook)]
+    assert len(notebook.cells) <= 60
+    assert len(re.findall(r"\b[^\W\d_]{2,}\b", prose(notebook))) <= 1500
+    assert sum(sizes) <= 250
     assert max(sizes) <= 20
 
 
-@every_notebook
-def test_prose_stands_before_every_code_cell(notebook: NotebookNode) -> None:
-    for before, cell in itertools.pairwise(notebook.cells):
-        if cell.cell_type == "code" and "exercise-check" not in tags(cell):
-            assert before.cell_type == "markdown", f"no prose before\n{cell.source}"
-            assert re.search(r"\w", before.source)
+@rewritten
+def test_the_reader_moves_or_bets_before_the_first_result(notebook: NotebookNode) -> None:
+    assert WIDGET_VIEW in outputs(notebook)[0].get("data", {})
+    assert "Bet(" in "".join(cell.source for cell in code_cells(notebook))
 
 
-@every_notebook
-def test_eight_words_of_prose_per_line_of_code(notebook: NotebookNode) -> None:
-    words = len(re.findall(r"\b[^\W\d_]{2,}\b", prose(notebook)))
-    texts = [cell.source.removeprefix(COLAB) for cell in code_cells(notebook)]
-    code = sum(1 for text in texts for line in text.splitlines() if line)
-    assert words >= 8 * code, f"{words} words for {code} lines of code"
+@rewritten
+def test_every_code_cell_shows_something(notebook: NotebookNode) -> None:
+    """But imports, settings, stubs, and definitions of what the next code cell shows."""
+    cells = code_cells(notebook)[2:]
+    for cell, after in itertools.pairwise([*cells, None]):
+        if cell.outputs or "exercise-stub" in tags(cell):
+            continue
+        names = {node.name for node in ast.parse(cell.source).body if hasattr(node, "name")}
+        assert after and names and after.outputs, f"shows nothing:\n{cell.source}"
+        assert names & set(re.findall(r"\w+", after.source)), f"{names} not used at once"
+
+
+@rewritten
+def test_outputs_are_short_and_a_boolean_stands_beside_its_value(notebook: NotebookNode) -> None:
+    for output in outputs(notebook):
+        text = output.get("text", "") or output.get("data", {}).get("text/plain", "")
+        assert len(text.splitlines()) <= 25, text
+        for line in text.splitlines():
+            assert not re.search(r"\b(True|False)\b", line) or re.search(r"\d", line), line
+
+
+@rewritten
+def test_pictures_are_sharp_and_have_words(notebook: NotebookNode) -> None:
+    for output in outputs(notebook):
+        picture = output.get("data", {}).get("image/png")
+        if picture:
+            words = output.metadata.get("image/png", {}).get("alt", "")
+            assert len(words) >= 40, f"no alternative text: {words!r}"
+            dpi = Image.open(io.BytesIO(base64.b64decode(picture))).info["dpi"]
+            assert min(dpi) >= 109.9, dpi
 
 
 @every_notebook
@@ -160,19 +180,6 @@ def test_code_is_plain_and_stands_alone(notebook: NotebookNode) -> None:
     for cell in code_cells(notebook):
         assert not FORBIDDEN.search(cell.source), cell.source
         ast.parse(cell.source)
-
-
-@every_notebook
-def test_a_picture_stands_above_every_widget(notebook: NotebookNode) -> None:
-    pictured = False
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown" and re.search(r"^## ", cell.source, re.MULTILINE):
-            pictured = False
-        for output in cell.get("outputs", []):
-            kinds = output.get("data", {})
-            if WIDGET_VIEW in kinds:
-                assert pictured, f"no PNG in this section above the widget of\n{cell.source}"
-            pictured = "image/png" in kinds or (pictured and WIDGET_VIEW not in kinds)
 
 
 @every_notebook
@@ -236,7 +243,7 @@ def test_exercises_tell_right_from_wrong(notebook: NotebookNode) -> None:
     for prompt, stub, check, answer in found:
         assert len(prompt.split()) >= 8, f"a prompt says what to do\n{prompt}"
         assert is_unfilled(stub), f"the stub does more than ...\n{stub}"
-        assert verdict_of(stub, check, space).startswith("not yet")
+        assert verdict_of(stub, check, space) == EMPTY_STUB
         assert verdict_of(answer, check, space) == "correct", answer
 
 

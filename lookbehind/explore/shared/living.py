@@ -1,5 +1,6 @@
 """An explorer that is one page: alive in a notebook, alive without a kernel, and a picture."""
 
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ class Living(anywidget.AnyWidget):
         data |= {"text/plain": words}
         if not picture:
             return data, metadata
-        html = alive(str(self._esm), str(self._css), self._state(), picture, words)
+        still = f'<img alt="{escape(words)}" src="data:image/png;base64,{picture}">'
+        html = alive(str(self._esm), str(self._css), self._state(), still)
         data |= {"image/png": picture} | ({"text/html": html} if len(html) <= MOST else {})
         return data, metadata | {"image/png": {"alt": words}}
 

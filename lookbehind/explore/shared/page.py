@@ -5,7 +5,6 @@ import gzip
 import json
 import re
 from collections.abc import Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +45,13 @@ def page(title: str, module: str, style: str, state: Mapping[str, Any]) -> str:
     return _filled("page.html", fill)
 
 
-def alive(module: str, style: str, state: Mapping[str, Any], picture: str, words: str) -> str:
-    """The same as part of a page, as small as it gets: a picture, until its script has woken up.
-
-    It stays the picture (a PNG in base64, and `words` for it) where no script may run.
+def alive(module: str, style: str, state: Mapping[str, Any], still: str) -> str:
+    """The same as part of a page, as small as it gets: HTML that stands `still`, and does for ever
+    where no script may run, until the script has woken up.
     """
     text = json.dumps({"script": module, "style": style}).encode()
     packed = base64.b64encode(gzip.compress(text, mtime=0)).decode()
-    fill = {"WORDS": escape(words), "PICTURE": picture, "PACKED": packed, "STATE": _json(state)}
+    fill = {"STILL": still, "PACKED": packed, "STATE": _json(state)}
     return _filled("alive.html", fill)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -68,6 +69,16 @@ def small_png(figure: Figure) -> str:
     picture = Image.open(raw).convert("RGB").quantize(64)
     picture.save(small, "png", optimize=True, dpi=(figure.dpi, figure.dpi))
     return base64.b64encode(small.getvalue()).decode()
+
+
+def show(figure: Figure, words: str) -> None:
+    """Display a figure as a small PNG, and close it. `words` say what is seen in it, for who can't.
+
+    They are the picture's alternative text, and the output where no picture can be shown.
+    """
+    data = {"image/png": small_png(figure), "text/plain": words}
+    display(data, metadata={"image/png": {"alt": words}}, raw=True)
+    plt.close(figure)
 
 
 def curves(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import hypothesis
 import lab
+import peaks
 import pytest
 import torch
 
@@ -33,6 +34,11 @@ LONGEST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
+    items[:] = peaks.with_peaks(items)
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    terminalreporter.write_line("\n".join(peaks.table(terminalreporter.stats.get("passed", []))))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

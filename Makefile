@@ -17,7 +17,7 @@ NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
 # Without saved bytecode each process compiles torch anew, for longer than it then runs.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help lab test notebooks site bench lint clean
+.PHONY: help lab test notebooks site student slides bench lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -43,12 +43,18 @@ site: $(READY) ## build the site into site/: every notebook with its stored outp
 	    --doctree-dir build/site/doctrees build/site/source build/site/html
 	mv build/site/html site
 
+student: $(READY) ## notebooks without solutions and outputs, to hand out: student/ and student.zip
+	$(VENV)/bin/python notebooks/teaching/hand_out.py student $(NOTEBOOKS)
+
+slides: $(READY) ## slides of notebooks 01 to 03 with living explorers, into slides/
+	$(VENV)/bin/python notebooks/teaching/slides.py slides $(NOTEBOOKS)
+
 bench: $(READY) ## run the benchmarks, one after the other
 	@status=0; for bench in tests/benchmarks/bench_*.py; do \
 	    printf '\n== %s\n' "$$bench"; $(VENV)/bin/python "$$bench" || status=1; done; exit $$status
 
 clean: ## remove caches and build leftovers; keeps .venv
-	rm -rf build dist site *.egg-info binder/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist site slides student student.zip *.egg-info binder/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find lookbehind tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
 
 # The stamp is written last: after an interrupted or failed install the next make starts it again.

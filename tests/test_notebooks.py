@@ -35,7 +35,7 @@ if "COLAB_RELEASE_TAG" in os.environ:  # Colab has but the notebook: fetch the r
 
 """
 EMPTY_STUB = "not yet: the function above is still empty. Write your answer in place of ..."
-TAGS = {"exercise-stub", "exercise-check", "nbval-ignore-output"}
+TAGS = {"exercise-stub", "exercise-check", "nbval-ignore-output", "slide", "slide-part"}
 
 # Not yet rewritten: the rules of length, of bets and of pictures hold for the others.
 OLD = {"00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11"}

@@ -23,7 +23,7 @@ export function build(x) {
   sentence(x);
   const main = element("div", root, { className: "lb-main" });
   if (x.shows("map")) mapPart(x, main);
-  const side = element("section", main, { className: "lb-side" }, { "aria-label": "methods and one outer step" });
+  const side = element("div", main, { className: "lb-side" }, { role: "region", "aria-label": "methods and one outer step" });
   chips(x, side);
   if (x.shows("lens")) lensPart(x, side);
   if (x.shows("curves")) timePart(x, main);

@@ -1,0 +1,87 @@
+"""The teacher's pack: what students get, and slides whose explorers live without a network."""
+
+import re
+import runpy
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from lookbehind.explore.toy import ToyExplorer
+
+TEACHING = Path(__file__).parents[1] / "notebooks" / "teaching"
+NOTEBOOKS = sorted(TEACHING.parent.glob("*.ipynb"))
+SOLUTION = re.compile(r"<details>(?:(?!</details>).)*```python", re.DOTALL)
+
+
+@pytest.fixture(scope="module", name="hand_out")
+def hand_out_main():
+    return runpy.run_path(str(TEACHING / "hand_out.py"))["main"]
+
+
+@pytest.fixture(scope="module", name="deck")
+def deck_of_an_explorer(tmp_path_factory) -> Path:
+    """Slides of a title and the toy explorer; a cell without a tag is left out."""
+    folder = tmp_path_factory.mktemp("slides")
+    data, metadata = ToyExplorer()._repr_mimebundle_()
+    output = nbformat.v4.new_output("display_data", data, metadata=metadata)
+    cells = [
+        nbformat.v4.new_markdown_cell(
+            "# One step: $\\varphi - \\alpha$", metadata={"tags": ["slide"]}
+        ),
+        nbformat.v4.new_code_cell("explorer", outputs=[output], metadata={"tags": ["slide"]}),
+        nbformat.v4.new_markdown_cell("Not on a slide."),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "toy.ipynb")
+    runpy.run_path(str(TEACHING / "slides.py"))["main"](folder / "deck", [folder / "toy.ipynb"])
+    return folder / "deck" / "toy.html"
+
+
+def test_students_get_stubs_and_checks_and_no_solution(hand_out, tmp_path) -> None:
+    hand_out(tmp_path / "student", NOTEBOOKS)
+    for path in NOTEBOOKS:
+        before, after = (nbformat.read(p, 4) for p in (path, tmp_path / "student" / path.name))
+        nbformat.validate(after)
+        code = [[c.source for c in nb.cells if c.cell_type == "code"] for nb in (before, after)]
+        assert code[0] == code[1]
+        assert not any(cell.get("outputs") for cell in after.cells)
+        prose = "".join(cell.source for cell in after.cells if cell.cell_type == "markdown")
+        assert "## References" in prose and not SOLUTION.search(prose)
+    stored = {path.name for path in TEACHING.parent.glob("results/[a-z0-9]*.json*")}
+    assert {path.name for path in (tmp_path / "student" / "results").iterdir()} == stored
+    assert (tmp_path / "student.zip").stat().st_size > 10_000
+
+
+def test_only_a_folder_of_its_own_is_replaced(hand_out, tmp_path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "grades.txt").write_text("A")
+    with pytest.raises(SystemExit, match="mine holds something else: name a new folder"):
+        hand_out(tmp_path / "mine", NOTEBOOKS[:1])
+    assert (tmp_path / "mine" / "grades.txt").read_text() == "A"
+    for _ in range(2):
+        hand_out(tmp_path / "student", NOTEBOOKS[:1])
+
+
+def test_a_notebook_without_slides_is_named(tmp_path) -> None:
+    empty = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title")])
+    nbformat.write(empty, tmp_path / "empty.ipynb")
+    with pytest.raises(ValueError, match='empty: no cell has the tag "slide"'):
+        runpy.run_path(str(TEACHING / "slides.py"))["main"](tmp_path, [tmp_path / "empty.ipynb"])
+
+
+@pytest.mark.browser
+def test_the_explorer_of_a_slide_is_alive_and_keeps_its_keys(deck, tab) -> None:
+    tab.set_viewport_size({"width": 1024, "height": 768})
+    tab.goto(deck.as_uri())
+    tab.wait_for_function("() => window.Reveal?.isReady() && window.MathJax?.version")
+    assert tab.evaluate("() => Reveal.getTotalSlides()") == 2
+    assert tab.locator(".present h1").count() == 1
+    tab.keyboard.press("ArrowRight")
+    number = tab.locator("section.present .lb-number").first
+    number.wait_for()
+    tab.wait_for_function("() => window.__redraws?.length")
+    before = number.input_value()
+    number.press("ArrowLeft")
+    assert number.input_value() != before
+    assert tab.evaluate("() => Reveal.getIndices().h") == 1
+    assert not tab.problems

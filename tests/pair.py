@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.functional import cross_entropy
+from training import stop_after
 
 from lookbehind.optim import METHODS, make_method, param_groups
 from lookbehind.train import ALONE, Ranks, constant, evaluate, fit, grouped
@@ -128,11 +129,6 @@ def check_checkpoints(ranks, folder):
     there = path.exists()
     one = trained(ranks=ranks, checkpoint=folder / "by one.pt", resume=True)
     return {"there": there, "resumed": one}
-
-
-def stop_after(steps):
-    taken = iter([False] * steps)
-    return lambda: next(taken, True)
 
 
 def check_errors(ranks, folder):

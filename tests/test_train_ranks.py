@@ -13,6 +13,7 @@ import reference
 import torch
 from pair import CLIMBING, DECAY, ETA, LR, RHO, VARIANTS, K, trained
 from torch.nn.functional import cross_entropy
+from training import stop_after
 
 from lookbehind.train import ALONE, Ranks, started_as_one_of_several
 
@@ -26,7 +27,7 @@ def folder(tmp_path_factory):
 def found(folder):
     """What each process found."""
     torch.set_num_threads(1)
-    trained(checkpoint=folder / "by one.pt", stop=pair.stop_after(4))
+    trained(checkpoint=folder / "by one.pt", stop=stop_after(4))
     processes = pair.start_pair([sys.executable, pair.__file__, str(folder)], pair.free_port())
     try:
         said = [process.communicate(timeout=180)[0] for process in processes]

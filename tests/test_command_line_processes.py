@@ -53,7 +53,7 @@ def test_ctrl_c_keeps_the_run_and_resume_goes_on_bit_for_bit() -> None:
 
 
 TRAIN = """
-import gc, sys, time
+import sys, time
 from pathlib import Path
 from lookbehind.__main__ import main
 from lookbehind.train import Ranks
@@ -61,7 +61,6 @@ from lookbehind.train import Ranks
 def threads():
     return sum("gloo" in file.read_text() for file in Path("/proc/self/task").glob("*/comm"))
 
-gc.disable()  # `leave` must break cycles by itself
 leave, before = Ranks.leave, []
 Ranks.leave = lambda ranks: (before.append(threads()), leave(ranks))
 try:

@@ -191,7 +191,7 @@ def test_the_bar_counts_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
             {"epochs": 1, "perturbation": "own"},
             'perturbation must be "global" or "local", got .own',
         ),
-        ({"epochs": 1, "autocast": torch.float64}, "autocast must be torch.bfloat16, .* or None"),
+        ({"epochs": 1, "autocast": torch.float64}, "autocast must be torch.bfloat16 or .* or None"),
         ({"epochs": 1, "resume": True}, "checkpoint must name the file"),
     ],
 )

@@ -130,10 +130,6 @@ def follow(log: journal.Journal, ranks: Alone, run: Callable[[], History]) -> No
     except FloatingPointError as error:
         reason, code = str(error), 1
         ranks.once(lambda: tell_divergence(log, reason))
-    except (TypeError, LookupError, AttributeError) as error:
-        if log.records or not (file := log.folder / CHECKPOINT).exists():
-            raise  # else the run did not begin
-        raise ValueError(f"{file} was altered ({type(error).__name__}: {error})") from error
     else:
         code = INTERRUPTED if history.stopped else 0
         ranks.once(lambda: tell(log, history))

@@ -160,7 +160,7 @@ class History:
         """The records of one split, in the order of training. Raises ValueError if it has none."""
         found = [record for record in self.records if record.split == split]
         if not found:
-            raise ValueError(f"split must be one of {self._splits()}, got {split!r}")
+            raise ValueError(f"split must be one of {self.splits}, got {split!r}")
         return found
 
     def last(self, split: str) -> Record:
@@ -180,7 +180,9 @@ class History:
         """One dict a record: what `pandas.DataFrame` takes."""
         return [asdict(record) for record in self.records]
 
-    def _splits(self) -> list[str]:
+    @property
+    def splits(self) -> list[str]:
+        """The names of the splits that have records."""
         return list(dict.fromkeys(record.split for record in self.records))
 
 

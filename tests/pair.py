@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.functional import cross_entropy
+from training import stop_after
 
 from lookbehind.optim import METHODS, make_method, param_groups
 from lookbehind.train import ALONE, Ranks, constant, evaluate, fit, grouped
@@ -130,11 +131,6 @@ def check_checkpoints(ranks, folder):
     return {"there": there, "resumed": one}
 
 
-def stop_after(steps):
-    taken = iter([False] * steps)
-    return lambda: next(taken, True)
-
-
 def check_errors(ranks, folder):
     """What goes wrong in the first process is raised in both."""
     (folder / "no checkpoint").write_text("a text")
@@ -211,23 +207,24 @@ def work(folder):
     ranks.leave()
 
 
-def free_port():
+def run_pair(command):
+    """Two processes that look for each other on this machine; neither may fail."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def start_pair(command, port):
-    """Two processes that look for each other on this machine."""
-    job = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2",
+        port = str(probe.getsockname()[1])
+    job = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2",
            "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}  # fmt: skip
-    return [
-        subprocess.Popen(
-            command, env={**job, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    processes = [
+        subprocess.Popen(command, env={**job, "RANK": rank, "LOCAL_RANK": rank}, **options)
+        for rank in "01"
+    ]
+    try:
+        said = [process.communicate(timeout=180)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
 
 
 if __name__ == "__main__":

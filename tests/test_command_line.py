@@ -1,10 +1,8 @@
 """`python -m lookbehind train`: the official script's options, and a run that loses nothing."""
 
 import json
-import os
 import re
 import runpy
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -16,7 +14,7 @@ import torch
 from click.testing import CliRunner, Result
 from test_train_recipe import pictures
 
-from lookbehind.__main__ import OPTIONS, cli, fill_in
+from lookbehind.__main__ import OPTIONS, cli, fill_in, main
 from lookbehind.optim import METHODS
 from lookbehind.train import MODELS, SCHEDULES, Recipe, read_checkpoint
 from lookbehind.train.journal import CHECKPOINT, HISTORY
@@ -59,65 +57,44 @@ def history_in(folder: str | Path) -> dict[str, Any]:
     return json.loads(Path(folder, HISTORY).read_text(encoding="utf-8"))
 
 
-def test_the_defaults_are_the_official_ones() -> None:
-    assert recipe_of() == Recipe(
-        dataset="cifar10", model="resnet34", method="Lookbehind-SAM", k=2, rho=0.05, eta=0.01,
-        alpha="adaptive", lr=0.1, momentum=0.9, weight_decay=5e-4, batch_size=128,
-        schedule="multistep", epochs=200, gradients=None, augment=True, seed=0,
-    )  # fmt: skip
-
-
-def test_defaults_follow_the_method_and_the_dataset() -> None:
-    assert recipe_of("--method", "asam").rho == recipe_of("--method", "lookbehind-asam").rho == 0.5
-    assert recipe_of("--method", "lookahead-sam").alpha == 0.5
-    assert not recipe_of("--dataset", "digits").augment
-    assert recipe_of("--gradients", "900").epochs is None
-
-
-def test_a_command_of_the_official_script_is_understood() -> None:
-    """Every option of example_cifar.py, spelled as there."""
-    given = recipe_of(
-        "--dataset CIFAR100 --model resnet50 --minimizer Lookbehind_ASAM --lr 0.2 --momentum 0.8",
-        "--weight_decay 0.001 --batch_size 64 --epochs 100 --rho 0.4 --eta 0.0 --k 5 --alpha -1",
-    )
-    assert given == Recipe(
-        dataset="cifar100", model="resnet50", method="Lookbehind-ASAM", lr=0.2, momentum=0.8,
-        weight_decay=0.001, batch_size=64, epochs=100, gradients=None, rho=0.4, eta=0.0, k=5,
-        alpha="adaptive", schedule="multistep", augment=True,
-    )  # fmt: skip
-    assert recipe_of("--alpha", "0.5").alpha == 0.5
-
-
-PAPER = Recipe(
-    dataset="cifar10", model="resnet34", rho=0.05, k=2, alpha="adaptive", lr=0.1, batch_size=128,
-    schedule="multistep", epochs=200, gradients=None, augment=True,
+OFFICIAL = Recipe(
+    dataset="cifar10", model="resnet34", method="Lookbehind-SAM", k=2, rho=0.05, eta=0.01,
+    alpha="adaptive", lr=0.1, momentum=0.9, weight_decay=5e-4, batch_size=128,
+    schedule="multistep", epochs=200, gradients=None, augment=True, seed=0,
 )  # fmt: skip
-README = {  # every command line of the official README, in its old and its new spelling
-    "--minimizer LookbehindSAM --rho 0.05 --k 2 --alpha -1": PAPER,
-    "--minimizer Lookbehind_SAM --rho 0.05 --k 2 --alpha -1": PAPER,
-    "--minimizer LookbehindASAM --rho 0.5 --k 2 --alpha -1":
-        replace(PAPER, method="Lookbehind-ASAM", rho=0.5),
-    "--minimizer Lookbehind_ASAM --rho 0.5 --k 2 --alpha -1":
-        replace(PAPER, method="Lookbehind-ASAM", rho=0.5),
-    "--minimizer LookbehindSAM --rho 0.05 --k 2 --alpha 0.5": replace(PAPER, alpha=0.5),
-    "--minimizer LookbehindSAM --rho 0.05 --k 2 --alpha -1 --dataset CIFAR100 --model resnet50":
-        replace(PAPER, dataset="cifar100", model="resnet50"),
+ASAM = replace(OFFICIAL, method="Lookbehind-ASAM", rho=0.5)
+LINES = {  # every command line of the official README, in its old and its new spelling; defaults
+    "--minimizer LookbehindSAM --rho 0.05 --k 2 --alpha -1": OFFICIAL,
+    "--minimizer Lookbehind_SAM --rho 0.05 --k 2 --alpha -1": OFFICIAL,
+    "--minimizer LookbehindASAM --rho 0.5 --k 2 --alpha -1": ASAM,
+    "--minimizer Lookbehind_ASAM --rho 0.5 --k 2 --alpha -1": ASAM,
+    "--minimizer LookbehindSAM --rho 0.05 --k 2 --alpha 0.5": replace(OFFICIAL, alpha=0.5),
+    "--dataset CIFAR100 --model resnet50": replace(OFFICIAL, dataset="cifar100", model="resnet50"),
+    "": OFFICIAL,
+    "--method lookbehind-asam": ASAM,
+    "--method asam": replace(ASAM, method="ASAM", alpha=0.5),
+    "--method lookahead-sam": replace(OFFICIAL, method="Lookahead-SAM", alpha=0.5),
+    "--dataset digits": replace(OFFICIAL, dataset="digits", augment=False),
+    "--dataset ./Cifar-10": replace(OFFICIAL, dataset="./Cifar-10"),
+    "--dataset images/CIFAR10": replace(OFFICIAL, dataset="images/CIFAR10"),
+    "--gradients 900": replace(OFFICIAL, epochs=None, gradients=900),
+    # every other option of example_cifar.py, spelled as there
+    "--lr 0.2 --momentum 0.8 --weight_decay 0.001 --batch_size 64 --epochs 100 --eta 0.0 --k 5":
+        replace(
+            OFFICIAL, lr=0.2, momentum=0.8, weight_decay=0.001, batch_size=64, epochs=100, eta=0.0,
+            k=5,
+        ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("line", README)
+@pytest.mark.parametrize("line", LINES)
 def test_the_command_lines_of_the_official_readme_are_understood(line: str) -> None:
-    assert recipe_of(line) == README[line]
+    assert recipe_of(line) == LINES[line]
 
 
-def test_a_command_line_of_the_official_readme_runs() -> None:
-    line = "--minimizer LookbehindSAM --rho 0.05 --k 2 --alpha -1"
-    assert command(line, SMALL, "--out a").exit_code == 0
-    assert history_in("a")["recipe"] == asdict(RECIPE)
-
-
-@pytest.mark.parametrize("spell", [str.upper, str.lower, str.title])
-@pytest.mark.parametrize("between", ["", "-", "_"])
+@pytest.mark.parametrize(
+    ("spell", "between"), [(str.upper, ""), (str.lower, "-"), (str.title, "_")]
+)
 def test_names_are_known_however_they_are_spelled(
     spell: Callable[[str], str], between: str
 ) -> None:
@@ -138,24 +115,16 @@ def test_names_are_known_however_they_are_spelled(
             assert not any("No such option" in command(word, "--k x").output for word in words)
 
 
-def test_the_path_of_a_folder_stays_as_it_is() -> None:
-    for path in ("./Cifar-10", "My_Images", "images/CIFAR10"):
-        assert recipe_of(f"--dataset {path}").dataset == path
-
-
-def test_the_console_script_is_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Path(cli.callback.__code__.co_filename).parents[1] / "pyproject.toml"
-    assert '\n[project.scripts]\nlookbehind = "lookbehind.__main__:main"\n' in settings.read_text(
-        encoding="utf-8"
-    )
-    code = (
-        "import sys; sys.argv[0] = '/bin/lookbehind'; from lookbehind.__main__ import main; main()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "TRAIN", "--minimizer", "adam"], text=True,
-        capture_output=True, env={**os.environ, "PYTHONPATH": str(settings.parent)},
-    )  # fmt: skip
-    assert done.returncode == 2 and "Usage: lookbehind train [OPTIONS]" in done.stderr
+def test_the_console_script_is_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Path(main.__code__.co_filename).parents[1] / "pyproject.toml"
+    script = '\n[project.scripts]\nlookbehind = "lookbehind.__main__:main"\n'
+    assert script in settings.read_text(encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["/bin/lookbehind", "TRAIN", "--minimizer", "adam"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "train [OPTIONS]" in capsys.readouterr().err
 
 
 def test_every_setting_of_a_recipe_has_its_option() -> None:
@@ -220,7 +189,7 @@ def test_quiet_prints_the_result_only_and_without_validation_no_best() -> None:
     assert history_in("a")["summary"]["best_by_validation"] == {}
 
 
-def test_a_folder_that_holds_a_run_is_refused_and_left_alone() -> None:
+def test_a_folder_that_holds_a_run_is_refused_or_resumed_and_stays_as_it_was() -> None:
     command(SMALL, "--out a")
     before = {path: path.read_bytes() for path in Path("a").iterdir()}
     for more in ("", "--resume --lr 0.1"):
@@ -228,14 +197,10 @@ def test_a_folder_that_holds_a_run_is_refused_and_left_alone() -> None:
         assert result.exit_code == 1
         assert re.search("already holds a run|lr = 0.03, this one has lr = 0.1", result.output)
         assert {path: path.read_bytes() for path in Path("a").iterdir()} == before
-
-
-def test_a_finished_run_resumes_to_what_it_was() -> None:
-    command(SMALL, "--out a")
-    before = history_in("a")
-    result = command(SMALL, "--out a", "--resume")
+    history = history_in("a")
+    result = command(SMALL, "--out a --resume")
     assert result.exit_code == 0 and "Finished" in result.output
-    assert history_in("a") == before
+    assert history_in("a") == history
 
 
 def test_resume_without_a_checkpoint_starts_anew_aloud_and_keeps_the_old_history() -> None:
@@ -255,42 +220,6 @@ def test_a_foreign_checkpoint_is_an_error_in_words() -> None:
     assert [path.name for path in Path("a").iterdir()] == [CHECKPOINT]
 
 
-EDITS: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "a position that is cut": lambda state: state["position"].pop(),
-    "a position of words": lambda state: state.update(position=["a", "b", "c", "d"]),
-    "a count of gradients that is a word": lambda state: state["position"].__setitem__(2, "9"),
-    "an epoch below 0": lambda state: state["position"].__setitem__(0, -5),
-    "records of too few values": lambda state: state["records"][0].pop(),
-    "records that are a number": lambda state: state.update(records=3),
-    "an empty plan": lambda state: state.update(plan={}),
-    "a plan that is a list": lambda state: state.update(plan=[1]),
-    "a generator of another form": lambda state: state["rng"].update(epoch=torch.zeros(3)),
-    "a generator that is missing": lambda state: state["rng"].pop("epoch"),
-    "a part that is missing": lambda state: state.pop("rng"),
-    "an optimizer of words": lambda state: state.update(optimizer="SGD"),
-    "an optimizer without groups": lambda state: state.update(optimizer={}),
-    "a model of numbers": lambda state: state.update(model={"0.weight": 1.0}),
-    "a weight of another shape": lambda state: state["model"].popitem(),
-    "weights that are not finite": lambda state: [
-        w.fill_(torch.nan) for w in state["model"].values()
-    ],
-}
-
-
-@pytest.mark.parametrize("edit", EDITS)
-def test_a_checkpoint_that_was_edited_by_hand_is_an_error_in_words(edit: str) -> None:
-    """Stopped within its third epoch, so that there is something left to do."""
-    assert command(SMALL, "--out a --quiet").exit_code == 0
-    path = Path("a", CHECKPOINT)
-    state = torch.load(path, weights_only=True)
-    state["position"][0], state["position"][2] = 2, 18
-    EDITS[edit](state)
-    torch.save(state, path)
-    result = command(SMALL, "--out a --resume --quiet")
-    assert result.exit_code == 1 and result.output.startswith("Error: ")
-    assert len(result.output.split()) > 5
-
-
 def test_what_torch_refuses_is_an_error_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
@@ -306,7 +235,7 @@ def test_the_largest_numbers_are_no_traceback(name: str) -> None:
     assert result.exit_code == 1 and "Error: " in result.output
 
 
-@pytest.mark.parametrize("given", ["", " ", "two", "-1", "0", "1.5"])
+@pytest.mark.parametrize("given", ["", "two", "-1", "0", "1.5"])
 def test_a_wrong_number_of_processes_is_an_error_in_words(
     given: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,16 +252,6 @@ def test_ctrl_c_while_the_data_is_loaded(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Recipe, "load", interrupted)
     assert command(SMALL).exit_code == 130
     assert not Path("runs").exists()
-
-
-def test_the_weights_at_the_end_of_a_budget_in_gradients_are_kept() -> None:
-    """It ends within an epoch: 8 minibatches of 3 gradients, 3 an epoch."""
-    arguments = SMALL.replace("--epochs 3", "--gradients 24")
-    assert command(arguments, "--out a").exit_code == 0
-    outcome = replace(RECIPE, epochs=None, gradients=24).run()
-    assert outcome.history.last("test").epoch == pytest.approx(8 / 3)
-    state = read_checkpoint(Path("a", CHECKPOINT))["model"]
-    assert all(torch.equal(state[n], v) for n, v in outcome.model.state_dict().items())
 
 
 def test_divergence_is_told_with_a_hint_and_the_history_is_kept() -> None:
@@ -376,24 +295,15 @@ def test_one_of_several_processes_takes_no_device_of_its_own(
 BAD = {
     "--lr abc": "'--lr': 'abc' is not a valid float",
     "--lr -1": "lr must be a finite number ≥ 0; got -1.0",
-    "--lr nan": "lr must be a finite number ≥ 0; got nan",
-    "--momentum 2": "momentum must be a finite number in [0, 1]; got 2.0",
     "--k 0": "k must be an int ≥ 1, got 0",
     "--k 1.5": "'--k': '1.5' is not a valid integer",
-    "--alpha 2": 'alpha must be a finite number in [0, 1] or "adaptive"; got 2.0',
     "--alpha auto": """alpha must be a finite number in [0, 1] or "adaptive"; got 'auto'""",
     "--model vgg": "'vgg' is not one of 'mlp', 'tiny-cnn'",
     "--minimizer adam": "'--method' / '--minimizer': 'adam' is not one of 'SGD', 'SAM'",
     "--lr 1e39": "lr must be at most 3.4028234663852886e+38, got 1e+39",
-    "--rho inf": "rho must be at most 3.4028234663852886e+38, got inf",
-    "--weight-decay 1e200": "weight_decay must be at most 3.4028234663852886e+38, got 1e+200",
     "--seed 99999999999999999999": "seed must be at most 9223372036854775807, got 99999999999999",
-    "--seed -99999999999999999999": "seed must be an int ≥ 0, got -99999999999999999999",
-    "--batch-size 99999999999999999999": "batch_size must be at most 9223372036854775807",
-    "--k 1e3": "'--k': '1e3' is not a valid integer",
     "--device tpu": "device must be one of auto, cuda, mps, cpu, or cuda:0, …, got 'tpu'",
     "--epochs 3 --gradients 9": "exactly one of epochs and gradients must be given",
-    "--perturbation own": "'own' is not one of 'global', 'local'",
     "--method lookahead-sam --alpha adaptive": "alpha must be a finite number in [0, 1]",
     "--dataset digits --augment": "augment must be False for the dataset digits, got True",
     "--mode resnet34": "No such option '--mode'",
@@ -420,12 +330,6 @@ def test_data_that_cannot_be_had_is_an_error_in_words() -> None:
         assert result.exit_code == 1 and result.output.startswith("Error: ")
         assert words in result.output
         assert not Path("runs").exists()
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_gradients_a_minibatch_are_those_that_are_taken(method: str) -> None:
-    recipe = replace(RECIPE, method=method, alpha=0.5, k=3, epochs=1)
-    assert recipe.run().history.last("test").gradients == 3 * METHODS[method].cost(recipe.k)
 
 
 def test_without_click_the_command_line_says_what_to_install(

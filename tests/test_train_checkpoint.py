@@ -17,123 +17,85 @@ from problems import one_thread  # noqa: F401
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
+from training import FAMILY, same, stop_after
 
-from lookbehind import ASAM, SAM, Ball, Lookahead, Lookbehind, MultistepSAM
-from lookbehind.scores import History
+from lookbehind import Ball
 from lookbehind.train import (
     CheckpointError,
     MultiStep,
-    Session,
     fit,
     grouped,
     read_checkpoint,
     save_checkpoint,
-)  # fmt: skip
+)
 
-EPOCHS = 6
-FAMILY: dict[str, Callable[[torch.optim.Optimizer], Any]] = {
-    "SGD": lambda base: base,
-    "SAM": lambda base: SAM(base, 0.05),
-    "ASAM": lambda base: ASAM(base, 0.5),
-    "Multistep": lambda base: MultistepSAM(base, Ball(0.05), k=3),
-    "Lookbehind": lambda base: Lookbehind(base, Ball(0.05), k=3, alpha="adaptive"),
-    "Lookahead": lambda base: Lookahead(SAM(base, 0.05), k=4),
-}
 BASES: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "SGD": partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=1e-3),
     "Adam": partial(torch.optim.Adam, lr=0.01),
 }
+KINDS = [*((method, "SGD") for method in FAMILY), ("Lookbehind", "Adam")]
 
 
-def problem(method: str = "Lookbehind", base: str = "SGD") -> tuple[nn.Module, Any, DataLoader]:
+def problem(method: str = "Lookbehind", base: str = "SGD", classes: int = 3) -> tuple[Any, ...]:
     """A network with BatchNorm and dropout, and batches that torch's global generator shuffles."""
     torch.manual_seed(0)
     x, y = torch.randn(60, 4), torch.randint(3, (60,))
-    layers = [nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 3)]
+    layers = [nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, classes)]
     model = nn.Sequential(*layers)
-    optimizer = FAMILY[method](BASES[base](model.parameters()))
-    return model, optimizer, DataLoader(TensorDataset(x, y), batch_size=7, shuffle=True)
+    optimizer = FAMILY[method][0](BASES[base](model.parameters()))
+    return model, optimizer, DataLoader(TensorDataset(x, y), batch_size=8, shuffle=True)
 
 
-def trained(path: Path | None, method: str = "Lookbehind", base: str = "SGD", **options: Any):
-    model, optimizer, loader = problem(method, base)
-    options = {"epochs": EPOCHS, "splits": {"all": [loader.dataset.tensors]}} | options
+def run(path: Path | None, made: tuple[Any, ...] | None = None, **options: Any) -> list[Any]:
+    """What a run leaves: 4 epochs of 8 minibatches."""
+    model, optimizer, loader = made or problem()
+    options = {"epochs": 4, "splits": {"all": [loader.dataset.tensors]}} | options
     history = fit(model, optimizer, loader, **grouped(checkpoint=path, **options))
-    return model.state_dict(), optimizer.state_dict(), history
+    return [model.state_dict(), optimizer.state_dict(), history]
 
 
-def assert_same(one: Any, other: Any) -> None:
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_same(one[key], other[key])
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other)
-        for a, b in zip(one, other, strict=True):
-            assert_same(a, b)
-    elif isinstance(one, Tensor):
-        assert torch.equal(one, other)
-    else:
-        assert one == other
-
-
-class StopAfter:
-    """Asks for a stop once, after so many steps."""
-
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-
-    def __call__(self) -> bool:
-        self.left -= 1
-        return self.left < 0
-
-
-@pytest.mark.parametrize("base", BASES)
-@pytest.mark.parametrize("method", FAMILY)
+@pytest.mark.parametrize(("method", "base"), KINDS)
 def test_a_stopped_run_goes_on_bit_for_bit(method: str, base: str, tmp_path: Path) -> None:
-    *expected, history = trained(None, method, base)
+    expected = run(None, problem(method, base))
     path = tmp_path / "new folder" / "run.pt"
-    for steps in (0, 3, 5, 3):  # within an epoch and across its end
-        *_, part = trained(path, method, base, resume=True, stop=StopAfter(steps))
-        assert part.stopped
+    for steps in (0, 3, 5, 2):  # within an epoch and across its end
+        part = run(path, problem(method, base), resume=True, stop=stop_after(steps))
+        assert part[-1].stopped
+    made = problem(method, base)
     torch.manual_seed(99)
-    *found, whole = trained(path, method, base, resume=True)
-    assert_same(found, expected)
-    assert whole == history
+    assert same(run(path, made, resume=True), expected)
     assert [*tmp_path.rglob("*")] == [path.parent, path]
 
 
-def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("budget", [{"epochs": 4}, {"epochs": None, "gradients": 44}])
+def test_a_finished_run_is_not_trained_again(budget: dict[str, Any], tmp_path: Path) -> None:
+    """The second budget ends within an epoch."""
     path = tmp_path / "run.pt"
-    *first, history = trained(path)
-    *again, other = trained(path, resume=True, callbacks=[lambda run: pytest.fail("a step")])
-    assert_same(again, first)
-    assert other == history
+    first = run(path, **budget)
+    again = run(path, resume=True, callbacks=[lambda run: pytest.fail("a step")], **budget)
+    assert same(again, first)
 
 
-def test_settings_moved_during_the_run_are_continued(tmp_path: Path) -> None:
+def test_settings_moved_during_the_run_are_continued_from_any_step(tmp_path: Path) -> None:
     path = tmp_path / "run.pt"
 
     def move(run: Any) -> None:
         if run.minibatches == 5:
-            run.optimizer.k, run.optimizer.ball, run.optimizer.alpha = 2, Ball(0.01), 0.7
+            run.optimizer.k, run.optimizer.ball, run.optimizer.alpha = 2, Ball(0.01), "adaptive"
             run.optimizer.param_groups[0]["initial_lr"] = 0.02
+        if run.minibatches == 10:
+            run.save(path)
 
-    *expected, _ = trained(None, callbacks=[move])
-    trained(path, callbacks=[move], stop=StopAfter(10))
-    model, optimizer, loader = problem()
-    fit(
-        model, optimizer, loader, epochs=EPOCHS, session=Session(path, resume=True),
-        splits={"all": [loader.dataset.tensors]},
-    )  # fmt: skip
-    assert (optimizer.k, optimizer.ball, optimizer.alpha) == (2, Ball(0.01), 0.7)
-    assert_same([model.state_dict(), optimizer.state_dict()], expected)
+    expected = run(None, callbacks=[move])
+    made = problem()
+    assert same(run(path, made, resume=True), expected)
+    assert (made[1].k, made[1].ball, made[1].alpha) == (2, Ball(0.01), "adaptive")
 
 
 def killed_run(path: Path, epochs: int, nap: float) -> None:
     """What the process below runs until it is killed; the naps let a kill come anywhere."""
     torch.set_num_threads(1)
-    trained(path, epochs=epochs, resume=True, callbacks=[lambda run: time.sleep(nap)])
+    run(path, epochs=epochs, resume=True, callbacks=[lambda run: time.sleep(nap)])
 
 
 @pytest.fixture
@@ -149,34 +111,25 @@ def epoch_of(path: Path) -> int:
     return read_checkpoint(path)["position"][0] if path.exists() else 0
 
 
-def wait_for_a_new_file(path: Path, old: int | None) -> None:
-    deadline = time.monotonic() + 60
-    while inode(path) == old and time.monotonic() < deadline:
-        time.sleep(0.001)
-
-
 def inode(path: Path) -> int | None:
     return path.stat().st_ino if path.exists() else None
 
 
-def test_ten_kills_lose_nothing_but_the_epoch_under_way(processes: Any, tmp_path: Path) -> None:
-    path, epochs, nap = tmp_path / "run.pt", 40, 0.001
-    moments = random.Random(0)
-    for _ in range(10):
-        before, old = epoch_of(path), inode(path)
-        process = processes.Process(target=killed_run, args=(path, epochs, nap))
+def test_kills_lose_nothing_but_the_epoch_under_way(processes: Any, tmp_path: Path) -> None:
+    path, epochs, moments = tmp_path / "run.pt", 25, random.Random(0)
+    for _ in range(5):
+        before, old, deadline = epoch_of(path), inode(path), time.monotonic() + 60
+        process = processes.Process(target=killed_run, args=(path, epochs, 0.001))
         process.start()
-        wait_for_a_new_file(path, old)
+        while inode(path) == old and time.monotonic() < deadline:
+            time.sleep(0.001)
         time.sleep(moments.uniform(0, 0.04))
         seen = epoch_of(path)
         process.kill()
         process.join()
-        assert process.exitcode == -9, "the run ended: it is too short to be killed 10 times"
+        assert process.exitcode == -9, "the run ended: it is too short to be killed 5 times"
         assert epoch_of(path) >= seen > before
-    *found, history = trained(path, epochs=epochs, resume=True)
-    *expected, whole = trained(None, epochs=epochs)
-    assert_same(found, expected)
-    assert history == whole
+    assert same(run(path, epochs=epochs, resume=True), run(None, epochs=epochs))
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(
@@ -218,94 +171,57 @@ class Bomb:
         return (pytest.fail, ("code from the file was run",))
 
 
-def test_foreign_files_are_named_and_run_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "run.pt"
-    path.write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(CheckpointError, match="a file of another kind"):
-        read_checkpoint(path)
-    torch.save({"format": Bomb()}, path)
-    with pytest.raises(CheckpointError, match="more than tensors and plain values"):
-        read_checkpoint(path)
-    torch.save(nn.Linear(2, 2).state_dict(), path)
-    with pytest.raises(CheckpointError, match="was not written by lookbehind"):
-        read_checkpoint(path)
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda path: path.write_bytes(pickle.dumps(Bomb())), "a file of another kind"),
+        (lambda path: torch.save({"format": Bomb()}, path), "more than tensors and plain values"),
+        (lambda path: torch.save(nn.Linear(2, 2).state_dict(), path), "not written by lookbehind"),
+    ],
+)
+def test_foreign_files_are_named_and_run_nothing(write: Any, words: str, tmp_path: Path) -> None:
+    write(tmp_path / "run.pt")
+    with pytest.raises(CheckpointError, match=words):
+        read_checkpoint(tmp_path / "run.pt")
     with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "none.pt"))):
         read_checkpoint(tmp_path / "none.pt")
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("other", "change", "words"),
     [
-        ({"method": "SAM"}, "holds another optimizer: .*Lookbehind"),
-        ({"epochs": 9}, r"budget = \['minibatches', 54\], this one has budget = "),
-        ({"schedule": MultiStep()}, "schedule = 'cosine', this one has schedule = 'MultiStep"),
-        ({"config": {"lr": 0.1}}, "lr = None, this one has lr = 0.1"),
+        ({"method": "SAM"}, {}, "holds another optimizer: .*Lookbehind"),
+        ({"classes": 5}, {}, r"holds another model: 4\.weight has shape \(3, 8\), here \(5, 8\)"),
+        ({}, {"epochs": 9}, r"budget = \['minibatches', 32\], this one has budget = "),
+        ({}, {"schedule": MultiStep()}, "schedule = 'cosine', this one has schedule = 'MultiStep"),
+        ({}, {"config": {"lr": 0.1}}, "lr = None, this one has lr = 0.1"),
     ],
 )
 def test_another_runs_checkpoint_is_refused_before_anything_is_changed(
-    change: dict[str, Any], words: str, tmp_path: Path
+    other: dict[str, Any], change: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "run.pt"
-    trained(path, stop=StopAfter(12))
+    run(path, stop=stop_after(12))
     kept = path.read_bytes()
-    model, optimizer, loader = problem(change.pop("method", "Lookbehind"))
-    before = [model.state_dict(), optimizer.state_dict()]
-    options = {"epochs": EPOCHS, "splits": {}} | change
+    made = problem(**other)
     with pytest.raises(CheckpointError, match=words):
-        fit(model, optimizer, loader, **grouped(checkpoint=path, resume=True, **options))
-    assert_same([model.state_dict(), optimizer.state_dict()], before)
+        run(path, made, resume=True, **change)
+    assert same(*([part.state_dict() for part in each[:2]] for each in (made, problem(**other))))
     assert path.read_bytes() == kept
 
 
-def test_a_budget_that_ends_within_an_epoch_leaves_its_end(tmp_path: Path) -> None:
-    path = tmp_path / "run.pt"
-    budget = {"epochs": None, "gradients": 44}  # 11 of 9 minibatches an epoch
-    *first, history = trained(path, **budget)
-    *again, other = trained(
-        path, resume=True, callbacks=[lambda run: pytest.fail("a step")], **budget
-    )
-    assert_same(again, first)
-    assert other == history
-
-
 def test_a_record_holds_all_splits_or_none() -> None:
-    model, optimizer, loader = problem()
-    good = [loader.dataset.tensors]
-    bad = [(loader.dataset.tensors[0] * math.nan, loader.dataset.tensors[1])]
-    runs: list[Any] = []
+    made, runs = problem(), list[Any]()
+    good, splits = [made[2].dataset.tensors], {}
 
     def spoil(run: Any) -> None:
         runs.append(run)
-        splits["other"] = bad
+        splits["other"] = [(good[0][0] * math.nan, good[0][1])]
 
-    splits = {"one": good, "other": good}
+    splits |= {"one": good, "other": good}
     with pytest.raises(FloatingPointError, match="the loss on other is not finite"):
-        fit(model, optimizer, loader, epochs=1, splits=splits, callbacks=[spoil])
+        run(None, made, epochs=1, splits=splits, callbacks=[spoil])
     assert [record.split for record in runs[-1].records] == ["one", "other"]
-
-
-def test_another_models_checkpoint_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "run.pt"
-    trained(path, stop=StopAfter(12))
-    model, _, loader = problem()
-    model[4] = nn.Linear(8, 5)
-    optimizer = FAMILY["Lookbehind"](BASES["SGD"](model.parameters()))
-    with pytest.raises(CheckpointError, match=r"4\.weight has shape \(3, 8\), here \(5, 8\)"):
-        fit(model, optimizer, loader, epochs=EPOCHS, splits={}, session=Session(path, resume=True))
-
-
-def test_a_callback_may_save_at_any_step(tmp_path: Path) -> None:
-    path = tmp_path / "run.pt"
-
-    def save(run: Any) -> None:
-        if run.minibatches == 13:
-            run.save(path)
-
-    model, optimizer, loader = problem()
-    splits = {"all": [loader.dataset.tensors]}
-    fit(model, optimizer, loader, epochs=EPOCHS, splits=splits, callbacks=[save])
-    *found, _ = trained(path, resume=True)
-    assert_same(found, [model.state_dict(), optimizer.state_dict()])
 
 
 def test_a_loss_that_diverges_keeps_the_last_epochs_checkpoint(tmp_path: Path) -> None:
@@ -316,8 +232,6 @@ def test_a_loss_that_diverges_keeps_the_last_epochs_checkpoint(tmp_path: Path) -
         return cross_entropy(logits, labels) * scale
 
     with pytest.raises(FloatingPointError):
-        trained(path, loss=diverging)
+        run(path, loss=diverging)
     assert epoch_of(path) == 2
-    *_, history = trained(path, resume=True)
-    assert isinstance(history, History)
-    assert history == trained(None)[2]
+    assert same(run(path, resume=True), run(None))

@@ -42,18 +42,12 @@ def test_the_last_minibatch_is_dropped_by_choice() -> None:
     assert len(list(split.batches(23, drop_last=True))) == 1
 
 
-def test_a_size_beyond_the_split_gives_it_whole() -> None:
-    assert [len(labels) for _, labels in numbered(23).batches(5000)] == [23]
-
-
-def test_a_split_without_images_has_no_minibatches() -> None:
-    batches = digits(validation=0).validation.batches(5)
-    assert len(batches) == 0 and list(batches) == []
-
-
 def test_without_a_seed_the_order_is_the_splits() -> None:
     split = numbered(23)
     assert torch.equal(torch.cat([labels for _, labels in split.batches(5)]), split.labels)
+    assert [len(labels) for _, labels in split.batches(5000)] == [23]
+    none = digits(validation=0).validation.batches(5)
+    assert len(none) == 0 and list(none) == []
 
 
 @pytest.mark.parametrize(("crop", "flip"), [(4, True), (2, False), (0, True)])
@@ -91,13 +85,6 @@ def test_every_corner_and_both_sides_are_equally_likely_and_independent() -> Non
     assert sum((n - 500) ** 2 / 500 for n in found.values()) < 45.0
 
 
-def test_crops_and_flips_leave_the_order_as_it_is() -> None:
-    split = numbered(50)
-    plain, moved = split.batches(50, seed=7), split.batches(50, seed=7, crop=3, flip=True)
-    for _ in range(2):
-        assert torch.equal(next(iter(plain))[1], next(iter(moved))[1])
-
-
 def test_an_epoch_depends_on_its_seed_and_number_alone() -> None:
     split = numbered(50)
     batches = split.batches(16, seed=5, crop=4, flip=True)
@@ -115,30 +102,25 @@ def test_an_epoch_depends_on_its_seed_and_number_alone() -> None:
     assert not torch.equal(next(iter(other))[0], epochs[0])
 
 
-def test_neighbouring_seeds_and_epochs_have_nothing_in_common() -> None:
+def test_neighbouring_seeds_have_nothing_in_common_and_crops_leave_the_order() -> None:
     """`seed + epoch` would give seed 1, epoch 0 the order of seed 0, epoch 1."""
     split = numbered(50)
     zero, one = split.batches(50, seed=0), split.batches(50, seed=1)
-    zero.set_epoch(1)
-    assert not torch.equal(next(iter(zero))[1], next(iter(one))[1])
+    moved = split.batches(50, seed=0, crop=3, flip=True)
+    (_, first), (_, second) = next(iter(zero)), next(iter(zero))
+    assert torch.equal(next(iter(moved))[1], first) and torch.equal(next(iter(moved))[1], second)
+    assert not torch.equal(second, next(iter(one))[1])
 
 
 @pytest.mark.parametrize(
     ("wrong", "error", "words"),
     [
         ({"size": 0}, ValueError, "size must be an int ≥ 1, got 0"),
-        ({"size": 2.0}, TypeError, "size must be an int ≥ 1, got 2.0"),
         ({"size": 24, "drop_last": True}, ValueError, r"size must be an int in \[1, 23\], got 24"),
-        ({"seed": -1}, ValueError, "seed must be an int ≥ 0, got -1"),
         ({"seed": 0.5}, TypeError, "seed must be an int"),
         ({"seed": 0, "crop": 6}, ValueError, r"crop must be an int in \[0, 5\], got 6"),
-        ({"seed": 0, "crop": True}, TypeError, "crop must be an int"),
         ({"crop": 4}, ValueError, "seed must be an int ≥ 0 for random crops"),
-        (
-            {"flip": True},
-            ValueError,
-            "for random crops and flips, got None",
-        ),
+        ({"flip": True}, ValueError, "for random crops and flips, got None"),
     ],
 )
 def test_wrong_options_of_batches_are_named(
@@ -146,9 +128,6 @@ def test_wrong_options_of_batches_are_named(
 ) -> None:
     with pytest.raises(error, match=words):
         numbered(23).batches(**{"size": 5} | wrong)
-
-
-def test_a_wrong_epoch_is_named() -> None:
     with pytest.raises(ValueError, match="epoch must be an int ≥ 0, got -1"):
         numbered(3).batches(1).set_epoch(-1)
 

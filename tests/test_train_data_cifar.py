@@ -126,6 +126,9 @@ def test_cifar_is_read_from_its_own_format(
     assert found.classes == tuple(cifar.classes)
     assert found.train.images.is_contiguous() and found.train.labels.dtype == torch.int64
     assert cifar.unpacked(root).is_dir()
+    if kind is datasets.CIFAR10:  # the customary figures
+        assert (found.train.mean / 255).tolist() == pytest.approx([0.4914, 0.4822, 0.4465])
+        assert (found.test.std / 255).tolist() == pytest.approx([0.2471, 0.2435, 0.2616])
 
 
 @downloads
@@ -150,13 +153,6 @@ def test_two_that_share_a_folder_download_once(cifar: Cifar, tmp_path: Path) -> 
 
 
 @downloads
-def test_cifar_is_normalized_by_the_customary_figures(cifar: Cifar) -> None:
-    found = cifar10()
-    assert (found.train.mean / 255).tolist() == pytest.approx([0.4914, 0.4822, 0.4465])
-    assert (found.test.std / 255).tolist() == pytest.approx([0.2471, 0.2435, 0.2616])
-
-
-@downloads
 def test_cifar_is_drawn_by_seed_into_disjoint_splits(cifar: Cifar) -> None:
     draw = partial(cifar10, validation=8, test=4)
     whole, few, noisy = draw(), draw(train=12), draw(label_noise=0.5)
@@ -177,11 +173,8 @@ def test_cifar_is_drawn_by_seed_into_disjoint_splits(cifar: Cifar) -> None:
 @pytest.mark.parametrize(
     ("wrong", "error", "words"),
     [
-        ({"validation": 50}, ValueError, r"validation must be an int in \[0, 49\], got 50"),
         ({"validation": 10, "train": 41}, ValueError, r"train must be an int in \[1, 40\], got 41"),
-        ({"train": 0}, ValueError, r"train must be an int in \[1, 50\], got 0"),
         ({"test": 11}, ValueError, r"test must be an int in \[1, 10\], got 11"),
-        ({"test": 1.0}, TypeError, "test must be an int"),
         ({"label_noise": 2}, ValueError, "label_noise must be .* got 2"),
         ({"seed": -2}, ValueError, "seed must be an int ≥ 0, got -2"),
     ],
@@ -193,24 +186,15 @@ def test_wrong_options_of_cifar_are_named(
         cifar10(**wrong)
 
 
-def cut(cifar: Cifar) -> None:
-    content = cifar.archive.read_bytes()
-    cifar.archive.write_bytes(content[: len(content) // 2])
-
-
-def change(cifar: Cifar) -> None:
-    content = bytearray(cifar.archive.read_bytes())
-    content[len(content) // 2] ^= 1
-    cifar.archive.write_bytes(content)
-
-
 @downloads
-@pytest.mark.parametrize("damage", [cut, change])
+@pytest.mark.parametrize("damage", ["cut", "changed"])
 def test_a_bad_download_is_an_error_and_the_next_call_starts_anew(
-    cifar: Cifar, damage: Callable[[Cifar], None], root: Path
+    cifar: Cifar, damage: str, root: Path
 ) -> None:
     good = cifar.archive.read_bytes()
-    damage(cifar)
+    half = len(good) // 2
+    rest = bytes([good[half] ^ 1]) + good[half + 1 :] if damage == "changed" else b""
+    cifar.archive.write_bytes(good[:half] + rest)
     with pytest.raises(DataError, match=r"wrong checksum .* Call again to restart"):
         cifar10()
     assert not cifar.unpacked(root).exists()
@@ -246,16 +230,24 @@ def test_offline_is_said_and_no_other_dataset_takes_its_place(
     with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
         port = server.server_port  # nobody listens there after this
     monkeypatch.setattr(cifar.kind, "url", f"http://127.0.0.1:{port}/{cifar.kind.filename}")
-    with pytest.raises(
-        DataError, match=r"cannot be downloaded .* go online .* put it into"
-    ) as found:
+    words = "cannot be downloaded .* go online .* put it into"
+    with pytest.raises(DataError, match=words) as found:
         cifar10()
     assert isinstance(found.value.__cause__, urllib.error.URLError)
 
 
-def test_a_server_without_the_file_is_said(cifar: Cifar) -> None:
-    cifar.archive.unlink()
-    with pytest.raises(DataError, match=r"cannot be downloaded .HTTP Error 404"):
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda cifar, root: cifar.archive.unlink(), "cannot be downloaded .HTTP Error 404"),
+        (lambda cifar, root: root.write_text("no folder"), "root must be a folder, not a file"),
+    ],
+)
+def test_what_is_not_there_is_said(
+    cifar: Cifar, root: Path, damage: Callable[[Cifar, Path], None], words: str
+) -> None:
+    damage(cifar, root)
+    with pytest.raises(DataError, match=words):
         cifar10()
 
 
@@ -276,17 +268,4 @@ def test_what_the_system_refuses_is_said_with_what_to_do(
 
     monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", refuse)
     with pytest.raises(DataError, match=words):
-        cifar10()
-
-
-def test_a_file_in_the_place_of_the_root_is_said(cifar: Cifar, root: Path) -> None:
-    root.write_text("no folder")
-    with pytest.raises(DataError, match="root must be a folder, not a file"):
-        cifar10()
-
-
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="this user may write everywhere")
-def test_a_folder_without_write_permission_is_said(cifar: Cifar, root: Path) -> None:
-    root.mkdir(mode=0o500)
-    with pytest.raises(DataError, match="must be a folder that you may write in"):
         cifar10()

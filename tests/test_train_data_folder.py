@@ -4,8 +4,9 @@
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +18,15 @@ from torchvision import datasets
 from lookbehind.train.data import DataError, Split, image_folder, load
 from lookbehind.train.data import folder as folder_module
 
+PARTS = ("train", "test")
 
-def paint(folder: Path, per_class: int = 3, classes: str = "ab", mode: str = "RGB") -> Path:
+
+def paint(
+    folder: Path, per_class: int = 3, classes: Iterable[str] = "ab", mode: str = "RGB"
+) -> Path:
     """PNG images of 5 x 4 random pixels; returns the folder."""
     rng = np.random.default_rng(0)
-    for part in ("train", "test"):
+    for part in PARTS:
         for name in classes:
             (folder / part / name).mkdir(parents=True, exist_ok=True)
             for i in range(per_class):
@@ -29,10 +34,9 @@ def paint(folder: Path, per_class: int = 3, classes: str = "ab", mode: str = "RG
     return folder
 
 
-def draw(
-    file: Path, rng: np.random.Generator, mode: str = "RGB", size: tuple[int, int] = (5, 4)
-) -> None:
-    noise = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+def draw(file: Path, seed: Any = 0, mode: str = "RGB", size: tuple[int, int] = (5, 4)) -> None:
+    shape = (size[1], size[0], 3)
+    noise = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
     Image.fromarray(noise).convert(mode).save(file)
 
 
@@ -59,7 +63,7 @@ def test_grey_images_have_one_channel_unless_one_is_coloured(tmp_path: Path) -> 
     grey = image_folder(paint(tmp_path / "grey", mode="L"))
     assert grey.channels == 1
     folder = paint(tmp_path / "mixed", 60, mode="L")  # more than a thread decodes at once
-    draw(folder / "train" / "a" / "0.png", np.random.default_rng(1), "P")
+    draw(folder / "train/a/0.png", 1, "P")
     mixed = image_folder(folder)
     assert mixed.channels == 3
     images = mixed.train.images
@@ -75,99 +79,60 @@ def test_a_channel_of_one_value_is_not_divided_by_zero(tmp_path: Path) -> None:
     assert torch.equal(images, torch.zeros(6, 3, 4, 5))
 
 
-def remove_test(folder: Path) -> None:
-    (folder / "test").rename(folder / "tests")
+def moved(old: str, new: str) -> Callable[[Path], Any]:
+    return lambda folder: (folder / old).rename(folder / new)
 
 
-def remove_classes(folder: Path) -> None:
-    (folder / "train").rename(folder / "other")
-    (folder / "train").mkdir()
+def linked(name: str, to: str) -> Callable[[Path], Any]:
+    def link(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(to)
+
+    return link
 
 
-def empty_class(folder: Path) -> None:
-    for file in (folder / "test" / "b").iterdir():
-        file.rename(file.with_suffix(".txt"))
+def deep_image(folder: Path) -> None:
+    Image.fromarray(np.full((4, 5), 60000, np.uint16)).save(folder / "test/a/2.png")
 
 
-def remove_class(folder: Path) -> None:
-    (folder / "train" / "b").rename(folder / "b")
+def name_alike(folder: Path) -> None:
+    paint(folder, 1, ("caf\u00e9", "cafe\u0301"))
 
 
-def rename_class(folder: Path) -> None:
-    (folder / "test" / "b").rename(folder / "test" / "B")
+DAMAGES: dict[str, Callable[[Path], Any]] = {
+    "images.test is missing: put the images into .*test.<class>": moved("test", "tests"),
+    "images.train holds no classes": lambda f: [moved(f"train/{c}", c)(f) for c in "ab"],
+    "test.b holds no images: add": lambda f: [(f / f"test/b/{i}.png").unlink() for i in "012"],
+    r"images.train lacks the classes \['b'\] of .*images.test": moved("train/b", "b"),
+    "'B' and 'b' are one class name": moved("test/b", "test/B"),
+    r"'cafe\\u0301' and 'caf\\xe9' are one class name": name_alike,
+    r"at least two classes, got \['a'\]": lambda f: [moved(f"{p}/b", p + "b")(f) for p in PARTS],
+    "train.b.1.png does not .* replace or": lambda f: os.truncate(f / "train/b/1.png", 60),
+    "test.a.2.png does not decode": lambda f: (f / "test/a/2.png").write_text("<html>"),
+    "test.b.0.png does not decode .*delete": lambda f: os.truncate(f / "test/b/0.png", 0),
+    "test.a.2.png .* more than 8 bits, mode I;16": deep_image,
+    "a.0.png has 5 x 4 .*test.a.2.png has 6 x 4": lambda f: draw(f / "test/a/2.png", size=(6, 4)),
+    "train.a.9.png is a link to gone, which leads nowhere": linked("train/a/9.png", "gone"),
+    "test.a.more is a link to gone, which leads nowhere": linked("test/a/more", "gone"),
+    "test.c is a link to gone, which leads nowhere": linked("test/c", "gone"),
+    "test.b.0.png is a link to 0.png, which leads nowhere": linked("test/b/0.png", "0.png"),
+    "a.0.png and .*b.more.0.png are one file: an image must have": linked("train/b/more", "../a"),
+    "train.a.0.png and .*train.c.0.png are one file": linked("train/c", "a"),
+}
 
 
-def spell_class_twice(folder: Path) -> None:
-    for part in ("train", "test"):
-        for name in ("caf\u00e9", "cafe\u0301"):
-            (folder / part / name).mkdir()
-            draw(folder / part / name / "0.png", np.random.default_rng(0))
-
-
-def leave_one_class(folder: Path) -> None:
-    for part in ("train", "test"):
-        (folder / part / "b").rename(folder / f"{part} b")
-
-
-def cut_image(folder: Path) -> None:
-    file = folder / "train" / "b" / "1.png"
-    file.write_bytes(file.read_bytes()[:60])
-
-
-def write_text(folder: Path) -> None:
-    (folder / "test" / "a" / "2.png").write_text("<html>404</html>")
-
-
-def write_16_bits(folder: Path) -> None:
-    Image.fromarray(np.full((4, 5), 60000, np.uint16)).save(folder / "test" / "a" / "2.png")
-
-
-def write_larger(folder: Path) -> None:
-    draw(folder / "test" / "a" / "2.png", np.random.default_rng(0), size=(6, 4))
-
-
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (remove_test, "images.test is missing: put the images into .*test.<class>"),
-        (remove_classes, "images.train holds no classes"),
-        (empty_class, "test.b holds no images: add some, or delete the folder"),
-        (remove_class, r"images.train lacks the classes \['b'\] of .*images.test"),
-        (rename_class, "'B' and 'b' are one class name"),
-        (spell_class_twice, r"'cafe\\u0301' and 'caf\\xe9' are one class name"),
-        (leave_one_class, r"at least two classes, got \['a'\]"),
-        (cut_image, "train.b.1.png does not decode as an image: replace or delete it"),
-        (write_text, "test.a.2.png does not decode as an image"),
-        (write_16_bits, "test.a.2.png .* more than 8 bits, mode I;16"),
-        (write_larger, "a.0.png has 5 x 4 pixels, .*test.a.2.png has 6 x 4"),
-    ],
-)
-def test_what_is_wrong_with_a_folder_is_said(
-    folder: Path, damage: Callable[[Path], None], words: str
-) -> None:
-    damage(folder)
+@pytest.mark.parametrize("words", DAMAGES)
+def test_what_is_wrong_with_a_folder_is_said(folder: Path, words: str) -> None:
+    DAMAGES[words](folder)
     with pytest.raises(DataError, match=words):
         image_folder(folder)
 
 
-def link_to_itself(folder: Path) -> None:
-    """torchvision reads train/a 41 times."""
-    (folder / "train" / "a" / "again").symlink_to(".")
-
-
-def link_upwards(folder: Path) -> None:
-    (folder / "train" / "a" / "up").symlink_to("..")
-
-
 def link_to_a_sibling(folder: Path) -> None:
     for name in ("all", "zip"):  # one before and one after what it leads to
-        (folder / "test" / "b" / name).symlink_to("more")
-    (folder / "test" / "b" / "more").mkdir()
-    (folder / "test" / "b" / "2.png").rename(folder / "test" / "b" / "more" / "2.png")
-
-
-def link_an_image(folder: Path) -> None:
-    (folder / "train" / "b" / "same.png").symlink_to("0.png")
+        (folder / "test/b" / name).symlink_to("more")
+    (folder / "test/b/more").mkdir()
+    (folder / "test/b/2.png").rename(folder / "test/b/more/2.png")
 
 
 def link_everything(folder: Path) -> None:
@@ -177,7 +142,7 @@ def link_everything(folder: Path) -> None:
         there.parent.mkdir(parents=True, exist_ok=True)
         if name == "test/a/more":
             there.mkdir()
-            (folder / "test" / "a" / "0.png").rename(there / "0.png")
+            (folder / "test/a/0.png").rename(there / "0.png")
         else:
             here.rename(there)
         here.symlink_to(there)
@@ -190,7 +155,7 @@ def leave_junk(folder: Path) -> None:
             (folder / part / name).mkdir()
             (folder / part / "a" / name).mkdir()
             for where in (folder / part / name, folder / part / "a" / name):
-                draw(where / "0.png", np.random.default_rng(7))
+                draw(where / "0.png", 7)
         (folder / part / "desktop.ini").write_text("[ViewState]")
         for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._0.png", ".hidden.png", "a.txt"):
             (folder / part / "b" / name).write_bytes(b"\0\5junk")
@@ -198,15 +163,20 @@ def leave_junk(folder: Path) -> None:
         os.mkfifo(folder / part / "a" / "pipe.png")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [link_to_itself, link_upwards, link_to_a_sibling, link_an_image, link_everything, leave_junk],
-)
-def test_every_image_counts_once_and_what_is_hidden_never(
-    folder: Path, root: Path, change: Callable[[Path], None]
-) -> None:
+CHANGES: dict[str, Callable[[Path], Any]] = {
+    "a link to itself": linked("train/a/again", "."),  # torchvision reads train/a 41 times
+    "a link upwards": linked("train/a/up", ".."),
+    "a link to a sibling": link_to_a_sibling,
+    "a link to an image": linked("train/b/same.png", "0.png"),
+    "links everywhere": link_everything,
+    "junk": leave_junk,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_every_image_counts_once_and_what_is_hidden_never(folder: Path, change: str) -> None:
     before = image_folder(folder)
-    change(folder)
+    CHANGES[change](folder)
     after = image_folder(folder)
     assert after.classes == ("a", "b") and len(after.train) == len(after.test) == 6
     for one, other in ((before.train, after.train), (before.test, after.test)):
@@ -216,39 +186,6 @@ def test_every_image_counts_once_and_what_is_hidden_never(
 def images_of(split: Split) -> list[tuple[int, list[int]]]:
     pixels = split.images.flatten(1).tolist()
     return sorted(zip(split.labels.tolist(), pixels, strict=True))
-
-
-def link_nowhere(name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).symlink_to("gone")
-
-
-def link_to_another_class(folder: Path) -> None:
-    (folder / "train" / "b" / "more").symlink_to("../a")
-
-
-def one_class_twice(folder: Path) -> None:
-    (folder / "train" / "c").symlink_to("a")
-
-
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (link_nowhere("train/a/9.png"), "train.a.9.png is a link to gone, which leads nowhere"),
-        (link_nowhere("test/a/more"), "test.a.more is a link to gone, which leads nowhere"),
-        (link_nowhere("test/c"), "test.c is a link to gone, which leads nowhere"),
-        (link_to_another_class, "a.0.png and .*b.more.0.png are one file: an image must have one"),
-        (one_class_twice, "train.a.0.png and .*train.c.0.png are one file"),
-        (lambda f: (f / "test/b/0.png").write_bytes(b""), "test.b.0.png does not decode .*delete"),
-        (lambda f: (f / "test/b/0.png").unlink() or (f / "test/b/0.png").symlink_to("0.png"),
-         "test.b.0.png is a link to 0.png, which leads nowhere"),
-    ],
-)  # fmt: skip
-def test_a_link_that_leads_astray_is_said(
-    folder: Path, damage: Callable[[Path], None], words: str
-) -> None:
-    damage(folder)
-    with pytest.raises(DataError, match=words):
-        image_folder(folder)
 
 
 def test_what_cannot_be_read_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,26 +202,25 @@ def test_what_cannot_be_read_is_said(folder: Path, monkeypatch: pytest.MonkeyPat
         image_folder(folder)
 
 
-@pytest.mark.parametrize("kind", ["png", "jpg", "tif", "webp"])
-@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("png", "L"), ("jpg", "RGB"), ("tif", "L"), ("webp", "RGB")]
+)
 def test_images_are_turned_as_their_exif_says(folder: Path, kind: str, mode: str) -> None:
     """The 8 orientations of one picture of one colour, with a dark corner."""
     upright = np.full((40, 40, 3), 200, np.uint8)
     upright[:20, :10] = 0
-    saved = {  # how the camera stored it, by the tag
-        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
-        5: upright.swapaxes(0, 1), 6: upright.swapaxes(0, 1)[::-1],
-        7: upright.swapaxes(0, 1)[::-1, ::-1], 8: upright.swapaxes(0, 1)[:, ::-1],
-    }  # fmt: skip
+    turned = upright.swapaxes(0, 1)
+    saved = [  # how the camera stored it, by the tag from 1 on
+        upright, upright[:, ::-1], upright[::-1, ::-1], upright[::-1],
+        turned, turned[::-1], turned[::-1, ::-1], turned[:, ::-1],
+    ]  # fmt: skip
     for file in folder.rglob("*.png"):
+        for tag, pixels in enumerate(saved, 1):
+            exif = Image.Exif()
+            exif[0x0112] = tag
+            picture = Image.fromarray(np.ascontiguousarray(pixels)).convert(mode)
+            picture.save(file.with_name(f"{file.stem} {tag}.{kind}"), exif=exif, quality=95)
         file.unlink()
-    for part in ("train", "test"):
-        for name in "ab":
-            for tag, pixels in saved.items():
-                exif = Image.Exif()
-                exif[0x0112] = tag
-                picture = Image.fromarray(np.ascontiguousarray(pixels)).convert(mode)
-                picture.save(folder / part / name / f"{tag}.{kind}", exif=exif, quality=95)
     images = image_folder(folder).train.images.float()
     assert ((images - torch.tensor(upright).movedim(2, 0)[:1]).abs() < 60).all()
 
@@ -314,28 +250,22 @@ def test_a_folder_is_decoded_once(folder: Path, decodes: list[int], root: Path) 
     assert kept(root).suffix == ".npz"
 
 
-def add_image(folder: Path) -> None:
-    draw(folder / "test" / "b" / "3.png", np.random.default_rng(5))
-
-
 def repaint(folder: Path) -> None:
     """Another image of the same size in bytes and the same time of change."""
-    file = folder / "test" / "b" / "2.png"
+    file = folder / "test/b/2.png"
     old = file.stat()
-    content = bytearray(file.read_bytes())
     Image.fromarray(np.full((4, 5, 3), 9, np.uint8)).save(file)
-    file.write_bytes(file.read_bytes().ljust(len(content), b"\0"))
+    file.write_bytes(file.read_bytes().ljust(old.st_size, b"\0"))
     os.utime(file, ns=(old.st_atime_ns, old.st_mtime_ns))
     assert (file.stat().st_size, file.stat().st_mtime_ns) == (old.st_size, old.st_mtime_ns)
 
 
-def rename_image(folder: Path) -> None:
-    (folder / "test" / "a" / "0.png").rename(folder / "test" / "a" / "9.png")
-
-
-@pytest.mark.parametrize("change", [add_image, repaint, rename_image])
+@pytest.mark.parametrize(
+    "change",
+    [repaint, moved("test/a/0.png", "test/a/9.png"), lambda f: draw(f / "test/b/3.png", 5)],
+)
 def test_a_changed_folder_is_decoded_again_in_place_of_the_old(
-    folder: Path, decodes: list[int], root: Path, change: Callable[[Path], None]
+    folder: Path, decodes: list[int], root: Path, change: Callable[[Path], Any]
 ) -> None:
     old = image_folder(folder)
     change(folder)
@@ -352,8 +282,7 @@ def test_a_copy_of_a_folder_is_a_folder_of_its_own(tmp_path: Path, decodes: list
     assert decodes[:2] == [12, 12]
 
 
-@pytest.mark.parametrize("place", [0.0, 0.3, 0.5, 0.9])
-@pytest.mark.parametrize("cut", [True, False])
+@pytest.mark.parametrize(("place", "cut"), [(0, True), (0.5, True), (0.3, False), (0.9, False)])
 def test_a_damaged_file_of_decoded_images_is_made_anew(
     folder: Path, decodes: list[int], root: Path, place: float, cut: bool
 ) -> None:
@@ -373,17 +302,11 @@ def test_a_full_disk_is_a_warning_and_leaves_no_partial_file(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.warns(UserWarning, match="decoded cannot keep the decoded images .*No space left"):
-        found = image_folder(folder)
-    assert len(found.train) == 6
-    assert list((root / "decoded").iterdir()) == []
-
-
-def test_a_root_that_is_no_folder_is_a_warning(folder: Path, root: Path) -> None:
-    root.write_text("no folder")
-    with pytest.warns(UserWarning, match="the next call decodes them again") as found:
-        image_folder(folder)
+    words = "decoded cannot keep the decoded images .*No space left.* the next call decodes them a"
+    with pytest.warns(UserWarning, match=words) as found:
+        assert len(image_folder(folder).train) == 6
     assert found[0].filename == __file__
+    assert list((root / "decoded").iterdir()) == []
 
 
 def test_a_bar_is_shown_on_a_terminal_only(

@@ -11,7 +11,7 @@ import torch
 from problems import one_thread  # noqa: F401
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from training import FAMILY, X, Y, family
+from training import FAMILY, X, Y, family, same, stop_after
 
 from lookbehind import SAM, Ball, Lookbehind
 from lookbehind.study import Ensemble, member_cross_entropy
@@ -28,8 +28,10 @@ def model_and(name: str) -> tuple[nn.Module, Any]:
     return model, FAMILY[name][0](torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
 
 
-def same(one: Any, other: Any) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one.values(), other.values(), strict=True))
+def fitted(name: str, **options: Any) -> tuple[nn.Module, Any]:
+    """A model after an epoch, or as long as `options` say; its history."""
+    model, optimizer = model_and(name)
+    return model, fit(model, optimizer, DATA, **{"epochs": 1, "splits": {}, **options})
 
 
 @pytest.mark.parametrize("statistics", ["slow", "every"])
@@ -44,31 +46,22 @@ def test_a_step_that_fails_leaves_statistics_as_they_were(
 
     def infinite(logits: Tensor, labels: Tensor) -> Tensor:
         calls.append(None)
-        broken = math.inf if len(calls) > bad else 1.0
-        return cross_entropy(logits, labels) * broken
+        return cross_entropy(logits, labels) * (math.inf if len(calls) > bad else 1.0)
 
+    setup = Setup(statistics=statistics)
     with pytest.raises(FloatingPointError):
-        fit(model, optimizer, DATA, epochs=1, splits={}, loss=infinite,
-            setup=Setup(statistics=statistics))  # fmt: skip
+        fit(model, optimizer, DATA, epochs=1, splits={}, loss=infinite, setup=setup)
     assert same(model.state_dict(), before)
     fit(model, optimizer, DATA, epochs=1, splits={})  # and it can go on
     assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_buffers_go_back_whatever_is_raised(error: type[BaseException]) -> None:
-    model, optimizer = model_and("SGD")
-    before = copy.deepcopy(model.state_dict())
+def test_buffers_go_back_after_ctrl_c() -> None:
+    def interrupted(logits: Tensor, labels: Tensor) -> Tensor:
+        raise KeyboardInterrupt
 
-    def failing(logits: Tensor, labels: Tensor) -> Tensor:
-        raise error("no")
-
-    if error is KeyboardInterrupt:
-        assert fit(model, optimizer, DATA, epochs=1, splits={}, loss=failing).stopped
-    else:
-        with pytest.raises(error, match="no"):
-            fit(model, optimizer, DATA, epochs=1, splits={}, loss=failing)
-    assert same(model.state_dict(), before)
+    model, history = fitted("SGD", loss=interrupted)
+    assert history.stopped and same(model.state_dict(), model_and("SGD")[0].state_dict())
 
 
 def test_a_member_that_is_put_back_keeps_its_statistics() -> None:
@@ -109,55 +102,41 @@ HALF = Setup(autocast=torch.float16)
 
 
 @family
-def test_float16_trains_as_float32_and_lowers_the_scale_where_gradients_overflow(name: str) -> None:
-    model, optimizer = model_and(name)
+def test_float16_trains_as_float32_and_lowers_the_scale_where_gradients_overflow(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"epochs": 4, "splits": {"all": [(X32, Y)]}, "schedule": constant}
     scales: list[float] = []
-    history = fit(
-        model, optimizer, DATA, epochs=6, splits={"all": [(X32, Y)]}, loss=steep(3000.0),
-        setup=HALF, callbacks=[lambda run: scales.append(run.scale.factor)], schedule=constant,
-    )  # fmt: skip
+    note = lambda run: scales.append(run.scale.factor)  # noqa: E731
+    model, half = fitted(name, loss=steep(3000.0), setup=HALF, callbacks=[note], **options)
     assert set(scales) == {2048.0}  # from 65536, in the first step
-    other, plain = model_and(name)
-    expected = fit(
-        other, plain, DATA, epochs=6, splits={"all": [(X32, Y)]}, schedule=constant
-    ).last("all")
-    assert history.last("all").loss == pytest.approx(expected.loss, rel=0.02)
-    assert history.last("all").gradients == expected.gradients + 5  # five were in vain
+    expected = fitted(name, **options)[1].last("all")
+    assert half.last("all").loss == pytest.approx(expected.loss, rel=0.02)
+    assert half.last("all").gradients == expected.gradients + 5  # five were in vain
+    monkeypatch.setattr("lookbehind.train.loop.LossScale", partial(LossScale, 2048.0))
+    lower, _ = fitted(name, loss=steep(3000.0), setup=HALF, **options)
+    assert same(model.state_dict(), lower.state_dict())  # what overflowed left no trace
 
 
-@family
-def test_what_overflowed_leaves_no_trace(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The steps are those of a run that began with the lower scale."""
-    found = []
-    for factor in (2.0**16, 2.0**11):
-        monkeypatch.setattr("lookbehind.train.loop.LossScale", partial(LossScale, factor))
-        model, optimizer = model_and(name)
-        fit(model, optimizer, DATA, epochs=2, splits={}, loss=steep(3000.0), setup=HALF)
-        found.append(model.state_dict())
-    assert same(*found)
-
-
-def test_real_gradients_overflow_and_underflow_in_float16() -> None:
+@pytest.mark.parametrize("size", [1e-7, 1e4])
+def test_real_gradients_overflow_and_underflow_in_float16(size: float) -> None:
     """No fake: 70 000 is beyond float16, and so is 1e-9 below it."""
-    for size, trains in ((1e-7, True), (1e4, True)):
-        model = nn.Linear(4, 3)
-        before = model.weight.detach().clone()
-        loss = lambda o, y, size=size: cross_entropy(o, y) * size  # noqa: E731
-        lr = 0.1 / size
-        optimizer = SAM(torch.optim.SGD(model.parameters(), lr=lr), 0.01)
-        fit(model, optimizer, DATA, epochs=1, splits={}, loss=loss, setup=HALF)
-        assert bool((model.weight - before).abs().min() > 1e-4) == trains
-        assert model.weight.isfinite().all()
+    model = nn.Linear(4, 3)
+    before = model.weight.detach().clone()
+    loss = lambda outputs, labels: cross_entropy(outputs, labels) * size  # noqa: E731
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1 / size), 0.01)
+    fit(model, optimizer, DATA, epochs=1, splits={}, loss=loss, setup=HALF)
+    assert (model.weight - before).abs().min() > 1e-4
+    assert model.weight.isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["SGD", "Lookbehind"])
 @pytest.mark.parametrize("most", [0.0, 0.5])
 def test_a_gradient_that_overflows_at_any_scale_ends_the_run(name: str, most: float) -> None:
     model, optimizer = model_and(name)
-    before = copy.deepcopy(model.state_dict())
     with pytest.raises(FloatingPointError, match="gradient is not finite in float16 at a loss sca"):
         fit(model, optimizer, DATA, epochs=1, splits={}, loss=steep(most), setup=HALF)
-    assert same(model.state_dict(), before)
+    assert same(model.state_dict(), model_and(name)[0].state_dict())
 
 
 @pytest.mark.parametrize("name", ["SGD", "Lookbehind"])
@@ -169,7 +148,7 @@ def test_a_loss_that_is_not_finite_is_no_matter_of_scale(name: str) -> None:
         return cross_entropy(logits, labels) * math.nan
 
     with pytest.raises(FloatingPointError, match="the loss is not finite"):
-        fit(*model_and(name), DATA, epochs=1, splits={}, loss=infinite, setup=HALF)
+        fitted(name, loss=infinite, setup=HALF)
     assert len(calls) == 1
 
 
@@ -180,12 +159,10 @@ def test_the_scale_grows_after_good_steps_and_is_kept(tmp_path: Path) -> None:
         assert (scale.factor, scale.good) == expected
     assert scale.lower() and (scale.factor, scale.good) == (1024.0, 0)
     path, seen = tmp_path / "run.pt", list[Any]()
-    for epochs_left in (2, 1):
-        model, optimizer = model_and("SAM")
-        session = Session(path, resume=True, stop=lambda: bool(seen) and seen[-1][0] == 3)
-        fit(model, optimizer, DATA, epochs=2, splits={}, loss=steep(3000.0), setup=HALF,
-            session=session if epochs_left == 2 else Session(path, resume=True),
-            callbacks=[lambda run: seen.append((run.minibatches, run.scale.good))])  # fmt: skip
+    note = lambda run: seen.append((run.minibatches, run.scale.good))  # noqa: E731
+    for stop in (stop_after(3), bool):
+        session = Session(path, resume=True, stop=stop)
+        fitted("SAM", epochs=2, loss=steep(3000.0), setup=HALF, session=session, callbacks=[note])
     assert seen == [(n, n) for n in range(1, 7)]
     assert read_checkpoint(path)["scale"] == [2048.0, 6]
 
@@ -197,35 +174,33 @@ def test_an_ensemble_in_float16_is_refused() -> None:
         fit(ensemble, optimizer, DATA, epochs=1, splits={}, setup=HALF)
 
 
-BATCH_NORM: dict[str, nn.Module] = {
-    "rows": nn.BatchNorm1d(4),
-    "pixels": nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 1, 2), nn.BatchNorm2d(1)),
-}
+PIXELS = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 1, 2), nn.BatchNorm2d(1))
+ROWS = torch.utils.data.TensorDataset(X32[:21], Y[:21])
+
+
+def normalizing(layer: nn.Module) -> tuple[nn.Module, Any]:
+    model = nn.Sequential(copy.deepcopy(layer), nn.Flatten(), nn.LazyLinear(3))
+    model(X32)
+    return model, torch.optim.SGD(model.parameters())
 
 
 @pytest.mark.parametrize("kind", ["list", "loader", "shuffled"])
-@pytest.mark.parametrize("name", BATCH_NORM)
-def test_a_last_minibatch_of_one_is_named_before_the_first_step(name: str, kind: str) -> None:
-    model = nn.Sequential(copy.deepcopy(BATCH_NORM[name]), nn.Flatten(), nn.LazyLinear(3))
-    model(X32)
-    data = torch.utils.data.TensorDataset(X32[:21], Y[:21])
-    options = {"batch_size": 20, "shuffle": kind == "shuffled"}
-    loader: Any = torch.utils.data.DataLoader(data, **options)
-    loader = list(loader) if kind == "list" else loader
-    before, optimizer = copy.deepcopy(model.state_dict()), torch.optim.SGD(model.parameters())
-    random = torch.get_rng_state()
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(4), PIXELS], ids=["rows", "pixels"])
+def test_a_last_minibatch_of_one_is_named_before_the_first_step(
+    layer: nn.Module, kind: str
+) -> None:
+    model, optimizer = normalizing(layer)
+    loader = partial(torch.utils.data.DataLoader, ROWS, 20, shuffle=kind == "shuffled")
+    batches: Any = list(loader()) if kind == "list" else loader()
+    before, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     with pytest.raises(ValueError, match="batches must not end with a minibatch of one example"):
-        fit(model, optimizer, loader, epochs=1, splits={})
+        fit(model, optimizer, batches, epochs=1, splits={})
     assert same(model.state_dict(), before) and torch.equal(torch.get_rng_state(), random)
-    if kind != "list":
-        whole = torch.utils.data.DataLoader(data, **options, drop_last=True)
-        fit(model, optimizer, whole, epochs=1, splits={})
+    fit(model, optimizer, loader(drop_last=True), epochs=1, splits={})
 
 
 def test_a_last_minibatch_of_one_that_can_be_normalized_is_taken() -> None:
-    model = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.BatchNorm2d(1), nn.Flatten(),
-                          nn.Linear(4, 3))  # fmt: skip
-    history = fit(model, torch.optim.SGD(model.parameters(), lr=0.1),
-                  list(zip(X32[:21].split(20), Y[:21].split(20), strict=True)),
-                  epochs=1, splits={"all": [(X32, Y)]})  # fmt: skip
+    layer = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.BatchNorm2d(1))
+    batches = list(torch.utils.data.DataLoader(ROWS, 20))
+    history = fit(*normalizing(layer), batches, epochs=1, splits={"all": [(X32, Y)]})
     assert history.last("all").epoch == 1

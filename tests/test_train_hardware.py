@@ -15,56 +15,53 @@ from lookbehind.train import Hardware, Recipe, choose_hardware, has_compiler, ma
 CPU = torch.device("cpu")
 
 
-def pretend(
-    monkeypatch: pytest.MonkeyPatch,
-    cuda: int = 0,
-    mps: bool = False,
-    capability: tuple[int, int] = (8, 0),
-) -> None:
-    """A machine with so many CUDA devices, and with or without Apple's."""
+def pretend(monkeypatch: pytest.MonkeyPatch, cuda: int = 0, mps: bool = False, old: bool = False):
+    """A machine with so many CUDA devices, of an old kind or not, with or without Apple's."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+    capability = (7, 5) if old else (8, 0)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A GPU")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
 
 
+def on(device: str, bf16: bool = False, channels_last: bool = True) -> Hardware:
+    return Hardware(torch.device(device), torch.bfloat16 if bf16 else None, channels_last)
+
+
 @pytest.mark.parametrize(
-    ("cuda", "mps", "device"), [(1, True, "cuda"), (0, True, "mps"), (0, False, "cpu")]
+    ("machine", "asked", "found"),
+    [
+        ({"cuda": 1, "mps": True}, {}, on("cuda", bf16=True)),
+        ({"mps": True}, {}, on("mps", channels_last=False)),
+        ({}, {}, on("cpu")),
+        ({"cuda": 1, "old": True}, {}, on("cuda")),
+        ({"cuda": 2, "mps": True}, {"device": "cuda:1"}, on("cuda:1", bf16=True)),
+        ({"cuda": 2, "mps": True}, {"device": "cpu"}, on("cpu")),
+        ({}, {"bf16": True, "channels_last": False}, on("cpu", True, False)),
+        ({"cuda": 1}, {"bf16": False, "channels_last": False}, on("cuda", False, False)),
+    ],
 )
-def test_auto_is_the_fastest_there_is(
-    cuda: int, mps: bool, device: str, monkeypatch: pytest.MonkeyPatch
+def test_auto_is_the_fastest_there_is_and_a_choice_wins(
+    machine: dict, asked: dict, found: Hardware, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pretend(monkeypatch, cuda, mps)
-    assert choose_hardware().device == torch.device(device)
-    assert choose_hardware("cpu").device == CPU
+    pretend(monkeypatch, **machine)
+    assert choose_hardware(**asked) == found
 
 
-def test_what_is_on_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(monkeypatch, cuda=2, mps=True)
-    assert choose_hardware("cuda:1") == Hardware(torch.device("cuda:1"), torch.bfloat16, True)
-    assert choose_hardware("mps") == Hardware(torch.device("mps"))
-    assert choose_hardware("cpu") == Hardware(CPU, channels_last=True)
-    pretend(monkeypatch, cuda=1, capability=(7, 5))
-    assert choose_hardware().autocast is None
+UNKNOWN = "device must be one of auto, cuda, .*got "
+MISSING = "device is {!r}, but this machine has no usable"
 
 
-def test_a_choice_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_hardware("cpu", bf16=True, channels_last=False) == Hardware(CPU, torch.bfloat16)
-    pretend(monkeypatch, cuda=1)
-    plain = choose_hardware(bf16=False, channels_last=False)
-    assert (plain.autocast, plain.channels_last) == (None, False)
-
-
-@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cpu:0", "auto:1", ""])
-def test_an_unknown_device_is_an_error(name: str) -> None:
-    with pytest.raises(ValueError, match=f"device must be one of auto, cuda, .*got '{name}'"):
-        choose_hardware(name)
-
-
-@pytest.mark.parametrize("name", ["cuda", "cuda:2", "mps"])
-def test_a_missing_device_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [(name, UNKNOWN + repr(name)) for name in ("gpu", "cuda:x", "cpu:0", "auto:1", "")]
+    + [(name, MISSING.format(name)) for name in ("cuda", "cuda:2", "mps")],
+)
+def test_an_unknown_or_missing_device_is_an_error(
+    name: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pretend(monkeypatch, cuda=2 if name == "cuda:2" else 0)
-    with pytest.raises(ValueError, match=f"'{name}', but this machine has no usable"):
+    with pytest.raises(ValueError, match=words):
         choose_hardware(name)
 
 

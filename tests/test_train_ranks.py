@@ -13,6 +13,7 @@ import reference
 import torch
 from pair import CLIMBING, DECAY, ETA, LR, RHO, VARIANTS, K, trained
 from torch.nn.functional import cross_entropy
+from training import stop_after
 
 from lookbehind.train import ALONE, Ranks, started_as_one_of_several
 
@@ -26,14 +27,8 @@ def folder(tmp_path_factory):
 def found(folder):
     """What each process found."""
     torch.set_num_threads(1)
-    trained(checkpoint=folder / "by one.pt", stop=pair.stop_after(4))
-    processes = pair.start_pair([sys.executable, pair.__file__, str(folder)], pair.free_port())
-    try:
-        said = [process.communicate(timeout=180)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
+    trained(checkpoint=folder / "by one.pt", stop=stop_after(4))
+    pair.run_pair([sys.executable, pair.__file__, str(folder)])
     return [torch.load(folder / f"rank {rank}.pt") for rank in range(2)]
 
 
@@ -181,41 +176,3 @@ def test_one_process_is_no_ranks(monkeypatch):
         Ranks(cpu=True)
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert started_as_one_of_several()
-
-
-END = """
-import os, sys, time
-from lookbehind.train import Ranks, Recipe
-
-def threads():
-    names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
-    return sum("gloo" in name for name in names)
-
-ranks = Ranks(cpu=True)
-Recipe(train=40, batch_size=20, gradients=2).run(ranks=ranks)
-before, deadline = threads(), time.monotonic() + 5
-ranks.leave()
-while threads() and time.monotonic() < deadline:  # one that has ended is listed for a moment
-    time.sleep(0.01)
-sys.exit(threads() if before else "no threads of gloo were found")
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="threads have their names in /proc")
-def test_no_thread_of_the_group_is_left_after_leave():
-    """One that lets go of a tensor while the interpreter ends aborts the process."""
-    processes = pair.start_pair([sys.executable, "-c", END], pair.free_port())
-    said = [process.communicate(timeout=180)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
-
-
-@pytest.mark.parametrize("given", ["", "two", "-2", "0"])
-def test_a_wrong_number_of_processes_is_refused(given, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", given)
-    with pytest.raises(ValueError, match=f"WORLD_SIZE must be an int ≥ 1, .* got '{given}'"):
-        started_as_one_of_several()
-
-
-def test_a_wrong_perturbation_is_refused():
-    with pytest.raises(ValueError, match=r'must be "global" or "local", got .own.'):
-        trained(perturbation="own")

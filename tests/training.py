@@ -1,4 +1,4 @@
-"""What the tests of training share: a small problem, the family around SGD, fresh models."""
+"""What the tests of training share: a small problem, the family around SGD, states compared."""
 
 from collections.abc import Callable
 from typing import Any
@@ -37,3 +37,18 @@ def model_and(name: str, lr: float = 0.1, **options: Any) -> tuple[nn.Module, An
 
 def weights(model: nn.Module) -> Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two states, of dictionaries and lists, are equal to the last bit."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return torch.equal(one, other) if isinstance(one, Tensor) else one == other
+
+
+def stop_after(steps: int) -> Callable[[], bool]:
+    """Asks for a stop after so many steps."""
+    taken = iter([False] * steps)
+    return lambda: next(taken, True)

@@ -7,12 +7,12 @@ from lookbehind.train.models import MODELS, make_model
 from lookbehind.train.passes import evaluate, frozen_statistics
 from lookbehind.train.ranks import ALONE, Alone, Ranks, started_as_one_of_several
 from lookbehind.train.recipe import EVALUATION_BATCH, Outcome, Recipe, evaluation_batches
-from lookbehind.train.run import Minibatches, Run, Stepper, set_epoch
+from lookbehind.train.run import Minibatches, Run, set_epoch
 from lookbehind.train.setup import SCHEDULES, MultiStep, Session, Setup, constant, cosine, grouped
 
 __all__ = [
     "ALONE", "EVALUATION_BATCH", "MODELS", "SCHEDULES", "Alone", "CheckpointError", "Hardware",
-    "Minibatches", "MultiStep", "Outcome", "Ranks", "Recipe", "Run", "Session", "Setup", "Stepper",
+    "Minibatches", "MultiStep", "Outcome", "Ranks", "Recipe", "Run", "Session", "Setup",
     "choose_hardware", "constant", "cosine", "evaluate", "evaluation_batches", "fit",
     "frozen_statistics", "grouped", "has_compiler", "keep_freed_memory", "make_model",
     "read_checkpoint", "save_checkpoint", "set_epoch", "started_as_one_of_several",

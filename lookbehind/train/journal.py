@@ -57,7 +57,7 @@ class Journal:
 
 def summary(history: History) -> dict[str, Any]:
     """The last scores of every split, and those of the record that the validation split chose."""
-    names = list(dict.fromkeys(record.split for record in history.records))
+    names = history.splits
     chosen = names if "validation" in names else []
     return {
         "last": {name: asdict(history.last(name)) for name in names},

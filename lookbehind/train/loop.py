@@ -14,13 +14,13 @@ from torch import nn
 from lookbehind.checks import kept, plain, whole
 from lookbehind.scores import BatchLoss, Criterion, History, Loss, Minibatch
 from lookbehind.train.passes import LossScale, check_last
-from lookbehind.train.run import Callback, Minibatches, Run, Stepper, Stream
+from lookbehind.train.run import Callback, Minibatches, Run, Stream
 from lookbehind.train.setup import Schedule, Session, Setup, cosine
 
 
 def fit(
     model: nn.Module,
-    optimizer: Stepper,
+    optimizer: Any,
     batches: Minibatches,
     *,
     epochs: int | None = None,

@@ -147,11 +147,9 @@ def small_resnet(
 ) -> nn.Sequential:
     """Three stages of `depth` blocks and width, 2 width, 4 width channels (He et al., section 4.2).
 
-    `stem_stride=2` halves H and W in front of the stages: about a quarter of the time. Raises
-    TypeError or ValueError unless `width` and `stem_stride` are ints ≥ 1.
+    `stem_stride=2` halves H and W in front of the stages: about a quarter of the time.
     """
-    widths = [whole("width", width, 1) * n for n in (1, 2, 4)]
-    stem_stride = whole("stem_stride", stem_stride, 1)
+    widths = [width, 2 * width, 4 * width]
     return resnet(BasicBlock, [depth] * 3, widths, channels, classes, stem_stride)
 
 

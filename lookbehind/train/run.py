@@ -25,21 +25,6 @@ from lookbehind.train.ranks import Alone
 from lookbehind.train.setup import Setup
 
 
-class Stepper(Protocol):
-    """An optimizer whose `step` takes a closure, or as many closures as its `minibatches` says."""
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]: ...
-
-    def zero_grad(self) -> None: ...
-
-    def step(self, closure: Any) -> Any: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
-
-
 class Minibatches(Protocol):
     """One epoch of minibatches each time it is iterated: `Split.batches`, a `DataLoader`."""
 
@@ -96,7 +81,7 @@ class Run:
     """
 
     model: nn.Module
-    optimizer: Any  # a Stepper, whose settings callbacks may change
+    optimizer: Any
     unit: str  # of the budget: "gradients" or "minibatches"
     budget: int
     setup: Setup

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lookbehind.checks import kept
+from lookbehind.checks import kept, one_of
 from lookbehind.train.ranks import ALONE, Alone
 
 
@@ -67,13 +67,9 @@ class Setup:
     ranks: Alone = ALONE
 
     def __post_init__(self) -> None:
-        if self.autocast not in (None, torch.bfloat16, torch.float16):
-            kinds = "torch.bfloat16, torch.float16 or None"
-            raise ValueError(f"autocast must be {kinds}, got {self.autocast!r}")
-        allowed = {"statistics": ("slow", "every"), "perturbation": ("global", "local")}
-        for name, (one, other) in allowed.items():
-            if (value := getattr(self, name)) not in (one, other):
-                raise ValueError(f'{name} must be "{one}" or "{other}", got {value!r}')
+        one_of("autocast", self.autocast, torch.bfloat16, torch.float16, None)
+        one_of("statistics", self.statistics, "slow", "every")
+        one_of("perturbation", self.perturbation, "global", "local")
 
 
 @dataclass(frozen=True)

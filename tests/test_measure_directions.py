@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from measuring import EXACT, a_network, directions, elsewhere, flat, same, with_weights
-from problems import one_thread  # noqa: F401
 from torch import nn
 
 from lookbehind.measure import (

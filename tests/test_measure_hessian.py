@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from measuring import Squared, a_network, a_small_network, one_image
-from problems import one_thread  # noqa: F401
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy

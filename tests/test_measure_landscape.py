@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from measuring import EXACT, Squared, a_network, all_of, directions, one_image, same, with_weights
-from problems import one_thread  # noqa: F401
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from problems import one_thread  # noqa: F401
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.utils import parametrizations, prune

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from measuring import EXACT, Slope, a_network, one_image, rescaled, with_weights
-from problems import one_thread  # noqa: F401
 from torch import nn
 
 from lookbehind.measure import Objective, quantization, quantized, weight_noise

@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 from measuring import EXACT, a_network, all_of, elsewhere, same, with_weights
-from problems import one_thread  # noqa: F401
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import update_bn

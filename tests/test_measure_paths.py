@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 from measuring import EXACT, a_network, directions, flat
-from problems import one_thread  # noqa: F401
 from torch import nn
 
 from lookbehind.measure import gaussian_direction, principal_directions, project

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from measuring import Slope, Squared, a_network, a_small_network, all_of, one_image, rescaled, same
-from problems import one_thread  # noqa: F401
 from torch import nn
 from torch.nn.functional import cross_entropy
 

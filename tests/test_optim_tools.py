@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from problems import difference, identical, make_base, mlp, one_thread  # noqa: F401
+from problems import difference, identical, make_base, mlp
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from problems import METHODS, difference, identical, make_base, mlp, one_thread  # noqa: F401
+from problems import METHODS, difference, identical, make_base, mlp
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import cross_entropy

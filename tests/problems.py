@@ -1,6 +1,7 @@
 """Small problems, base optimizers and methods that the optimizer's tests draw from."""
 
 import copy
+from contextlib import contextmanager
 from itertools import pairwise
 
 import pytest
@@ -15,67 +16,54 @@ from lookbehind import ASAM, SAM, AdaptiveBall, Ball, Lookahead, Lookbehind, Mul
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU, "softplus": nn.Softplus}
 
+SGD, FOREACH = torch.optim.SGD, {"foreach": True}
+NESTEROV, DECAY = {"momentum": 0.9, "nesterov": True}, {"weight_decay": 0.01}
+
 # name: (torch class, what it is called in reference.py, its options in both, torch's own options)
 BASES = {
-    "sgd": (torch.optim.SGD, "sgd", {}, {}),
-    "sgd wd": (torch.optim.SGD, "sgd", {"weight_decay": 0.01}, {}),
-    "momentum": (torch.optim.SGD, "sgd", {"momentum": 0.9}, {}),
-    "momentum wd": (torch.optim.SGD, "sgd", {"momentum": 0.9, "weight_decay": 0.01}, {}),
-    "nesterov": (torch.optim.SGD, "sgd", {"momentum": 0.9, "nesterov": True}, {}),
+    "sgd": (SGD, "sgd", {}, {}),
+    "sgd wd": (SGD, "sgd", DECAY, {}),
+    "momentum": (SGD, "sgd", {"momentum": 0.9}, {}),
+    "momentum wd": (SGD, "sgd", {"momentum": 0.9, **DECAY}, {}),
+    "nesterov": (SGD, "sgd", NESTEROV, {}),
     # without weight decay torch's foreach nesterov overwrites the gradients in place
-    "nesterov foreach": (
-        torch.optim.SGD,
-        "sgd",
-        {"momentum": 0.9, "nesterov": True},
-        {"foreach": True},
-    ),
-    "nesterov wd": (
-        torch.optim.SGD,
-        "sgd",
-        {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
-        {"foreach": True},
-    ),
+    "nesterov foreach": (SGD, "sgd", NESTEROV, FOREACH),
+    "nesterov wd": (SGD, "sgd", {**NESTEROV, **DECAY}, FOREACH),
     "adam": (torch.optim.Adam, "adam", {}, {}),
-    "adam wd": (torch.optim.Adam, "adam", {"weight_decay": 0.01}, {"foreach": True}),
+    "adam wd": (torch.optim.Adam, "adam", DECAY, FOREACH),
     "adamw": (torch.optim.AdamW, "adamw", {"weight_decay": 0.1}, {}),
-    "rmsprop": (torch.optim.RMSprop, "rmsprop", {"weight_decay": 0.01}, {}),
+    "rmsprop": (torch.optim.RMSprop, "rmsprop", DECAY, {}),
 }
+
+
+def multistep(ball, gradient):
+    return lambda base, rho=0.1, alpha=0.5, k=3, **o: MultistepSAM(
+        base, ball(rho), k=k, gradient=gradient, **o
+    )
+
+
+def lookbehind(ball, **own):
+    return lambda base, rho=0.1, alpha=0.5, k=3, **o: Lookbehind(
+        base, ball(rho), k=k, **{"alpha": alpha, **own, **o}
+    )
+
 
 # name: make(base, rho, alpha, k, **options). Every class, scheme and neighborhood.
 METHODS = {
     "SAM": lambda base, rho=0.1, alpha=0.5, k=3, **o: SAM(base, rho, **o),
     "ASAM": lambda base, rho=0.1, alpha=0.5, k=3, **o: ASAM(base, rho, **o),
-    "Multistep last": lambda base, rho=0.1, alpha=0.5, k=3, **o: MultistepSAM(
-        base, Ball(rho), k=k, **o
-    ),
-    "Multistep mean": lambda base, rho=0.1, alpha=0.5, k=3, **o: MultistepSAM(
-        base, AdaptiveBall(rho), k=k, gradient="mean", **o
-    ),
-    "Lookbehind": lambda base, rho=0.1, alpha=0.5, k=3, **o: Lookbehind(
-        base, Ball(rho), k=k, alpha=alpha, **o
-    ),
-    "Lookbehind-ASAM": lambda base, rho=0.1, alpha=0.5, k=3, **o: Lookbehind(
-        base, AdaptiveBall(rho), k=k, alpha=alpha, **o
-    ),
-    "Lookbehind adaptive": lambda base, rho=0.1, alpha=0.5, k=3, **o: Lookbehind(
-        base, Ball(rho), k=k, alpha="adaptive", **o
-    ),
-    "Lookbehind 2k": lambda base, rho=0.1, alpha=0.5, k=3, **o: Lookbehind(
-        base, Ball(rho), k=k, alpha=alpha, reuse_gradients=False, **o
-    ),
-    "Lookahead": lambda base, rho=0.1, alpha=0.5, k=3, observers=(): Lookahead(
-        SAM(base, rho), k=k, alpha=alpha, observers=observers
+    "Multistep last": multistep(Ball, "last"),
+    "Multistep mean": multistep(AdaptiveBall, "mean"),
+    "Lookbehind": lookbehind(Ball),
+    "Lookbehind-ASAM": lookbehind(AdaptiveBall),
+    "Lookbehind adaptive": lookbehind(AdaptiveBall, alpha="adaptive"),
+    "Lookbehind 2k": lookbehind(Ball, reuse_gradients=False),
+    "Lookahead": lambda base, rho=0.1, alpha=0.5, k=3, **o: Lookahead(
+        SAM(base, rho), k=k, alpha=alpha, **o
     ),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """On a busy machine two threads mostly wait for each other over problems as small as these."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+# How many gradients a step of each takes, with k = 3.
+GRADIENTS = {**dict.fromkeys(METHODS, 4), "SAM": 2, "ASAM": 2, "Lookbehind 2k": 6, "Lookahead": 6}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -153,35 +141,26 @@ def make_base(name, params, lr=0.05):
     return make(params, lr=lr, **options, **own)
 
 
-def copied_state(base):
-    """The base optimizer's state by parameter, in order; tensors copied."""
-    return {
-        p: {n: v.clone() if torch.is_tensor(v) else v for n, v in values.items()}
-        for p, values in base.state.items()
-    }
+@contextmanager
+def unchanged(problem, optimizer):
+    """What is done inside leaves the weights, where they lie and the base's state as they were."""
 
+    def now():
+        storage = [p.data_ptr() for p in problem.params]
+        return problem.weights, storage, copy.deepcopy(optimizer.base.state_dict()["state"])
 
-def same_state(one, two):
-    """Whether two states hold the same, to the last bit."""
-    return list(one) == list(two) and all(
-        list(one[p]) == list(two[p])
-        and all(
-            torch.equal(v, two[p][n]) if torch.is_tensor(v) else v == two[p][n]
-            for n, v in one[p].items()
-        )
-        for p in one
-    )
+    before = now()
+    yield
+    torch.testing.assert_close(now(), before, rtol=0, atol=0)
 
 
 def identical(ones, others):
     """Bit for bit, the sign of zero included."""
 
-    def bits(tensor):
-        return torch.atleast_1d(tensor.detach()).contiguous().view(torch.uint8)
+    def bits(tensors):
+        return [torch.atleast_1d(t.detach()).contiguous().view(torch.uint8) for t in tensors]
 
-    return len(ones) == len(others) and all(
-        torch.equal(bits(a), bits(b)) for a, b in zip(ones, others, strict=True)
-    )
+    return all(map(torch.equal, bits(ones), bits(others))) and len(ones) == len(others)
 
 
 def difference(ones, others):

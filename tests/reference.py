@@ -73,13 +73,13 @@ def rmsprop(w, g, state, lr, weight_decay=0.0, alpha=0.99, eps=1e-8):
     return w - lr * g / (torch.sqrt(state["v"]) + eps)
 
 
-def multistep(weights, gradient, base, climb, scaled, k, mean=False):
+def multistep(weights, gradients, base, climb, scaled, mean=False):
     """Multistep-SAM/ASAM: φ ← A(φ, ∇L(φ'_k)), or the mean over i of ∇L(φ'_i). SAM is k = 1."""
     point, found = weights, []
-    for _ in range(k):
+    for gradient in gradients:
         point = ascended(point, gradient(point)[1], climb, scaled)
         found.append(gradient(point)[1])
-    used = [sum(gs) / k for gs in zip(*found, strict=True)] if mean else found[-1]
+    used = [sum(gs) / len(gs) for gs in zip(*found, strict=True)] if mean else found[-1]
     return base.step(weights, used)
 
 
@@ -113,5 +113,5 @@ def lookahead(weights, gradients, base, climb, scaled, alpha):
         if climb is None:
             fast = base.step(fast, gradient(fast)[1])
         else:
-            fast = multistep(fast, gradient, base, climb, scaled, 1)
+            fast = multistep(fast, [gradient], base, climb, scaled)
     return [w + alpha * (b - w) for w, b in zip(weights, fast, strict=True)]

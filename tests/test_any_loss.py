@@ -8,15 +8,16 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from problems import one_thread  # noqa: F401
+from measuring import with_weights
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
+from torch.nn.functional import cross_entropy, mse_loss
 
 from lookbehind import Ball, Lookbehind
 from lookbehind.measure import (
     Line,
     Objective,
     average_rise,
+    dot,
     gaussian_direction,
     hessian_eigenpairs,
     hessian_trace,
@@ -80,16 +81,10 @@ def mean_loss(model: nn.Module, data: list[Any], losses: dict[str, Any]) -> floa
     total = 0.0
     for one in data:
         with torch.no_grad():
-            found = (
-                next_word(model, one) if "batch_loss" in losses else mse_loss(model(one[0]), one[1])
-            )
-        total += float(found) * (len(one["input_ids"]) if isinstance(one, dict) else len(one[0]))
+            words = "batch_loss" in losses
+            found = next_word(model, one) if words else mse_loss(model(one[0]), one[1])
+        total += float(found) * len(one["input_ids"] if words else one[0])
     return total / 9
-
-
-def placed(model: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
-    model.load_state_dict(weights, strict=False)
-    return model
 
 
 @both
@@ -99,12 +94,10 @@ def test_fit_trains_and_scores(name: str, sam: bool, tmp_path: Path) -> None:
     optimizer: Any = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
     optimizer = Lookbehind(optimizer, Ball(0.01), k=2) if sam else optimizer
     start, session = mean_loss(model, data, losses), Session(tmp_path / "run.pt", progress=True)
-    history = fit(
-        model, optimizer, data, epochs=10, splits={"all": data}, session=session, **losses
-    )
+    history = fit(model, optimizer, data, epochs=5, splits={"all": data}, session=session, **losses)
     assert history.of("all")[0].loss == pytest.approx(start, rel=1e-12)
     assert history.last("all").loss == pytest.approx(mean_loss(model, data, losses), rel=1e-12)
-    assert history.last("all").loss < 0.7 * start
+    assert history.last("all").loss < 0.9 * start
     assert all(math.isnan(record.accuracy) for record in history.records)
     best = history.best("all", by="all")
     assert best.loss == min(record.loss for record in history.records)
@@ -124,39 +117,34 @@ def test_landscapes_and_noise(name: str, tmp_path: Path) -> None:
     assert noisy.losses[0] == pytest.approx([start, start], rel=1e-12)
     few = quantization(model, data, [16], **losses)
     assert few.losses[0] == pytest.approx(start, rel=1e-3)
-    there = mean_loss(placed(model, moved(w, (1.0, d))), data, losses)
+    there = mean_loss(with_weights(model, moved(w, (1.0, d))), data, losses)
     assert found.loss[2] == wide.loss[1, 2] == pytest.approx(there, rel=1e-12)
     assert all(map(math.isnan, [*found.accuracy, *noisy.accuracies.flat, *few.accuracies]))
 
 
 @both
-def test_sharpness_is_of_this_loss(name: str) -> None:
+def test_sharpness_and_curvature_are_of_this_loss(name: str) -> None:
     model, data, losses = PROBLEMS[name]()
-    objective, rho = Objective(model, data, **losses), 0.05
-    slope = objective.gradient()[1]
-    norm = math.sqrt(sum(float(g.square().sum()) for g in slope.values()))
-    worst = moved(objective.weights, (rho / norm, slope))
-    rise = worst_rise(model, data, Ball(rho), **losses)
-    mean = average_rise(model, data, 0.05, draws=200, **losses)
-    trace = hessian_trace(model, data, draws=60, **losses)
-    assert abs(mean.mean - 0.05**2 * trace.mean / 2) < 4 * (mean.error + 0.05**2 * trace.error / 2)
-    start = mean_loss(model, data, losses)
-    there = mean_loss(placed(model, worst), data, losses)
+    objective, start = Objective(model, data, **losses), mean_loss(model, data, losses)
+    w, slope = objective.weights, objective.gradient()[1]
+    top = hessian_eigenpairs(model, data, **losses)
+    (value,), (v,) = top.values, top.vectors
+    up, down = (objective.gradient(moved(w, (h, v)))[1] for h in (1e-5, -1e-5))
+    for n, d in v.items():
+        expected = (up[n] - down[n]) / 2e-5
+        torch.testing.assert_close(value * d, expected, rtol=0, atol=1e-6 * value)
+    few: Any = {"draws": 2, **losses}
+    density = spectral_density(model, data, steps=4, **few)
+    trace = hessian_trace(model, data, **few).mean / sum(t.numel() for t in w.values())
+    assert density.nodes.max() <= value * (1 + 1e-9)
+    assert density.weights @ density.nodes == pytest.approx(trace, rel=1e-9)
+    noisy = weight_noise(model, data, [0.1], relative=False, **few)
+    mean = average_rise(model, data, 0.1, **few)
+    assert mean.values == pytest.approx(noisy.losses[0] - start, rel=1e-9)
+    rise = worst_rise(model, data, Ball(0.05), **losses)
+    worst = moved(w, (0.05 / math.sqrt(dot(slope, slope)), slope))
+    there = mean_loss(with_weights(model, worst), data, losses)
     assert rise == pytest.approx(there - start, rel=1e-9) and rise > 0
-
-
-@both
-def test_curvature_is_of_this_loss(name: str) -> None:
-    model, data, losses = PROBLEMS[name]()
-    objective, h = Objective(model, data, **losses), 1e-5
-    found = hessian_eigenpairs(model, data, 2, **losses)
-    for value, v in zip(found.values, found.vectors, strict=True):
-        up, down = (objective.gradient(moved(objective.weights, (s * h, v)))[1] for s in (1, -1))
-        for n, d in v.items():
-            expected = (up[n] - down[n]) / (2 * h)
-            torch.testing.assert_close(value * d, expected, rtol=0, atol=1e-6 * value)
-    density = spectral_density(model, data, steps=4, draws=2, **losses)
-    assert density.nodes.max() <= found.values[0] * (1 + 1e-9)
 
 
 class Pair(NamedTuple):
@@ -195,28 +183,15 @@ def test_a_minibatch_without_examples_is_named(minibatch: Any) -> None:
 
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+LABELS = torch.zeros(6, dtype=torch.int64)
 UNFIT: dict[str, tuple[int, Any, Any]] = {  # outputs, targets, a loss for them
     "float targets (B, 1)": (1, torch.rand(6, 1), mse_loss),
     "float targets (B,)": (3, torch.rand(6), lambda out, y: mse_loss(out[:, 0], y)),
     "probabilities": (3, torch.rand(6, 3).softmax(1), cross_entropy),
-    "labels (B, 1)": (
-        3,
-        torch.zeros(6, 1, dtype=torch.int64),
-        lambda o, y: cross_entropy(o, y[:, 0]),
-    ),
-    "labels (B, 3)": (
-        3,
-        torch.zeros(6, 3, dtype=torch.int64),
-        lambda o, y: cross_entropy(o, y[:, 0]),
-    ),
-    "labels of bytes": (
-        3,
-        torch.zeros(6, dtype=torch.uint8),
-        lambda o, y: cross_entropy(o, y.long()),
-    ),
-    "binary": (1, torch.ones(6), lambda o, y: binary_cross_entropy_with_logits(o[:, 0], y)),
-    "one class": (1, torch.zeros(6, dtype=torch.int64), lambda o, y: o.square().mean()),
-    "none": (2, None, lambda o, y: o.square().mean()),
+    "labels (B, 1)": (3, LABELS[:, None], lambda out, y: cross_entropy(out, y[:, 0])),
+    "labels of bytes": (3, LABELS.byte(), lambda out, y: cross_entropy(out, y.long())),
+    "one class": (1, LABELS, lambda out, y: out.square().mean()),
+    "none": (2, None, lambda out, y: out.square().mean()),
 }
 CALLS: dict[str, Callable[..., Any]] = {
     "objective": lambda model, data, **o: Objective(model, data, **o).loss(),
@@ -252,7 +227,7 @@ def test_labels_of_no_class_are_named(label: int, call: str) -> None:
 
 @pytest.mark.parametrize("call", CALLS)
 def test_wrong_losses_are_named(call: str) -> None:
-    model, data = nn.Linear(4, 3), [(X, torch.zeros(6, dtype=torch.int64))]
+    model, data = nn.Linear(4, 3), [(X, LABELS)]
     with pytest.raises(TypeError, match="loss must be a function, got 'mse'"):
         CALLS[call](model, data, loss="mse")
     with pytest.raises(ValueError, match="only one of loss and batch_loss"):

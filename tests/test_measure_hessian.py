@@ -5,15 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from measuring import Squared, a_network, a_small_network, one_image
-from problems import one_thread  # noqa: F401
+from measuring import Squared, a_small_network, one_image
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from lookbehind.measure import Objective, hessian_eigenpairs, hessian_trace, spectral_density
+from lookbehind.measure import hessian_eigenpairs, hessian_trace, spectral_density
 from lookbehind.train import make_model
-from lookbehind.weights import Weights, moved, weights_of
+from lookbehind.weights import Weights, weights_of
 
 
 def flat(direction: Weights) -> Tensor:
@@ -34,7 +33,7 @@ def dense(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
     return torch.autograd.functional.hessian(loss, flat(weights))
 
 
-@pytest.mark.parametrize("count", [1, 4, 30, 48])  # 30 and all 48 take the whole matrix
+@pytest.mark.parametrize("count", [4, 48])  # all 48 take the whole matrix
 def test_eigenpairs_are_those_of_the_dense_hessian(count: int) -> None:
     model, batches = a_small_network()
     found, matrix = hessian_eigenpairs(model, batches, count), dense(model, batches)
@@ -47,24 +46,6 @@ def test_eigenpairs_are_those_of_the_dense_hessian(count: int) -> None:
     torch.testing.assert_close(products, scaled, rtol=0, atol=1e-7 * expected[0])
     torch.testing.assert_close(vectors @ vectors.T, torch.eye(count).double(), rtol=0, atol=1e-10)
     assert all(v[v.abs().argmax()] > 0 for v in vectors)
-
-
-def test_two_parameters_have_two_eigenpairs() -> None:
-    found = hessian_eigenpairs(Squared([1.0, 4.0], [0.3, 0.4]), one_image(0.0), 2)
-    assert found.values == pytest.approx([4.0, 1.0], rel=1e-12)
-    expected = torch.eye(2, dtype=torch.float64)
-    vectors = torch.stack([v["weight"] for v in found.vectors])
-    torch.testing.assert_close(vectors, expected.flip(0), rtol=0, atol=1e-12)
-
-
-def test_eigenpairs_of_a_convolutional_network_against_differences_of_gradients() -> None:
-    model, batches = a_network()
-    batches = batches[:1]
-    found, objective = hessian_eigenpairs(model, batches), Objective(model, batches)
-    (value,), (v,) = found.values, found.vectors
-    points = (moved(objective.weights, (h, v)) for h in (1e-6, -1e-6))
-    ahead, behind = (flat(objective.gradient(point)[1]) for point in points)
-    torch.testing.assert_close((ahead - behind) / 2e-6, value * flat(v), rtol=0, atol=1e-5 * value)
 
 
 def test_the_layout_in_memory_changes_nothing_and_a_resnet_warns_of_nothing() -> None:
@@ -122,14 +103,6 @@ def test_enough_steps_find_every_eigenvalue() -> None:
     assert found.nodes[order] == pytest.approx(values[distinct].numpy(), rel=1e-7)
     shares = (vectors.T @ signs(1, 48)[0]).square()[distinct] / 48
     assert found.weights[order] == pytest.approx(shares.numpy(), abs=1e-7)
-
-
-def test_two_curvatures_are_two_nodes() -> None:
-    found = spectral_density(Squared([4.0, 1.0], [0.3, 0.4]), one_image(0.0), steps=40, draws=1)
-    assert sorted(found.nodes) == pytest.approx([1.0, 4.0], rel=1e-12)
-    assert found.weights == pytest.approx([0.5, 0.5], rel=1e-12)
-    same = spectral_density(Squared([3.0, 3.0], [0.3, 0.4]), one_image(0.0), steps=40, draws=1)
-    assert same.nodes == pytest.approx([3.0], rel=1e-12)  # the space is exhausted at once
 
 
 def test_a_density_on_a_grid_integrates_to_one() -> None:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -12,17 +11,14 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from measuring import EXACT, Squared, a_network, all_of, directions, one_image, same, with_weights
-from problems import one_thread  # noqa: F401
-from torch import Tensor, nn
+from measuring import EXACT, Squared, a_network, directions, one_image, same, with_weights
+from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from lookbehind.measure import (
     Line,
     Plane,
-    difference,
     filter_normalized,
-    gaussian_direction,
     line,
     plane,
 )
@@ -65,13 +61,6 @@ def test_lines_and_planes_are_the_loss_of_networks_with_these_weights(statistics
     assert one.start == Score(one.loss[1], one.accuracy[1])
 
 
-def test_a_quadratic_is_drawn_exactly() -> None:
-    found = a_quadratic_plane(points=(5, 9))
-    a, b = np.meshgrid(found.a, found.b)
-    expected = (4 * (0.3 + a) ** 2 + (0.4 + b) ** 2) / 2
-    np.testing.assert_allclose(found.loss, expected, rtol=1e-12)
-
-
 def test_the_start_is_evaluated_even_off_the_grid() -> None:
     model, data = a_network()
     found = line(model, data, directions(model)[0], span=(0.5, 1.0), points=2)
@@ -86,7 +75,7 @@ def test_a_loss_that_is_not_finite_is_not_taken_for_a_missing_point() -> None:
     assert found.complete and np.isinf(found.loss).tolist() == [False, True, True]
 
 
-@pytest.mark.parametrize("points", [(21, 21), (2, 7), (5, 4)])
+@pytest.mark.parametrize("points", [(21, 21), (2, 7)])
 def test_pictures_come_coarse_to_fine(points: tuple[int, int]) -> None:
     seen: list[Plane] = []
     found = a_quadratic_plane(points=points, update=seen.append)
@@ -102,7 +91,7 @@ def test_pictures_come_coarse_to_fine(points: tuple[int, int]) -> None:
         assert [int(k.sum()) for k in known] == [9, 25, 81, 289, 441]
 
 
-@pytest.mark.parametrize("after", [0, 1, 11, 23])
+@pytest.mark.parametrize("after", [0, 11])
 def test_a_plane_can_be_stopped(after: int) -> None:
     asked = iter(range(100))
     found = a_plane(stop=lambda: next(asked) == after)
@@ -120,41 +109,6 @@ def test_a_plane_can_be_stopped(after: int) -> None:
 def test_ctrl_c_keeps_what_there_is() -> None:
     found = a_plane(update=Mock(side_effect=KeyboardInterrupt))
     assert (~np.isnan(found.loss)).sum() == 9
-
-
-@pytest.mark.parametrize("statistics", ["stored", "reestimated"])
-@pytest.mark.parametrize("ending", ["complete", "stopped", "failed"])
-def test_the_callers_network_and_random_state_are_left_alone(ending: str, statistics: str) -> None:
-    model, data = a_network()
-    next(iter(model.parameters())).grad = torch.ones(2, 1, 3, 3, dtype=torch.float64)
-    model.get_submodule("layer1").eval()
-    model.get_submodule("layer2").requires_grad_(False)
-    model.append(nn.Dropout())
-    first, second = directions(model)
-    asked = iter(range(100))
-
-    def stop() -> bool:
-        if ending == "failed" and next(asked) == 3:
-            raise OSError("the disk is full")
-        return ending == "stopped" and next(asked) == 3
-
-    before = all_of(model)
-    with pytest.raises(OSError, match="the disk is full") if ending == "failed" else nullcontext():
-        plane(model, data, first, second, points=3, statistics=statistics, stop=stop)
-    assert same(all_of(model), before)
-
-
-def test_a_compiled_network_and_a_frozen_layer() -> None:
-    model, data = a_network()
-    model.get_submodule("fc").requires_grad_(False)
-    direction = filter_normalized(model, gaussian_direction(model))
-    assert "fc.weight" not in direction
-    expected = line(model, data, direction, points=3).loss
-    compiled: Any = torch.compile(model, backend="eager")
-    assert difference(compiled, model.state_dict()).keys() == direction.keys()
-    along = filter_normalized(compiled, gaussian_direction(compiled))
-    found = line(compiled, data, along, points=3)
-    np.testing.assert_allclose(found.loss, expected, rtol=1e-12)
 
 
 def test_a_bar_shows_the_progress(capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,7 +200,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
         path.write_bytes(bits[:cut])
         with pytest.raises(ValueError, match=r"a.npz is damaged, or no file that a Line or Plane"):
             Plane.load(path)
-    for place in rng.integers(len(bits), size=200):
+    for place in rng.integers(len(bits), size=60):
         damaged = bytearray(bits)
         damaged[place] ^= 0xFF
         path.write_bytes(damaged)

@@ -1,11 +1,9 @@
 """Products with the Hessian, layer by layer, against central differences of gradients."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
-from problems import one_thread  # noqa: F401
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.utils import parametrizations, prune
@@ -14,8 +12,6 @@ from lookbehind.measure import (
     Objective,
     hessian_eigenpairs,
     hessian_trace,
-    line,
-    weights_of,
     worst_rise,
 )
 from lookbehind.optim import Ball
@@ -47,11 +43,6 @@ class Attention(nn.Module):
         return scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
 
 
-def frozen() -> nn.Module:
-    layer = nn.BatchNorm1d(T)
-    return layer.requires_grad_(False)
-
-
 def hooked_weight_norm() -> nn.Module:
     with pytest.warns(FutureWarning, match="weight_norm"):
         return torch.nn.utils.weight_norm(nn.Linear(C, C))
@@ -62,7 +53,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "conv": lambda: nn.Conv1d(T, T, 3, padding=1),
     "conv2d": lambda: nn.Sequential(nn.Unflatten(1, (1, T)), nn.Conv2d(1, 2, 3), nn.Flatten()),
     "batch norm": lambda: nn.BatchNorm1d(T),
-    "batch norm, frozen": frozen,
+    "batch norm, frozen": lambda: nn.BatchNorm1d(T).requires_grad_(False),
     "layer norm": lambda: nn.LayerNorm(C),
     "layer norm, no affine": lambda: nn.LayerNorm(C, elementwise_affine=False),
     "group norm": lambda: nn.GroupNorm(2, T),
@@ -160,42 +151,14 @@ def test_weights_that_a_hook_makes_move_the_loss_and_stay(name: str) -> None:
     assert all(torch.equal(before[n], p) for n, p in model.state_dict().items())
 
 
-def test_eigenpairs_and_trace_of_attention_are_those_of_the_dense_hessian() -> None:
-    model, data = network("multi-head attention")
-    objective = Objective(model, data)
-    n = sum(w.numel() for w in objective.weights.values())
-    columns = []
-    for i in range(n):
-        parts = torch.eye(n, dtype=torch.float64)[i].split(
-            [*map(Tensor.numel, weights_of(model).values())]
-        )
-        u = {k: p.view_as(w) for p, (k, w) in zip(parts, weights_of(model).items(), strict=True)}
-        columns.append(torch.cat([c.flatten() for c in objective.curvature(u).values()]))
-    matrix = torch.stack(columns)
-    torch.testing.assert_close(matrix, matrix.T, rtol=0, atol=1e-14)
-    top = torch.linalg.eigvalsh(matrix).flip(0)[:2].numpy()
-    assert hessian_eigenpairs(model, data, 2).values == pytest.approx(top, rel=1e-8)
-    trace = hessian_trace(model, data, draws=40)
-    assert abs(trace.mean - float(matrix.trace())) < 3 * trace.error
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("measure", [hessian_eigenpairs, hessian_trace])
-def test_weights_that_are_not_finite_are_named(measure: Callable[..., Any], value: float) -> None:
+def test_weights_that_are_not_finite_or_complex_are_named() -> None:
     model, data = network("linear")
-    with torch.no_grad():
-        model[1].bias[0] = value
-    with pytest.raises(ValueError, match=r"finite weights, those of '1\.bias' are not"):
-        measure(model, data)
-
-
-def test_complex_parameters_are_named() -> None:
-    model = nn.Linear(2, 2, dtype=torch.complex64)
+    for measure, value in ((hessian_eigenpairs, float("nan")), (hessian_trace, float("inf"))):
+        with torch.no_grad():
+            model[1].bias[0] = value
+        with pytest.raises(ValueError, match=r"finite weights, those of '1\.bias' are not"):
+            measure(model, data)
     with pytest.raises(ValueError, match=r"real parameters, 'weight' is torch\.complex64"):
-        Objective(model, [(torch.randn(3, 2), torch.randint(2, (3,)))])
-
-
-def test_a_line_of_a_pruned_network_starts_at_its_loss() -> None:
-    model, data = network("pruned")
-    found = line(model, data, a_direction(weights_of(model), 1), points=3)
-    assert found.loss[1] == found.start.loss == Objective(model, data).loss()
+        Objective(
+            nn.Linear(2, 2, dtype=torch.complex64), [(torch.randn(3, 2), torch.randint(2, (3,)))]
+        )

@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from measuring import EXACT, Slope, a_network, one_image, rescaled, with_weights
-from problems import one_thread  # noqa: F401
+from measuring import EXACT, a_network, rescaled, with_weights
 from torch import nn
 
 from lookbehind.measure import Objective, quantization, quantized, weight_noise
@@ -40,19 +39,14 @@ def test_relative_noise_follows_a_rescaling_of_layers_and_absolute_noise_does_no
         assert np.allclose(ours.losses, theirs.losses, rtol=1e-12) == relative
 
 
-def test_relative_noise_is_a_share_of_each_tensors_norm() -> None:
-    model = Slope([0.0, 0.0])  # a tensor that is 0 stays so
-    noise = weight_noise(model, one_image(3.0, 4.0), [0.5], draws=2)
-    assert noise.losses.tolist() == [[math.log(2)] * 2]
-
-
-@pytest.mark.parametrize("bits", [2, 3, 8, 16])
+@pytest.mark.parametrize("bits", [2, 8])
 def test_quantized_weights_lie_on_the_nearest_of_evenly_spaced_values(bits: int) -> None:
     model, _ = a_network()
+    nn.init.zeros_(model.get_submodule("fc").weight)  # which has no scale
     found, before = quantized(model, bits), weights_of(model)
     assert [*found] == [*before]
     for name, w in before.items():
-        if w.ndim < 2:
+        if w.ndim < 2 or not w.any():
             assert torch.equal(found[name], w)
             continue
         step = float(w.abs().max()) / (2 ** (bits - 1) - 1)
@@ -60,12 +54,6 @@ def test_quantized_weights_lie_on_the_nearest_of_evenly_spaced_values(bits: int)
         torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-9)
         assert float((found[name] - w).abs().max()) <= step / 2 * (1 + 1e-9)
         assert float(found[name].abs().max()) == pytest.approx(float(w.abs().max()), rel=1e-12)
-
-
-def test_a_layer_of_zeros_has_no_scale() -> None:
-    model = nn.Linear(3, 2)
-    nn.init.zeros_(model.weight)
-    assert torch.equal(quantized(model, 4)["weight"], torch.zeros(2, 3))
 
 
 def test_quantization_scores_the_network_with_those_weights() -> None:

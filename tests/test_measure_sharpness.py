@@ -4,13 +4,11 @@ leave alone: the network, its gradients and modes, the global random stream.
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 from measuring import Slope, Squared, a_network, a_small_network, all_of, one_image, rescaled, same
-from problems import one_thread  # noqa: F401
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -20,47 +18,31 @@ from lookbehind.measure import (
     gradient,
     hessian_eigenpairs,
     hessian_trace,
+    line,
+    plane,
     quantization,
     spectral_density,
     weight_noise,
     worst_rise,
     worst_rises,
 )
+from lookbehind.weights import weights_of
 
 BALLS = [Ball(0.3), AdaptiveBall(0.3, 0.01)]
 
 
-def softplus(x: float) -> float:
-    return math.log1p(math.exp(x))
-
-
-def test_a_quadratic_rises_by_gradient_plus_curvature() -> None:
-    h, w, rho = [4.0, 1.0], [0.3, 0.4], 0.1
-    g = [h[0] * w[0], h[1] * w[1]]
-    norm = math.hypot(*g)
-    rise = rho * norm + rho**2 / 2 * (h[0] * g[0] ** 2 + h[1] * g[1] ** 2) / norm**2
-    assert worst_rise(Squared(h, w), one_image(0.0), Ball(rho)) == pytest.approx(rise, rel=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("ball", "t"), [(Ball(0.2), (1.0, 1.0)), (AdaptiveBall(0.2, 0.1), (0.5 + 0.1, 1.0 + 0.1))]
-)
-def test_a_slope_worked_by_hand(ball: Ball | AdaptiveBall, t: tuple[float, float]) -> None:
-    model, data = Slope([0.5, -1.0]), one_image(3.0, 4.0)  # w·x = −2.5; ∇L points along −x
-    climb = 0.2 * math.hypot(3 * t[0], 4 * t[1])
-    expected = softplus(2.5 + climb) - softplus(2.5)
-    assert worst_rise(model, data, ball) == pytest.approx(expected, rel=1e-12)
-
-
 @pytest.mark.parametrize("ball", BALLS)
-def test_the_gradient_is_that_of_the_mean_over_all_images(ball: Ball | AdaptiveBall) -> None:
+def test_a_rise_is_that_of_the_mean_over_all_images_at_the_worst_point(
+    ball: Ball | AdaptiveBall,
+) -> None:
     model, batches = a_network()
     images, labels = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
     model.eval()
     loss = cross_entropy(model(images), labels)
     loss.backward()
-    squares, moved = 0.0, {}
+    squares, moved, slope = 0.0, {}, gradient(model, batches)
     for name, p in model.named_parameters():
+        torch.testing.assert_close(slope[name], p.grad, rtol=1e-9, atol=1e-12)
         adaptive = isinstance(ball, AdaptiveBall) and "weight" in name
         t = p.detach().abs() + ball.eta if adaptive else torch.ones_like(p)
         squares += float(((t * p.grad) ** 2).sum())
@@ -70,27 +52,6 @@ def test_the_gradient_is_that_of_the_mean_over_all_images(ball: Ball | AdaptiveB
             p += ball.rho * moved[name] / math.sqrt(squares)
         expected = float(cross_entropy(model(images), labels) - loss)
     assert worst_rise(a_network()[0], batches, ball) == pytest.approx(expected, rel=1e-9)
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_the_network_is_left_as_it_was(fails: bool) -> None:
-    model, batches = a_network()
-    model.get_submodule("layer1").eval()
-    for p in model.parameters():
-        p.grad = torch.randn_like(p)
-    before = all_of(model)
-    calls: list[int] = []
-
-    def fail(*_: object) -> None:
-        calls.append(1)
-        if fails and len(calls) == 5:  # at w + ε
-            raise RuntimeError("out of memory")
-
-    model.register_forward_hook(fail)
-    with pytest.raises(RuntimeError, match="out of memory") if fails else nullcontext():
-        worst_rise(model, batches, BALLS[0])
-    assert len(calls) == (5 if fails else 6)
-    assert same(all_of(model), before)
 
 
 def test_a_frozen_or_unused_parameter_stays() -> None:
@@ -120,45 +81,29 @@ def test_steps_find_the_highest_point_of_a_quadratic() -> None:
     assert worst_rise(model, data, Ball(rho), steps=40) == pytest.approx(highest, rel=1e-9)
 
 
-@pytest.mark.parametrize("ball", BALLS)
-def test_more_steps_never_give_less(ball: Ball | AdaptiveBall) -> None:
+def test_more_steps_never_give_less() -> None:
     model, batches = a_network()
-    rises = [worst_rise(model, batches, ball, steps=steps) for steps in range(1, 5)]
+    rises = [worst_rise(model, batches, BALLS[1], steps=steps) for steps in range(1, 5)]
     assert rises == sorted(rises) and rises[3] > rises[0]
 
 
 def test_several_radii_at_once() -> None:
     model, batches = a_network()
     balls = [Ball(0.1), Ball(0.3), AdaptiveBall(0.3)]
-    for steps in (1, 2):
-        one_by_one = tuple(worst_rise(model, batches, ball, steps=steps) for ball in balls)
-        assert worst_rises(model, batches, balls, steps=steps) == one_by_one
+    one_by_one = tuple(worst_rise(model, batches, ball, steps=2) for ball in balls)
+    assert worst_rises(model, batches, balls, steps=2) == one_by_one
     assert worst_rises(model, batches, []) == ()
     assert worst_rise(model, batches, Ball(0.0)) == pytest.approx(0, abs=1e-15)
 
 
-def test_a_small_radius_gives_the_gradients_norm() -> None:
-    model, batches = a_network()
-    slope, eta, rho = gradient(model, batches), 0.01, 1e-6
-    norm = math.sqrt(sum(float((g**2).sum()) for g in slope.values()))
-    assert worst_rise(model, batches, Ball(rho)) / rho == pytest.approx(norm, rel=1e-4)
-    squares = 0.0
-    for name, p in model.named_parameters():
-        t = p.detach().abs() + eta if "weight" in name else torch.ones_like(p)
-        squares += float(((t * slope[name]) ** 2).sum())
-    rise = worst_rise(model, batches, AdaptiveBall(rho, eta)) / rho
-    assert rise == pytest.approx(math.sqrt(squares), rel=1e-4)
-
-
-@pytest.mark.parametrize("steps", [1, 3])
-def test_asams_sharpness_survives_a_rescaling_of_layers_and_sams_does_not(steps: int) -> None:
+def test_asams_sharpness_survives_a_rescaling_of_layers_and_sams_does_not() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 7, bias=False), nn.ReLU(), nn.Linear(7, 4, bias=False))
     x, y = torch.randn(20, 6, dtype=torch.float64), torch.randint(4, (20,))
     model, other = model.double(), rescaled(model, 4.0)
     assert torch.equal(model(x), other(x))
     (asam, sam), (asam_too, sam_too) = (
-        worst_rises(m, [(x, y)], [AdaptiveBall(0.3, eta=0.0), Ball(0.05)], steps=steps)
+        worst_rises(m, [(x, y)], [AdaptiveBall(0.3, eta=0.0), Ball(0.05)], steps=3)
         for m in (model, other)
     )
     assert asam_too == pytest.approx(asam, rel=1e-12)
@@ -188,6 +133,8 @@ MEASURES: list[Callable[..., Any]] = [
     lambda *a: hessian_eigenpairs(*a),
     lambda *a: hessian_trace(*a, draws=2),
     lambda *a: spectral_density(*a, steps=3, draws=1),
+    lambda m, data: line(m, data, weights_of(m), points=3, statistics="reestimated").loss,
+    lambda m, data: plane(m, data, *[weights_of(m)] * 2, points=3, stop=iter([0, 1]).__next__).loss,
 ]
 
 
@@ -197,6 +144,8 @@ def test_a_measure_touches_neither_the_network_nor_the_random_stream(
 ) -> None:
     model, batches = a_small_network()
     model.train()
+    model[2].eval()
+    model.append(nn.Dropout())
     for p in model.parameters():
         p.grad = torch.randn_like(p)
     before = all_of(model)

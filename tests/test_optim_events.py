@@ -5,19 +5,13 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from hypothesis import assume, given
-from hypothesis import strategies as st
 from problems import (
-    ALPHA,
     METHODS,
     Problem,
     difference,
-    examples,
     identical,
     make_base,
     mlp,
-    mlps,
-    one_thread,  # noqa: F401
     trained,
 )
 from torch import nn
@@ -27,77 +21,43 @@ from lookbehind import AdaptiveBall, Ball, Lookbehind
 # --- events, around -----------------------------------------------------------------------------
 
 
-def recorded(method, k=2, **options):
-    problem = mlp()
-    events = []
+LOOKBEHIND = "slow0 gradient0 ascent1 gradient1 descent1 ascent2 gradient2 descent2 slow1"
+EVENTS = {
+    **dict.fromkeys(("Lookbehind", "Lookbehind 2k", "Lookbehind adaptive"), LOOKBEHIND),
+    "Multistep last": "slow0 gradient0 ascent1 gradient1 ascent2 gradient2 descent1 slow1",
+    "Lookahead": "slow0 descent1 descent2 slow1",
+}
+
+
+@pytest.mark.parametrize("method", EVENTS)
+def test_observers_see_the_path(method):
+    problem, weights, grads, told = mlp(), {}, {}, {}
 
     def observe(event):
-        weights = [p.detach().clone() for p in event.params]
-        grads = [None if p.grad is None else p.grad.clone() for p in event.params]
-        events.append((event, weights, grads))
+        name = f"{event.kind}{event.i}"
+        told[name], weights[name] = event, [p.detach().clone() for p in event.params]
+        grads[name] = [None if p.grad is None else p.grad.clone() for p in event.params]
 
-    base = make_base("sgd", problem.params)
-    optimizer = METHODS[method](base, k=k, observers=[observe], **options)
-    before = problem.weights
+    optimizer = METHODS[method](make_base("sgd", problem.params), k=2, observers=[observe])
+    fast = before = problem.weights
     loss = optimizer.step(problem.closure())
-    return problem, events, before, loss
-
-
-@pytest.mark.parametrize("method", ["Lookbehind", "Lookbehind 2k", "Lookbehind adaptive"])
-def test_observers_see_the_path_of_lookbehind(method):
-    problem, events, before, loss = recorded(method)
-    kinds = [(event.kind, event.i) for event, _, _ in events]
-    assert kinds == [
-        ("slow", 0),
-        ("gradient", 0),
-        ("ascent", 1),
-        ("gradient", 1),
-        ("descent", 1),
-        ("ascent", 2),
-        ("gradient", 2),
-        ("descent", 2),
-        ("slow", 1),
-    ]
-    by = {
-        kind: (event, weights, grads)
-        for kind, (event, weights, grads) in zip(kinds, events, strict=True)
-    }
-    assert identical(by["slow", 0][1], before)
-    assert by["gradient", 0][0].loss == loss
-    for i in range(3):
-        event, weights, grads = by["gradient", i]
-        expected_loss, expected = problem.gradient()(weights)
-        assert event.loss == expected_loss
-        assert difference(grads, expected) < 1e-14
-    fast = before
-    for i in (1, 2):
-        assert identical(by["ascent", i][1], by["gradient", i][1])
-        fast = [w - 0.05 * g for w, g in zip(fast, by["gradient", i][2], strict=True)]
-        assert difference(by["descent", i][1], fast) < 1e-14
-    final, weights, _ = by["slow", 1]
-    assert identical(weights, problem.weights)
-    assert len(final.alpha) == len(before)
-    for alpha, w, s, f in zip(final.alpha, weights, before, by["descent", 2][1], strict=True):
-        assert difference([w], [s + alpha * (f - s)]) < 1e-14
-
-
-def test_observers_see_the_path_of_multistep():
-    _, events, before, _ = recorded("Multistep last")
-    kinds = [(event.kind, event.i) for event, _, _ in events]
-    climb = [("ascent", 1), ("gradient", 1), ("ascent", 2), ("gradient", 2)]
-    assert kinds == [("slow", 0), ("gradient", 0), *climb, ("descent", 1), ("slow", 1)]
-    expected = [w - 0.05 * g for w, g in zip(before, events[5][2], strict=True)]
-    assert difference(events[6][1], expected) < 1e-14
-    assert identical(events[7][1], events[6][1])
-
-
-def test_observers_see_the_path_of_lookahead():
-    problem, events, before, _ = recorded("Lookahead")
-    kinds = [(event.kind, event.i) for event, _, _ in events]
-    assert kinds == [("slow", 0), ("descent", 1), ("descent", 2), ("slow", 1)]
-    assert identical(events[0][1], before)
-    assert identical(events[3][1], problem.weights)
-    assert events[3][0].alpha == [0.5] * len(before)
+    assert " ".join(told) == EVENTS[method]
+    assert identical(weights["slow0"], before) and identical(weights["slow1"], problem.weights)
+    for name in told:
+        if name.startswith("gradient"):
+            expected_loss, expected = problem.gradient()(weights[name])
+            assert told[name].loss == expected_loss
+            assert difference(grads[name], expected) < 1e-14
+        if name.startswith("ascent"):
+            assert identical(weights[name], weights[name.replace("ascent", "gradient")])
+        if name.startswith("descent") and method != "Lookahead":
+            fast = [w - 0.05 * g for w, g in zip(fast, grads[name], strict=True)]
+            assert difference(weights[name], fast) < 1e-14
+    if method.startswith("Look"):
+        alphas, fast = told["slow1"].alpha, weights["descent2"]
+        expected = [s + a * (f - s) for a, s, f in zip(alphas, before, fast, strict=True)]
+        assert difference(weights["slow1"], expected) < 1e-14
+        assert method == "Lookahead" or told["gradient0"].loss == loss
 
 
 def test_observers_change_nothing():
@@ -145,22 +105,6 @@ def test_around_is_entered_with_the_number_of_ascents(method, entered):
     assert not inside
 
 
-def test_around_can_freeze_the_batch_norm_statistics():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3)).double()
-    x, y = torch.randn(6, 4, dtype=torch.float64), torch.randint(3, (6,))
-    problem = Problem(model, [(x, y)])
-
-    @contextmanager
-    def frozen(i):
-        model[1].momentum = 0.1 if i == 0 else 0.0
-        yield
-
-    expected = 0.1 * model[0](x).mean(0)
-    Lookbehind(make_base("sgd", problem.params), Ball(0.5), around=frozen).step(problem.closure())
-    assert difference([model[1].running_mean], [expected.detach()]) < 1e-12
-
-
 # --- precision and layout -----------------------------------------------------------------------
 
 
@@ -194,12 +138,11 @@ def test_bfloat16_trains(method):
 # --- what isn't to be moved ---------------------------------------------------------------------
 
 
-@examples(30)
-@given(
-    mlps(), st.sampled_from(sorted(METHODS)), ALPHA, st.sampled_from(["sgd", "momentum", "adam"])
-)
-def test_a_zero_gradient_moves_nothing(problem, method, alpha, base):
-    optimizer = METHODS[method](make_base(base, problem.params), alpha=alpha)
+@pytest.mark.parametrize("base", ["momentum", "adam"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_zero_gradient_moves_nothing(method, base):
+    problem = mlp()
+    optimizer = METHODS[method](make_base(base, problem.params))
     before = problem.weights
 
     def closure():
@@ -212,7 +155,7 @@ def test_a_zero_gradient_moves_nothing(problem, method, alpha, base):
     assert identical(problem.weights, before)
 
 
-@pytest.mark.parametrize("base", ["momentum wd", "adamw", "adam wd", "rmsprop"])
+@pytest.mark.parametrize("base", ["momentum wd", "adamw"])
 @pytest.mark.parametrize("method", METHODS)
 def test_frozen_and_unused_parameters_are_untouched(method, base):
     """A frozen one even with a stale gradient and weight decay; an unused one has no gradient."""
@@ -237,10 +180,8 @@ def test_frozen_and_unused_parameters_are_untouched(method, base):
     assert all((a != b).any() for a, b in zip(problem.weights[1:], moving, strict=True))
 
 
-@examples(10)
-@given(mlps())
-def test_a_parameter_frozen_or_freed_later_counts_from_then_on(problem):
-    assume(len(problem.params) > 2)
+def test_a_parameter_frozen_or_freed_later_counts_from_then_on():
+    problem = mlp()
     optimizer = Lookbehind(make_base("momentum wd", problem.params), AdaptiveBall(0.1), k=2)
     optimizer.step(problem.closure())
     problem.params[0].requires_grad_(False)

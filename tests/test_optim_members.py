@@ -1,20 +1,13 @@
 """A member is what it would be alone, and fails alone."""
 
+import copy
+
 import pytest
 import torch
-from problems import (
-    METHODS,
-    copied_state,
-    difference,
-    identical,
-    make_base,
-    one_thread,  # noqa: F401
-)
+from problems import METHODS, difference, identical, make_base
 from torch import nn
 
 from lookbehind import SAM, AdaptiveBall, Ball, Lookbehind
-
-# --- members ------------------------------------------------------------------------------------
 
 E = 4
 RHOS = torch.tensor([0.0, 0.05, 0.2, 0.5], dtype=torch.float64)
@@ -46,23 +39,15 @@ def member_closure(params, loss):
     return closure
 
 
-MEMBER_METHODS = {
-    **METHODS,
-    "Lookbehind-ASAM adaptive": lambda base, rho, alpha, k=3, **o: Lookbehind(
-        base, AdaptiveBall(rho), k=k, alpha="adaptive", **o
-    ),
-}
-
-
-@pytest.mark.parametrize("base", ["sgd", "momentum wd", "nesterov foreach", "adamw", "rmsprop"])
-@pytest.mark.parametrize("method", MEMBER_METHODS)
+@pytest.mark.parametrize("base", ["nesterov wd", "adamw"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_member_is_what_it_would_be_alone(method, base):
     values, loss = stacked()
     together = [nn.Parameter(v.clone()) for v in values]
-    make = MEMBER_METHODS[method]
+    make = METHODS[method]
     optimizer = make(make_base(base, together), rho=RHOS, alpha=ALPHAS)
     path = []
-    for _ in range(4):
+    for _ in range(3):
         losses = optimizer.step(member_closure(together, loss))
         assert losses.shape == (E,)
         path.append(([p.detach().clone() for p in together], losses))
@@ -75,16 +60,15 @@ def test_a_member_is_what_it_would_be_alone(method, base):
             assert difference([w[e] for w in weights], alone) <= 1e-12
 
 
-@pytest.mark.parametrize("base", ["sgd", "momentum", "adamw", "rmsprop"])
-@pytest.mark.parametrize("method", MEMBER_METHODS)
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_member_that_diverges_is_put_back_and_the_others_go_on(method, base, bad):
+@pytest.mark.parametrize("base", ["momentum", "adamw"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_member_that_diverges_is_put_back_and_the_others_go_on(method, base):
     """Member 2's loss (and gradient) leaves the finite at its second evaluation in step 1 or 3."""
     values, loss = stacked()
-    for failing in (1, 3):
+    for failing, bad in ((1, float("nan")), (3, float("inf"))):
         together = [nn.Parameter(v.clone()) for v in values]
         untouched = [nn.Parameter(v.clone()) for v in values]
-        make = MEMBER_METHODS[method]
+        make = METHODS[method]
         optimizer = make(make_base(base, together), rho=RHOS, alpha=ALPHAS)
         reference_run = make(make_base(base, untouched), rho=RHOS, alpha=ALPHAS)
         factors = iter(())
@@ -97,17 +81,16 @@ def test_a_member_that_diverges_is_put_back_and_the_others_go_on(method, base, b
         for t in range(1, 5):
             factors = iter((1.0, bad if t == failing else 1.0))
             before = [p.detach().clone() for p in together]
-            state = copied_state(optimizer.base)
+            state = copy.deepcopy([*optimizer.base.state.values()]) or [{} for _ in before]
             optimizer.step(member_closure(together, diverging))
             reference_run.step(member_closure(untouched, loss))
             assert optimizer.rolled_back.tolist() == [False, False, t == failing, False]
             if t == failing:
                 assert identical([p[2] for p in together], [p[2] for p in before])
-                for p, values_now in optimizer.base.state.items():
-                    for name, now in values_now.items():
+                for kept, then in zip(optimizer.base.state.values(), state, strict=True):
+                    for name, now in kept.items():
                         if torch.is_tensor(now) and now.ndim:
-                            old = state.get(p, {}).get(name, torch.zeros_like(now))
-                            assert torch.equal(now[2], old[2])
+                            assert torch.equal(now[2], then.get(name, torch.zeros_like(now))[2])
         others = [0, 1, 3]
         assert identical([p[others] for p in together], [p[others] for p in untouched])
         assert all(p.isfinite().all() for p in together)
@@ -140,18 +123,11 @@ def test_one_loss_for_all_members_is_allowed_and_another_shape_is_not():
         return evaluate
 
     optimizer.step(closure(()))
+    assert optimizer.rolled_back.tolist() == [False] * 3
     with pytest.raises(ValueError, match=r"one per member; got shape \(2,\)"):
         optimizer.step(closure((2,)))
-
-
-def test_rolled_back_tells_nothing_without_members():
-    w = nn.Parameter(torch.ones(3, 2))
-    optimizer = SAM(torch.optim.SGD([w], lr=0.1), torch.full((3,), 0.1))
-    closure = member_closure([w], lambda w: w.square().sum(1))
-    optimizer.step(closure)
-    assert optimizer.rolled_back.tolist() == [False] * 3
     optimizer.ball = Ball(0.1)
-    optimizer.step(closure)
+    optimizer.step(closure((2,)))
     assert optimizer.rolled_back is None
 
 

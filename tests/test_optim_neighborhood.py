@@ -4,14 +4,12 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from problems import difference, mlp, one_thread  # noqa: F401
+from problems import difference, examples
 from torch import nn
 
 from lookbehind import AdaptiveBall, Ball, param_groups
-
-examples = settings(max_examples=60, deadline=None, derandomize=True)
 
 
 @st.composite
@@ -37,43 +35,21 @@ def stretch(params, flags, eta):
     return flat([w.abs() + eta if f else o for w, o, f in zip(params, ones, flags, strict=True)])
 
 
-@examples
-@given(slopes(), st.floats(0, 3))
-def test_the_worst_in_a_ball_is_along_the_gradient_at_its_edge(slope, rho):
-    params, grads, _ = slope
-    worst = flat(Ball(rho).worst(params, grads))
-    g = flat(grads)
-    assert difference([worst], [rho * g / g.norm()]) < 1e-12
-    assert worst.norm().item() == pytest.approx(rho, abs=1e-12)
-    assert Ball(rho).norm(params, grads).item() == pytest.approx(g.norm().item())
-
-
-@examples
-@given(slopes(), st.floats(0, 3), st.floats(0.001, 1))
-def test_the_worst_in_an_adaptive_ball_is_at_its_edge(slope, rho, eta):
+@examples(40)
+@given(slopes(), st.floats(0, 3), st.one_of(st.none(), st.floats(0.001, 1)))
+def test_the_worst_in_a_neighborhood_is_at_its_edge(slope, rho, eta):
     """ε = ρ T² g / ‖T g‖: ‖T⁻¹ε‖ = ρ, and ⟨g, ε⟩ = ρ ‖T g‖, the largest by Cauchy-Schwarz."""
     params, grads, flags = slope
-    ball = AdaptiveBall(rho, eta)
-    worst, t, g = flat(ball.worst(params, grads, flags)), stretch(params, flags, eta), flat(grads)
+    ball = Ball(rho) if eta is None else AdaptiveBall(rho, eta)
+    t = torch.ones_like(flat(params)) if eta is None else stretch(params, flags, eta)
+    worst, g = flat(ball.worst(params, grads, flags)), flat(grads)
     assert difference([worst], [rho * t**2 * g / (t * g).norm()]) < 1e-12
     assert (worst / t).norm().item() == pytest.approx(rho, abs=1e-12)
     rise = rho * ball.norm(params, grads, flags)
     assert (g @ worst).item() == pytest.approx(rise.item(), abs=1e-12)
 
 
-@examples
-@given(slopes(), st.integers(0, 99), st.booleans())
-def test_nothing_else_in_the_neighborhood_is_worse(slope, seed, adaptive):
-    params, grads, flags = slope
-    ball = AdaptiveBall(0.5, 0.1) if adaptive else Ball(0.5)
-    t = stretch(params, flags, 0.1) if adaptive else torch.ones_like(flat(params))
-    torch.manual_seed(seed)
-    other = torch.randn_like(t)
-    other = t * 0.5 * other / other.norm()
-    assert flat(grads) @ other <= flat(grads) @ flat(ball.worst(params, grads, flags)) + 1e-12
-
-
-@examples
+@examples(40)
 @given(slopes())
 def test_by_default_all_are_adaptive_and_nothing_is_changed(slope):
     params, grads, _ = slope
@@ -87,14 +63,7 @@ def test_by_default_all_are_adaptive_and_nothing_is_changed(slope):
     assert difference(params + grads, before[0] + before[1]) == 0
 
 
-def test_an_adaptive_ball_knows_no_scale():
-    """Rescaling the weights by c rescales ε by c (η = 0): T⁻¹ε doesn't change."""
-    w, g = torch.randn(2, 5, dtype=torch.float64)
-    (one,), (other,) = (AdaptiveBall(0.5, 0.0).worst([c * w], [g / c]) for c in (1.0, 7.0))
-    assert difference([7 * one], [other]) < 1e-12
-
-
-@examples
+@examples(40)
 @given(st.integers(1, 4), st.integers(0, 999), st.booleans())
 def test_each_member_has_its_own_radius_and_norm(members, seed, adaptive):
     torch.manual_seed(seed)
@@ -105,18 +74,12 @@ def test_each_member_has_its_own_radius_and_norm(members, seed, adaptive):
     make = AdaptiveBall if adaptive else Ball
     together = make(rho).worst(params, grads, [True, False, True])
     norms = make(rho).norm(params, grads, [True, False, True])
-    assert make(rho).members == members
+    assert make(rho).members == members and make(rho[0]).members is None
     assert norms.shape == (members,)
     for e in range(members):
         alone = [w[e] for w in params], [g[e] for g in grads], [True, False, True]
         assert difference([t[e] for t in together], make(rho[e].item()).worst(*alone)) < 1e-14
         assert difference([norms[e]], [make(rho[e].item()).norm(*alone)]) < 1e-14
-
-
-def test_a_number_and_a_scalar_tensor_have_no_members():
-    assert Ball(0.1).members is None
-    assert AdaptiveBall(torch.tensor(0.1)).members is None
-    assert Ball(torch.ones(1)).members == 1
 
 
 @pytest.mark.parametrize("ball", [Ball(0.3), AdaptiveBall(0.3)])
@@ -144,32 +107,15 @@ def test_half_precision_norms_are_summed_in_float32(dtype, members):
 
 def test_param_groups_are_what_the_official_asam_scales():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 2, bias=False))
-    scaled, rest = param_groups(model)
     named = dict(model.named_parameters())
-    assert [id(p) for p in scaled["params"]] == [
-        id(named[n]) for n in ("0.weight", "1.weight", "2.weight")
-    ]
-    assert [id(p) for p in rest["params"]] == [id(named[n]) for n in ("0.bias", "1.bias")]
-    assert rest["adaptive"] is False
-    assert scaled.get("adaptive", True) is True
-    torch.optim.SGD(param_groups(model), lr=0.1)
-
-
-def test_a_group_without_parameters_is_left_out():
-    (group,) = param_groups(nn.Linear(2, 2, bias=False))
+    groups = param_groups(model)
+    for group, names in zip(
+        groups, (("0.weight", "1.weight", "2.weight"), ("0.bias", "1.bias")), strict=True
+    ):
+        assert [id(p) for p in group["params"]] == [id(named[n]) for n in names]
+    assert [group.get("adaptive", True) for group in groups] == [True, False]
+    torch.optim.SGD(groups, lr=0.1)
+    (group,) = param_groups(model[2])  # one without parameters is left out
     assert len(group["params"]) == 1
     with pytest.raises(ValueError, match="model must have parameters, got ReLU with none"):
         param_groups(nn.ReLU())
-
-
-def test_two_groups_and_flags_are_one_thing():
-    """The flag of a group reaches every one of its parameters."""
-    problem = mlp()
-    flags = [p.ndim == 2 for p in problem.params]
-    grads = problem.gradient()(problem.weights)[1]
-    expected = AdaptiveBall(0.5).worst(problem.params, list(grads), flags)
-    names = [n for n, _ in problem.model.named_parameters()]
-    assert flags == ["weight" in n for n in names]
-    t = stretch(problem.weights, flags, 0.01)
-    g = flat(grads)
-    assert difference([flat(expected)], [0.5 * t**2 * g / (t * g).norm()]) < 1e-12

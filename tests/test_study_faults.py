@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lessons import network, sgd, six_classes  # noqa: F401
-from problems import double_precision, one_thread  # noqa: F401
+from problems import double_precision  # noqa: F401
 from sweeps import CPU, FOUR, run_here
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy

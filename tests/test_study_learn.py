@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lessons import SCALE, lookbehind, network, sgd, six_classes, weights  # noqa: F401
-from problems import double_precision, identical, one_thread  # noqa: F401
+from problems import double_precision, identical  # noqa: F401
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 

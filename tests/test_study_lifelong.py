@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lessons import SCALE, six_classes, some_split  # noqa: F401
-from problems import double_precision, one_thread  # noqa: F401
+from problems import double_precision  # noqa: F401
 
 from lookbehind.study import lifelong
 from lookbehind.study.lifelong import Reservoir, permuted, rotated, split_classes

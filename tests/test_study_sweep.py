@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from problems import double_precision, one_thread  # noqa: F401
+from problems import double_precision  # noqa: F401
 from sweeps import CPU, FORKS, FOUR, SHORT, alone, close, refuses, run_here, weight_sum
 from torch import nn
 

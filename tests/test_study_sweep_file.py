@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from problems import double_precision, one_thread  # noqa: F401
+from problems import double_precision  # noqa: F401
 from sweeps import (
     CPU,
     FORKS,

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from problems import one_thread  # noqa: F401
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from training import FAMILY, X, Y, family, same, stop_after

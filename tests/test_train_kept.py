@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from problems import one_thread  # noqa: F401
 from training import MINIBATCHES, SPLITS, model_and, same, stop_after
 
 from lookbehind.checks import kept, plain

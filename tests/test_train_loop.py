@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from problems import one_thread  # noqa: F401
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from training import FAMILY, MINIBATCHES, SPLITS, family, model_and, stop_after, weights

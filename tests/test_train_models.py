@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from problems import identical, one_thread  # noqa: F401
+from problems import identical
 from torch.nn.functional import avg_pool2d, batch_norm, conv2d, cross_entropy, linear, relu
 
 from lookbehind import param_groups

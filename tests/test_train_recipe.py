@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from problems import one_thread  # noqa: F401
 from torch.nn.functional import cross_entropy
 from training import weights
 

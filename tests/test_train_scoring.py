@@ -7,7 +7,6 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from problems import one_thread  # noqa: F401
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from training import MINIBATCHES, SPLITS, X, Y, model_and, weights

@@ -224,6 +224,24 @@ def test_damaged_unpacked_files_are_unpacked_again(cifar: Cifar, root: Path) -> 
         cifar10()
 
 
+@downloads
+@pytest.mark.parametrize("as_address", [True, False])
+def test_a_mirror_is_asked_instead_and_held_to_the_same_checksum(
+    cifar: Cifar, monkeypatch: pytest.MonkeyPatch, as_address: bool, root: Path
+) -> None:
+    monkeypatch.setattr(cifar.kind, "url", "http://127.0.0.1:9/closed")
+    mirror = cifar.folder.as_uri() + "/" if as_address else str(cifar.folder)
+    monkeypatch.setenv("LOOKBEHIND_MIRROR", mirror)
+    good = cifar.archive.read_bytes()
+    cifar.archive.write_bytes(good[:-1])
+    with pytest.raises(
+        DataError, match=f"wrong checksum .{cifar.archive.as_uri()} is not the file"
+    ):
+        cifar10()
+    cifar.archive.write_bytes(good)
+    assert len(cifar10().train) == 50
+
+
 def test_offline_is_said_and_no_other_dataset_takes_its_place(
     cifar: Cifar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +284,6 @@ def test_what_the_system_refuses_is_said_with_what_to_do(
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", refuse)
+    monkeypatch.setattr("lookbehind.train.data.named.download", refuse)
     with pytest.raises(DataError, match=words):
         cifar10()

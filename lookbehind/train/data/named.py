@@ -1,6 +1,7 @@
-"""The datasets that have a name: scikit-learn's digits, and CIFAR, downloaded by torchvision."""
+"""The datasets that have a name: scikit-learn's digits, and CIFAR, read by torchvision."""
 
 import errno
+import os
 from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from lookbehind.checks import whole
 from lookbehind.train.data.dataset import DataError, Dataset, Draw, Folder, data_root
+from lookbehind.train.data.download import download
 from lookbehind.train.data.folder import image_folder
 
 DIGITS = 1797
@@ -76,8 +78,10 @@ def cifar10(
 ) -> Dataset:
     """CIFAR-10: 50,000 training and 10,000 test images of 3 x 32 x 32 pixels in ten classes.
 
-    Downloaded by torchvision into `data_root(root)` where it is not there yet: 170 MB, from a slow
-    host. A checksum guards every file; what is not whole is downloaded or unpacked again.
+    Downloaded into `data_root(root)` where it is not there yet: 170 MB, from a slow host, or from
+    the folder (an address or a path) that the environment variable LOOKBEHIND_MIRROR names. A
+    download that broke off goes on where it was. A checksum guards every file; what is not whole is
+    fetched again.
 
     `options`, all drawn by `seed` = 0: `train` = None and `validation` = 0 are numbers of training
     images, `test` = None of test images; None takes all that are left. `label_noise` = 0 is as for
@@ -116,10 +120,31 @@ def _cifar_parts(kind: Any, root: Path) -> list[Any]:
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f".{kind.filename}.lock"):  # a class or a sweep may share the folder
-            kind(root, download=True)
+            _fetch(kind, root)
+            kind(root, download=True)  # unpacks it
         return [kind(root, train=train) for train in (True, False)]
     except (RuntimeError, OSError, HTTPException, EOFError, TarError) as error:
         raise DataError(_advice(error, kind, root)) from error
+
+
+def _fetch(kind: Any, root: Path) -> None:
+    """The archive, from its host or from the mirror, where it is not there as it should be."""
+    from torchvision.datasets.utils import check_integrity
+
+    archive = root / kind.filename
+    if check_integrity(archive, kind.tgz_md5):
+        return
+    download(_address(kind), archive)
+    if not check_integrity(archive, kind.tgz_md5):
+        archive.unlink()
+        raise RuntimeError(f"{_address(kind)} is not the file with MD5 {kind.tgz_md5}")
+
+
+def _address(kind: Any) -> str:
+    mirror = os.environ.get("LOOKBEHIND_MIRROR", "").rstrip("/")
+    if mirror and "://" not in mirror:
+        mirror = Path(mirror).expanduser().resolve().as_uri()
+    return f"{mirror}/{kind.filename}" if mirror else str(kind.url)
 
 
 def _advice(error: Exception, kind: Any, root: Path) -> str:
@@ -134,8 +159,8 @@ def _advice(error: Exception, kind: Any, root: Path) -> str:
         return f"{root} must be a folder, not a file ({error}): {elsewhere}"
     if isinstance(error, OSError | HTTPException):
         return (
-            f"{kind.url} cannot be downloaded ({error}): go online and call again, "
-            f"or get the file from somebody who has it and put it into {root}"
+            f"{_address(kind)} cannot be downloaded ({error}): go online and call again, to go on "
+            f"where it was, name the folder of another host in LOOKBEHIND_MIRROR, or get the file from somebody who has it and put it into {root}"
         )
     return (
         f"{archive} or what it holds has a wrong checksum ({error}): the download was cut short or "

@@ -160,7 +160,8 @@ def _advice(error: Exception, kind: Any, root: Path) -> str:
     if isinstance(error, OSError | HTTPException):
         return (
             f"{_address(kind)} cannot be downloaded ({error}): go online and call again, to go on "
-            f"where it was, name the folder of another host in LOOKBEHIND_MIRROR, or get the file from somebody who has it and put it into {root}"
+            f"where it was, name the folder of another host in LOOKBEHIND_MIRROR, or get the "
+            f"file from somebody who has it and put it into {root}"
         )
     return (
         f"{archive} or what it holds has a wrong checksum ({error}): the download was cut short or "

@@ -235,16 +235,6 @@ def test_the_largest_numbers_are_no_traceback(name: str) -> None:
     assert result.exit_code == 1 and "Error: " in result.output
 
 
-@pytest.mark.parametrize("given", ["", "two", "-1", "0", "1.5"])
-def test_a_wrong_number_of_processes_is_an_error_in_words(
-    given: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", given)
-    result = command(SMALL)
-    assert result.exit_code == 2
-    assert "WORLD_SIZE must be an int ≥ 1, as launchers set it, got '" in result.output
-
-
 def test_ctrl_c_while_the_data_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -283,13 +273,15 @@ def test_statistics_and_hardware_reach_the_run() -> None:
     assert [run["hardware"]["channels_last"] for run in runs] == [True, True, True, False]
 
 
-def test_one_of_several_processes_takes_no_device_of_its_own(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+NUMBER = "WORLD_SIZE must be an int ≥ 1, as launchers set it, got '"
+DEVICE = "device of several processes must be auto, cuda or cpu"
+
+
+@pytest.mark.parametrize("given", ["", "two", "-1", "0", "1.5", "2"])
+def test_wrong_processes_are_an_error_in_words(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", given)
     result = command("--device cuda:1")
-    assert result.exit_code == 2
-    assert "device of several processes must be auto, cuda or cpu" in result.output
+    assert result.exit_code == 2 and (DEVICE if given == "2" else NUMBER) in result.output
 
 
 BAD = {

@@ -22,6 +22,7 @@ from lookbehind import Ball
 from lookbehind.train import (
     CheckpointError,
     MultiStep,
+    cosine,
     fit,
     grouped,
     read_checkpoint,
@@ -89,6 +90,8 @@ def test_settings_moved_during_the_run_are_continued_from_any_step(tmp_path: Pat
     made = problem()
     assert same(run(path, made, resume=True), expected)
     assert (made[1].k, made[1].ball, made[1].alpha) == (2, Ball(0.01), "adaptive")
+    assert expected[-1].last("all").gradients == 5 * 4 + 27 * 3
+    assert made[1].param_groups[0]["lr"] == 0.02 * cosine(31 / 32)
 
 
 def killed_run(path: Path, epochs: int, nap: float) -> None:

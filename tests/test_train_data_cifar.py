@@ -203,15 +203,6 @@ def test_a_bad_download_is_an_error_and_the_next_call_starts_anew(
 
 
 @downloads
-def test_a_partial_archive_of_a_killed_download_is_not_taken_for_whole(
-    cifar: Cifar, root: Path
-) -> None:
-    root.mkdir()
-    (root / cifar.kind.filename).write_bytes(cifar.archive.read_bytes()[:1000])
-    assert len(cifar10().train) == 50
-
-
-@downloads
 def test_damaged_unpacked_files_are_unpacked_again(cifar: Cifar, root: Path) -> None:
     expected = cifar10()
     cifar.requests.clear()

@@ -151,12 +151,6 @@ def test_augmentation_crops_and_flips_a_folder_of_images(
         assert not (batch.crop or batch.flip)  # type: ignore[attr-defined]
 
 
-def test_bf16_reaches_the_network(digits: Dataset) -> None:
-    half = SHORT.run(dataset=digits, hardware=replace(CPU, autocast=torch.bfloat16))
-    assert half.history != run(SHORT, digits).history
-    assert next(half.model.parameters()).dtype == torch.float32
-
-
 BAD: dict[str, list[Any]] = {
     "dataset": [3, None],
     "model": ["resnet9", None, ["mlp"]],

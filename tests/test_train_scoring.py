@@ -28,12 +28,8 @@ def test_evaluate_weighs_every_image_alike_and_leaves_the_model_as_it_was() -> N
     assert score.accuracy == pytest.approx(float((logits.argmax(1) == Y).double().mean()))
     assert evaluate(model, uneven) == score
     assert not model.training
-
-
-def test_evaluate_puts_the_mode_back_after_an_error() -> None:
-    model = nn.Linear(5, 3)
     with pytest.raises(RuntimeError):
-        evaluate(model, [(X, Y)])
+        evaluate(model.train(), [(X[:, :3], Y)])
     assert model.training
 
 

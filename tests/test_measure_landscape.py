@@ -158,7 +158,7 @@ def test_a_direction_that_is_none_is_refused(
         ({"points": (5, 0)}, ValueError, "points must be .*≥ 2, got 0"),
         ({"points": 5.0}, TypeError, "points must be"),
         ({"points": True}, TypeError, "points must be an int ≥ 2, got True"),
-        ({"statistics": "batch"}, ValueError, "statistics must be one of"),
+        ({"statistics": "batch"}, ValueError, 'statistics must be "stored" or "reestimated", got'),
     ],
 )
 def test_wrong_arguments_are_named(

@@ -47,14 +47,6 @@ def all_of(model: nn.Module) -> list[Any]:
     return [tensors, grads, flags, modes, torch.get_rng_state()]
 
 
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
-
-
 def flat(weights: Mapping[str, Tensor]) -> np.ndarray:
     return torch.cat([weights[name].flatten() for name in sorted(weights)]).numpy()
 
@@ -63,17 +55,6 @@ def directions(model: nn.Module) -> tuple[Weights, Weights]:
     """One that moves every parameter, and one that leaves biases and BatchNorm's scales alone."""
     first, second = (gaussian_direction(model, seed=seed) for seed in (1, 2))
     return unit(first), filter_normalized(model, second)
-
-
-class Slope(nn.Module):
-    """Logits (w·x, 0): the loss of label 0 is log(1 + exp(−w·x))."""
-
-    def __init__(self, weight: list[float]) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.tensor(weight, dtype=torch.float64))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([x @ self.weight, torch.zeros(len(x), dtype=x.dtype)], 1)
 
 
 class Squared(nn.Module):
@@ -90,21 +71,22 @@ class Squared(nn.Module):
         return logits.expand(len(x), 2)
 
 
-def one_image(*pixels: float) -> list[tuple[Tensor, Tensor]]:
-    return [(torch.tensor([pixels], dtype=torch.float64), torch.tensor([0]))]
+def one_image() -> Data:
+    return [(torch.zeros(1, 1, dtype=torch.float64), torch.tensor([0]))]
 
 
-def rescaled(model: nn.Module, c: float) -> nn.Module:
-    """The same function: layers without biases between ReLUs, w₁ c and w₂ / c."""
-    other = nn.Sequential(nn.Linear(6, 7, bias=False), nn.ReLU(), nn.Linear(7, 4, bias=False))
-    other.double().load_state_dict(model.state_dict())
-    with torch.no_grad():
-        other[0].weight *= c
-        other[2].weight /= c
-    return other
+def rescaled() -> tuple[nn.Module, nn.Module, Data]:
+    """One function twice: layers without biases around a ReLU, w₁ and w₂, or 4 w₁ and w₂ / 4."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 7, bias=False), nn.ReLU(), nn.Linear(7, 4, bias=False))
+    weights = weights_of(model.double())
+    other = with_weights(
+        model, {"0.weight": 4 * weights["0.weight"], "2.weight": weights["2.weight"] / 4}
+    )
+    return model, other, [(torch.randn(20, 6).double(), torch.randint(4, (20,)))]
 
 
-def a_small_network() -> tuple[nn.Module, list[tuple[Tensor, Tensor]]]:
+def a_small_network() -> tuple[nn.Module, Data]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)).double()
     x, y = torch.randn(11, 4, dtype=torch.float64), torch.randint(3, (11,))

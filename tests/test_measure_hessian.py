@@ -74,7 +74,7 @@ def test_the_trace_within_its_error_and_exact_where_the_hessian_is_diagonal() ->
     assert found.values == pytest.approx(expected.numpy(), rel=1e-10)
     assert abs(found.mean - float(matrix.trace())) < 2 * found.error
     assert found.error == pytest.approx(np.std(found.values) / math.sqrt(39))
-    diagonal = hessian_trace(Squared([4.0, 1.0], [0.3, 0.4]), one_image(0.0), draws=2)
+    diagonal = hessian_trace(Squared([4.0, 1.0], [0.3, 0.4]), one_image(), draws=2)
     assert diagonal.values == pytest.approx([5.0, 5.0], rel=1e-12)
 
 
@@ -106,7 +106,7 @@ def test_enough_steps_find_every_eigenvalue() -> None:
 
 
 def test_a_density_on_a_grid_integrates_to_one() -> None:
-    found = spectral_density(Squared([4.0, 1.0], [0.3, 0.4]), one_image(0.0))
+    found = spectral_density(Squared([4.0, 1.0], [0.3, 0.4]), one_image())
     grid = np.linspace(-2, 8, 2001)
     density = found.at(grid, 0.3)
     assert density.sum() * (grid[1] - grid[0]) == pytest.approx(1, rel=1e-9)

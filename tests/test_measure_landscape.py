@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from measuring import EXACT, Squared, a_network, directions, one_image, same, with_weights
+from measuring import EXACT, Squared, a_network, directions, one_image, with_weights
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
@@ -35,7 +35,7 @@ def a_plane(**options: Any) -> Plane:
 def a_quadratic_plane(**options: Any) -> Plane:
     axes = ({"weight": e} for e in torch.eye(2, dtype=torch.float64))
     model = Squared([4.0, 1.0], [0.3, 0.4])
-    return plane(model, one_image(0.0), *axes, span=(-0.2, 0.2), **options)
+    return plane(model, one_image(), *axes, span=(-0.2, 0.2), **options)
 
 
 @pytest.mark.parametrize("statistics", ["stored", "reestimated"])
@@ -86,7 +86,7 @@ def test_pictures_come_coarse_to_fine(points: tuple[int, int]) -> None:
         assert after[before].all() and after.sum() > before.sum()
     for picture, k in zip(seen, known, strict=True):
         np.testing.assert_array_equal(picture.loss[k], found.loss[k])
-    assert seen[-1].complete and same(seen[-1].loss.tolist(), found.loss.tolist())
+    assert seen[-1].complete and seen[-1].loss.tolist() == found.loss.tolist()
     if points == (21, 21):
         assert [int(k.sum()) for k in known] == [9, 25, 81, 289, 441]
 
@@ -158,7 +158,7 @@ def test_a_direction_that_is_none_is_refused(
         ({"points": (5, 0)}, ValueError, "points must be .*≥ 2, got 0"),
         ({"points": 5.0}, TypeError, "points must be"),
         ({"points": True}, TypeError, "points must be an int ≥ 2, got True"),
-        ({"statistics": "batch"}, ValueError, "statistics must be one of"),
+        ({"statistics": "batch"}, ValueError, 'statistics must be "stored" or "reestimated", got'),
     ],
 )
 def test_wrong_arguments_are_named(
@@ -213,18 +213,16 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
-    for write in (
-        lambda file: np.save(file, np.ones(3)),
-        lambda file: np.savez(file, a=np.array([{"run": "code"}], dtype=object)),
-        lambda file: torch.save({"model": torch.ones(3)}, file),
+    for write, found in (
+        (lambda file: np.save(file, np.ones(3)), "is damaged, or no file that"),
+        (lambda file: np.savez(file, a=np.array([{"run": "code"}], dtype=object)), "is damaged"),
+        (lambda file: torch.save({"model": torch.ones(3)}, file), ""),
+        (lambda file: np.savez(file, a=np.ones(3)), "must hold a 'lookbehind plane 1', it holds"),
     ):
         with path.open("wb") as file:
             write(file)
-        with pytest.raises(ValueError, match=r"a.npz (is damaged, or no file that|must hold a)"):
+        with pytest.raises(ValueError, match=f"a.npz {found}"):
             Plane.load(path)
-    np.savez(path, a=np.ones(3))
-    with pytest.raises(ValueError, match="must hold a 'lookbehind plane 1', it holds 'nothing kn"):
-        Plane.load(path)
 
 
 def test_an_old_file_stays_where_the_new_one_fails(

@@ -30,10 +30,7 @@ def test_every_level_has_the_same_draws(relative: bool) -> None:
 
 
 def test_relative_noise_follows_a_rescaling_of_layers_and_absolute_noise_does_not() -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 7, bias=False), nn.ReLU(), nn.Linear(7, 4, bias=False))
-    data = [(torch.randn(20, 6, dtype=torch.float64), torch.randint(4, (20,)))]
-    model, other = model.double(), rescaled(model, 4.0)
+    model, other, data = rescaled()
     for relative in (True, False):
         ours, theirs = (weight_noise(m, data, [0.2], relative=relative) for m in (model, other))
         assert np.allclose(ours.losses, theirs.losses, rtol=1e-12) == relative

@@ -12,11 +12,10 @@ from problems import (
     identical,
     make_base,
     mlp,
-    trained,
 )
 from torch import nn
 
-from lookbehind import AdaptiveBall, Ball, Lookbehind
+from lookbehind import AdaptiveBall, Lookbehind
 
 # --- events, around -----------------------------------------------------------------------------
 
@@ -58,20 +57,6 @@ def test_observers_see_the_path(method):
         expected = [s + a * (f - s) for a, s, f in zip(alphas, before, fast, strict=True)]
         assert difference(weights["slow1"], expected) < 1e-14
         assert method == "Lookahead" or told["gradient0"].loss == loss
-
-
-def test_observers_change_nothing():
-    problem = mlp()
-    seen = []
-
-    def lookbehind(observers):
-        return lambda q: Lookbehind(
-            make_base("momentum", q.params), Ball(0.1), alpha="adaptive", observers=observers
-        )
-
-    watched = trained(problem, lookbehind([seen.append]))
-    assert identical(watched, trained(problem, lookbehind([])))
-    assert len(seen) == 2 * (3 + 3 * 5)
 
 
 @pytest.mark.parametrize(

@@ -98,15 +98,8 @@ def test_a_member_that_diverges_is_put_back_and_the_others_go_on(method, base):
 
 def test_one_member_alone_is_still_a_member():
     w = nn.Parameter(torch.tensor([[1.0, 2.0]]))
-    rho = torch.tensor([0.1])
-    optimizer = Lookbehind(torch.optim.SGD([w], lr=0.1), Ball(rho), k=2)
-
-    def closure():
-        losses = w.square().sum(1) * float("nan")
-        (w.grad,) = torch.autograd.grad(losses.sum(), w)
-        return losses
-
-    optimizer.step(closure)
+    optimizer = Lookbehind(torch.optim.SGD([w], lr=0.1), Ball(torch.tensor([0.1])), k=2)
+    optimizer.step(member_closure([w], lambda w: w.square().sum(1) * float("nan")))
     assert optimizer.rolled_back.tolist() == [True]
     assert w.tolist() == [[1.0, 2.0]]
 
@@ -131,16 +124,16 @@ def test_one_loss_for_all_members_is_allowed_and_another_shape_is_not():
     assert optimizer.rolled_back is None
 
 
-def test_a_member_in_bfloat16_is_what_it_would_be_alone():
+@pytest.mark.parametrize("ball", [Ball, AdaptiveBall])
+def test_a_member_in_bfloat16_is_what_it_would_be_alone(ball):
     torch.manual_seed(0)
-    value = torch.randn(3, 4000, dtype=torch.bfloat16)
-    for ball in (Ball, AdaptiveBall):
-        rho = torch.tensor([0.1, 0.5, 1.0])
-        together = nn.Parameter(value.clone())
-        optimizer = Lookbehind(torch.optim.SGD([together], lr=0.1), ball(rho), k=2)
-        optimizer.step(member_closure([together], lambda w: w.float().square().sum(-1)))
-        for e in range(3):
-            alone = nn.Parameter(value[e].clone())
-            single = Lookbehind(torch.optim.SGD([alone], lr=0.1), ball(rho[e].item()), k=2)
-            single.step(member_closure([alone], lambda w: w.float().square().sum(-1)))
-            assert difference([together[e]], [alone]) <= 0.02
+    value, rho = torch.randn(3, 4000, dtype=torch.bfloat16), torch.tensor([0.1, 0.5, 1.0])
+
+    def stepped(value, rho):
+        w = nn.Parameter(value.clone())
+        optimizer = Lookbehind(torch.optim.SGD([w], lr=0.1), ball(rho), k=2)
+        optimizer.step(member_closure([w], lambda w: w.float().square().sum(-1)))
+        return w
+
+    alone = [stepped(v, r.item()) for v, r in zip(value, rho, strict=True)]
+    assert difference(stepped(value, rho), alone) <= 0.02

@@ -86,9 +86,7 @@ def hessian_eigenpairs(
     """
     objective = Objective(model, batches, **losses)
     hessian = _Hessian(objective)
-    n = hessian.shape[0]
-    if whole("count", count, 1) > n:
-        raise ValueError(f"count must be at most the number of parameters, {n}; got {count}")
+    whole("count", count, 1, hessian.shape[0])
     values, vectors = _top(hessian, count)
     signs = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(count)])
     rows = torch.as_tensor((vectors * signs).T[::-1].copy(), dtype=hessian.dtype)

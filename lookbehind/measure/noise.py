@@ -17,8 +17,6 @@ from lookbehind.measure.objective import Objective
 from lookbehind.scores import Minibatch
 from lookbehind.weights import Weights, moved, weights_of
 
-BITS = range(2, 17)
-
 
 @dataclass(frozen=True)
 class Noise:
@@ -94,8 +92,7 @@ def quantized(model: nn.Module, bits: int) -> Weights:
     no weight moves by more than s / 2. Tensors of fewer than two dimensions (biases, BatchNorm)
     keep full precision, as is usual. Raises ValueError where `bits` is not in 2 … 16.
     """
-    if bits not in BITS:
-        raise ValueError(f"bits must be an integer from {BITS[0]} to {BITS[-1]}, got {bits!r}")
+    whole("bits", bits, 2, 16)
     weights = weights_of(model)
     for name, w in weights.items():
         scale = w.abs().max() / (2 ** (bits - 1) - 1) if w.ndim > 1 else w.new_tensor(0.0)

@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lookbehind.checks import one_of
 from lookbehind.scores import Criterion, Minibatch, Score, changed, examples
 from lookbehind.weights import PlainWeightNorm, Weights, copied, weights_of
 
@@ -44,8 +45,7 @@ class Objective:
         statistics: str = "stored",
         **losses: Any,
     ) -> None:
-        if statistics not in STATISTICS:
-            raise ValueError(f"statistics must be one of {STATISTICS}, got {statistics!r}")
+        one_of("statistics", statistics, *STATISTICS)
         self.weights = {name: _fast(w) for name, w in weights_of(model).items()}
         self.device = next(iter(self.weights.values())).device
         self.network = copied(model).eval().requires_grad_(False)

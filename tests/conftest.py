@@ -17,11 +17,11 @@ torch.set_num_threads(1)
 # These files take longest; first in line, they leave neither process of `make test` waiting.
 LONGEST = (
     "test_browser.py",
+    "test_explore_pages.py",
     "test_site.py",
     "11-more-gpus.ipynb",
     "08-noisy-weights.ipynb",
     "06-loss-landscape.ipynb",
-    "test_site.py",
     "test_explore_toy_page.py",
     "test_explore_landscape_page.py",
     "test_explore_lab_page.py",

@@ -1,25 +1,23 @@
 """A real JupyterLab on loopback, driven in Chromium, for the browser tests and bench_sliders."""
 
-import ast
 import json
 import os
 import re
 import shutil
 import signal
 import subprocess
-import symtable
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from socket import socket
 
 import nbformat
-from playwright.sync_api import Browser, ElementHandle, Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 BROWSERS = (
     "chromium",
@@ -40,9 +38,6 @@ QUIET_SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "docmanager-extension/plugin": {"autosave": False},
 }
-SLIDERS = ".jp-OutputArea-output :is(.noUi-handle, input[type=range])"
-BUTTONS = ".jp-OutputArea-output :not(.js-plotly-plot *):is(button, input[type=checkbox])"
-DROPDOWNS = ".jp-OutputArea-output select"
 ERRORS = (
     ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr'],"
     ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']"
@@ -66,34 +61,6 @@ BLANK_CANVASES = """() => [...document.querySelectorAll('.jp-OutputArea canvas')
     const pixels = new Uint32Array(pen.getImageData(0, 0, copy.width, copy.height).data.buffer);
     return pixels.every(pixel => pixel === pixels[0]);
 }).length"""
-LABEL = """handle => {
-    const box = handle.closest('label, .widget-slider') || handle.parentElement;
-    return (box.querySelector('.widget-label') || box).innerText.trim();
-}"""
-REDRAW = """async ([handle, key]) => {
-    window.__redraws = window.__redraws || [];
-    document.querySelectorAll('.js-plotly-plot').forEach(plot => {
-        if (plot.__timed || !plot.on) return;
-        plot.__timed = true;
-        plot.on('plotly_afterplot', () => window.__redraws.push(performance.now()));
-    });
-    handle.focus();
-    await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
-    const seen = window.__redraws.length, start = performance.now();
-    if (handle.tagName === 'INPUT') {
-        key === 'ArrowRight' ? handle.stepUp() : handle.stepDown();
-        for (const kind of ['input', 'change'])
-            handle.dispatchEvent(new Event(kind, {bubbles: true}));
-    } else {
-        handle.dispatchEvent(
-            new KeyboardEvent('keydown', {key, code: key, bubbles: true, cancelable: true}));
-    }
-    while (performance.now() - start < 3000) {
-        if (window.__redraws.length > seen) return window.__redraws[seen] - start;
-        await new Promise(done => setTimeout(done, 1));
-    }
-    return null;
-}"""
 
 
 def find_browser() -> str | None:
@@ -151,51 +118,6 @@ def stop_group(process: subprocess.Popen) -> None:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def needed_cells(cells: Sequence[str], wanted: Collection[int]) -> list[int]:
-    """Numbers of the cells that the wanted ones need to run, with these: a slice, backwards.
-
-    A cell is needed if it gives a value to a name that a later needed one reads. What a cell
-    changes without giving it a name (settings, a list) goes unseen: name it among the wanted.
-    """
-    kept: list[int] = []
-    missing: set[str] = set()
-    for number in reversed(range(len(cells))):
-        gives, reads = names_of(cells[number])
-        if number in wanted or gives & missing:
-            kept.insert(0, number)
-            missing = (missing - gives) | reads
-    return kept
-
-
-def names_of(cell: str) -> tuple[set[str], set[str]]:
-    """The names to which a cell gives a value, and those that it reads before it gives them one."""
-    gives: set[str] = set()
-    reads: set[str] = set()
-    for statement in ast.parse(cell).body:
-        top, *inner = scopes(symtable.symtable(ast.unparse(statement), "cell", "exec"))
-        read = {symbol for symbol in top.get_symbols() if symbol.is_referenced()}
-        read |= {s for scope in inner for s in scope.get_symbols() if s.is_global()}
-        parts = list(ast.walk(statement))
-        added = {part.target for part in parts if isinstance(part, ast.AugAssign)}
-        looped = {
-            name for part in parts if isinstance(part, ast.For) for name in ast.walk(part.target)
-        }
-        reads |= ({s.get_name() for s in read} | ids(added)) - ids(looped) - gives
-        gives |= {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}
-    return gives, reads
-
-
-def ids(nodes: set[ast.AST]) -> set[str]:
-    return {node.id for node in nodes if isinstance(node, ast.Name)}
-
-
-def scopes(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
-    """A scope and all within it: functions, classes, lambdas, comprehensions."""
-    yield table
-    for child in table.get_children():
-        yield from scopes(child)
 
 
 def write_notebook(path: Path, cells: Sequence[str]) -> None:
@@ -322,37 +244,6 @@ def walk(page: Page) -> None:
     page.wait_for_timeout(500)
 
 
-def screenshot(page: Page, path: Path) -> None:
-    """Save what a reader sees around the first widget, or at the top where there is none."""
-    page.eval_on_selector(".jp-WindowedPanel-outer", "panel => panel.scrollTo(0, 0)")
-    next(controls(page, ".jp-OutputArea-output :is(canvas, .jupyter-widgets)"), None)
-    page.wait_for_timeout(500)
-    page.screenshot(path=path)
-
-
 def error_outputs(page: Page) -> list[str]:
     """Texts of all error and stderr outputs."""
     return page.locator(ERRORS).all_inner_texts()
-
-
-def controls(page: Page, selector: str) -> Iterator[ElementHandle]:
-    """The controls that match, one after the other, each scrolled into view."""
-    for handle in page.query_selector_all(selector):
-        handle.evaluate("one => one.scrollIntoView({block: 'center'})")
-        page.wait_for_timeout(100)
-        if handle.is_visible():
-            yield handle
-
-
-def slider_label(slider: ElementHandle) -> str:
-    return slider.evaluate(LABEL)
-
-
-def redraw_times(page: Page, slider: ElementHandle, presses: int) -> list[float | None]:
-    """Milliseconds from each arrow key to the next redraw; None where none came in 3 s."""
-    times = []
-    for press in range(presses):
-        key = "ArrowRight" if (press // 3) % 2 == 0 else "ArrowLeft"
-        times.append(page.evaluate(REDRAW, [slider, key]))
-        page.wait_for_timeout(50)
-    return times

@@ -2,13 +2,11 @@
 
 import csv
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import lab
 import pytest
 import torch
-from axe_playwright_python.sync_playwright import Axe
 from labs import SHORT, finish
 
 from lookbehind.explore.lab import TrainingLab, controls
@@ -17,7 +15,6 @@ from lookbehind.explore.shared import page as pages
 pytestmark = pytest.mark.browser
 
 PIXELS = "() => [...document.querySelectorAll('.lb-plots figure canvas')].map(c => c.toDataURL())"
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 # A kernel for the page: what it is sent is kept, and `hear` says what has changed.
 KERNEL = """{ heard: {}, sent: [], send(what) { this.sent.push(what); },
     on(event, act) { this.heard[event] = act; },
@@ -25,9 +22,6 @@ KERNEL = """{ heard: {}, sent: [], send(what) { this.sent.push(what); },
         for (const name in state) this.set(name, state[name]);
         this.heard["change:runs"]();
     } }"""
-SMALL = """() => [...document.querySelectorAll('button, select, input, summary')]
-    .filter(one => one.checkVisibility() && one.getBoundingClientRect().height < 24)
-    .map(one => one.textContent || one.ariaLabel)"""
 SWATCHES = "() => [...document.querySelectorAll('.lb-table canvas')].map(c => c.toDataURL())"
 DURATIONS = """async text => {
     const blob = new Blob([text], { type: "text/javascript" });
@@ -61,27 +55,14 @@ def addresses(trained: TrainingLab, tmp_path_factory: pytest.TempPathFactory) ->
     return {name: (folder / f"{name}.html").as_uri() for name in ("still", "living")}
 
 
-@pytest.fixture(scope="module")
-def tab() -> Iterator[lab.Page]:
-    with lab.browser_page() as page:
-        page.context.set_offline(True)
-        yield page
-
-
 @pytest.fixture
 def page(tab: lab.Page, addresses: dict[str, str]) -> Iterator[lab.Page]:
     """Anew for each test, on a desktop."""
     tab.emulate_media(color_scheme="light")
     tab.set_viewport_size({"width": 1280, "height": 800})
-    show(tab, addresses["living"])
+    lab.show(tab, addresses["living"])
     yield tab
     assert not tab.problems
-
-
-def show(tab: lab.Page, address: str) -> None:
-    tab.goto("about:blank")
-    tab.goto(address)
-    tab.wait_for_function("() => window.__redraws?.length")
 
 
 def hear(page: lab.Page, **state: Any) -> None:
@@ -151,12 +132,12 @@ def test_before_the_first_run_a_sentence_stands_in_place_of_empty_axes(page: lab
 
 
 def test_buttons_and_numbers_tell_the_kernel(page: lab.Page, trained: TrainingLab) -> None:
-    names = ("Start", "Reset", "How flat?", "Look around")
+    page.get_by_text("Checkpoints").click()
+    names = ("Start", "Reset", "How flat?", "Look around", "Save", "Resume")
     for name in names:
-        page.get_by_role("button", name=name).click()
-    assert page.evaluate("() => kernel.sent.map(({ do: act }) => act)") == [
-        "start", "reset", "how_flat", "look_around",
-    ]  # fmt: skip
+        lab.press(page, name)
+    acts = [name.lower().strip("?").replace(" ", "_") for name in names]
+    assert page.evaluate("() => kernel.sent.map(({ do: act }) => act)") == acts
     for name, key, value in (("k,", "k", 3), ("ρ,", "rho", 0.21), ("learning", "lr", 0.035)):
         page.get_by_role("spinbutton", name=name).press("ArrowRight")
         assert page.evaluate(f"() => kernel.get('{key}')") == value
@@ -164,8 +145,10 @@ def test_buttons_and_numbers_tell_the_kernel(page: lab.Page, trained: TrainingLa
     assert alpha.input_value() == "adaptive"
     alpha.press("ArrowLeft")
     assert page.evaluate("() => [kernel.get('alpha'), kernel.get('adaptive')]") == [1, False]
-    page.get_by_label("method").select_option("SAM")
-    page.wait_for_timeout(60)
+    for menu, chosen in (("dataset", "cifar10"), ("method", "SAM")):
+        page.get_by_label(menu).select_option(chosen)
+        page.wait_for_timeout(60)
+        assert page.evaluate(f"() => kernel.get('{menu}')") == chosen
     assert alpha.is_disabled() and page.get_by_role("spinbutton", name="k,").is_disabled()
 
 
@@ -209,25 +192,18 @@ def test_the_table_is_downloaded_as_csv(page: lab.Page, trained: TrainingLab) ->
             assert (float(one[name]) if number else one[name]) == ("" if value is None else value)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [(1024, 768), (390, 844)])
-def test_it_fits_and_axe_finds_nothing(page: lab.Page, scheme: str, size: tuple[int, int]) -> None:
-    light = pictures(page)[0]
-    page.emulate_media(color_scheme=scheme)
-    page.set_viewport_size({"width": size[0], "height": size[1]})
-    page.locator("summary").click()
-    assert (pictures(page)[0] == light) == (scheme == "light" and size[0] > 1000)
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= size[0]
+@pytest.mark.parametrize(("width", "columns"), [(1024, 3), (390, 1)])
+def test_plots_stand_side_by_side_where_there_is_room(
+    page: lab.Page, width: int, columns: int
+) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    page.wait_for_timeout(60)
     figures = page.locator(".lb-plots figure").all()
-    columns = {figure.bounding_box()["x"] for figure in figures}
-    assert len(columns) == (1 if size[0] < 640 else 3)
-    assert page.evaluate(SMALL) == []
-    found = Axe().run(page, options={"runOnly": RULES})
-    assert found.violations_count == 0, found.generate_report()
+    assert len({figure.bounding_box()["x"] for figure in figures}) == columns
 
 
 def test_a_saved_page_says_that_it_trains_none(page: lab.Page, addresses: dict[str, str]) -> None:
-    show(page, addresses["still"])
+    lab.show(page, addresses["still"])
     assert "without a kernel" in page.locator("[aria-live]").text_content()
     for name in ("Start", "Reset", "Save"):
         assert page.get_by_text(name, exact=True).is_disabled()
@@ -243,8 +219,3 @@ def test_the_width_follows(page: lab.Page) -> None:
     assert page.locator(".lb-plots canvas").first.bounding_box()["width"] < wide
     page.wait_for_function("() => { const c = document.querySelector('.lb-plots canvas');"
         " return Math.abs(c.width - c.clientWidth * devicePixelRatio) < 2; }")  # fmt: skip
-
-
-def test_the_recipe_before_the_first_run_is_said(tmp_path: Any) -> None:
-    made = TrainingLab(replace(SHORT, epochs=7), folder=tmp_path)
-    assert made.message == controls.INVITATION and made.live == {} and made.runs == []

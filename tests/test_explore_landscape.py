@@ -101,12 +101,6 @@ def test_oblique_directions_span_the_same_plane_and_say_that_one_was_turned(data
         assert sight.labels == (job.NEXT, f"{job.AFTER}, its part at right angles to a")
 
 
-def test_all_networks_share_one_range(done: LandscapeExplorer) -> None:
-    for sight, net in zip(done.sights, done.scene["networks"], strict=True):
-        assert sight.plane.a[0] == sight.plane.b[0] == -1 and sight.plane.a[-1] == 1
-        assert net["plane"]["a"][0] == -done.scene["half"]
-
-
 def test_what_the_page_gets_is_json_without_nan(data: Dataset) -> None:
     explorer = LandscapeExplorer({"far": small(0)}, data, **QUICK)
     explorer.half = 20.0

@@ -1,13 +1,12 @@
 """Heat maps, intervals and the training atlas: what they say, and their pages in Chromium."""
 
-import base64
 import json
 import re
 from pathlib import Path
 
+import lab
 import numpy as np
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 
 from lookbehind.explore.maps import HeatMaps, Intervals, TrainingAtlas
 
@@ -22,9 +21,6 @@ TABLES = {
     for kind, some in LEVELS.items()
 }
 PIXELS = "() => document.querySelector('canvas').toDataURL()"
-HEAD = """<html lang=en><title>saved</title><meta name=color-scheme content="light dark">
-<meta name=viewport content="width=device-width">"""
-RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 PAGES = {
     "heat maps": lambda: HeatMaps({"accuracy (%)": VALUES, "sharpness": 2 * VALUES}, AXES),
     "intervals": lambda: Intervals(TABLES, LEVELS, other="SGD", at=1),
@@ -57,14 +53,11 @@ def test_what_does_not_fit_is_named():
 def opened(tab, tmp_path):
     """A function: the page of an explorer in the tab, on a desktop."""
 
-    def show(explorer, html=None):
-        path = tmp_path / "page.html"
-        path.write_text(html, "utf-8") if html else explorer.save_html(path)
+    def show(explorer):
+        explorer.save_html(tmp_path / "page.html")
         tab.emulate_media(color_scheme="light")
         tab.set_viewport_size({"width": 1280, "height": 800})
-        tab.goto("about:blank")
-        tab.goto(path.as_uri())
-        tab.wait_for_function("() => window.__redraws?.length")
+        lab.show(tab, (tmp_path / "page.html").as_uri())
         return tab
 
     yield show
@@ -147,23 +140,3 @@ def test_the_atlas_tells_what_is_stored_of_every_setting(opened):
     study = json.loads((RESULTS / "atlas.json").read_text("utf-8"))
     for text in ("python notebooks/results/atlas.py", study["commit"], "2880 runs"):
         assert text in page.locator("details").inner_text()
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("name", PAGES)
-def test_what_a_notebook_saves_wakes_up_fits_follows_the_theme_and_axe_finds_nothing(opened, name):
-    data, metadata = PAGES[name]()._repr_mimebundle_()
-    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
-    assert metadata["image/png"]["alt"] == data["text/plain"]
-    page = opened(None, f"{HEAD}<main><h1>saved</h1>{data['text/html']}</main>")
-    assert words(page) and page.locator("img").count() == 0
-    bright = page.evaluate(PIXELS)
-    page.emulate_media(color_scheme="dark")
-    words(page)
-    assert page.evaluate(PIXELS) != bright
-    for width in (1024, 390):
-        page.set_viewport_size({"width": width, "height": 800})
-        page.wait_for_timeout(60)
-        assert page.evaluate("() => document.documentElement.scrollWidth") <= width
-        found = Axe().run(page, options=RULES)
-        assert found.violations_count == 0, found.generate_report()

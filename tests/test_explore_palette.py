@@ -78,7 +78,7 @@ def test_every_colour_stands_out(background: str) -> None:
 
 @pytest.mark.parametrize("paper", PAPER)
 def test_a_page_that_knows_its_paper_writes_in_its_colours(paper: str) -> None:
-    for colors in PALETTES[paper]:
+    for colors in PALETTES[paper].values():
         for name, color in colors.items():
             assert contrast(color, PAPER[paper]) >= 4.5, name
 
@@ -86,7 +86,7 @@ def test_a_page_that_knows_its_paper_writes_in_its_colours(paper: str) -> None:
 @pytest.mark.parametrize("paper", PAPER)
 @pytest.mark.parametrize("eye", EYES)
 def test_methods_keep_apart_and_arrows_too_on_each_paper(paper: str, eye: str) -> None:
-    methods, roles = ([*part.values()] for part in PALETTES[paper])
+    methods, roles = ([*part.values()] for part in PALETTES[paper].values())
     assert nearest(methods, eye)[0] >= 20
     assert nearest(roles, eye)[0] >= 20
     assert nearest([*methods, *roles], eye)[0] >= 10

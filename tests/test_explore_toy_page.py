@@ -6,7 +6,6 @@ import lab
 import numpy as np
 import pytest
 import torch
-from axe_playwright_python.sync_playwright import Axe
 from torch.optim import SGD
 
 from lookbehind import Ball, Lookbehind
@@ -299,23 +298,6 @@ def test_the_picture_is_saved_as_a_png(page, tmp_path):
     assert data.startswith(b"\x89PNG") and len(data) > 20_000
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [(1024, 768), (390, 844), (640, 400)])
-def test_it_fits_and_axe_finds_nothing(page, scheme, size):
-    """640 x 400 is a desktop at 200 % zoom."""
-    page.emulate_media(color_scheme=scheme)
-    page.set_viewport_size({"width": size[0], "height": size[1]})
-    page.get_by_role("button", name="Where would each start end?").click()
-    for summary in page.locator("summary").all():
-        summary.click()
-    settled(page)
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= size[0]
-    found = Axe().run(
-        page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
-    )
-    assert found.violations_count == 0, found.generate_report()
-
-
 def test_sentence_map_lens_and_timeline_are_seen_together_on_a_projector(page):
     page.set_viewport_size({"width": 1024, "height": 768})
     for method in ("ASAM", "Lookahead-SAM"):
@@ -351,13 +333,6 @@ def test_what_is_said_to_a_screen_reader_follows(page):
     assert page.locator("[aria-live]").text_content().startswith("Step 0 of Lookbehind-SAM")
 
 
-def test_dark_theme_changes_the_picture(page):
-    light = page.evaluate(PIXELS, ".lb-under")
-    page.emulate_media(color_scheme="dark")
-    page.wait_for_timeout(100)
-    assert page.evaluate(PIXELS, ".lb-under") != light
-
-
 def test_an_expression_of_ones_own_is_live(page, folder):
     own = ToyExplorer(
         "(x**2 - 1)**2 + 3*y**2", start=(0.5, 0.8), window=(-2, 2, -1.5, 1.5), lr=0.05
@@ -377,13 +352,3 @@ def test_a_function_of_ones_own_is_drawn_and_the_page_says_so(page, folder):
     assert "Python function" in page.locator(".lb-mapbox figcaption").text_content()
     for method, end in ends(page).items():
         assert end == pytest.approx(explorer.path(method)[-1, :2], abs=6e-3)
-
-
-def test_what_a_notebook_saves_wakes_up(page, folder):
-    html = ToyExplorer("ring", k=4)._repr_mimebundle_()[0]["text/html"]
-    (folder / "saved.html").write_text(f"<html lang=en><title>saved</title><body>{html}", "utf-8")
-    lab.show(page, (folder / "saved.html").as_uri())
-    settled(page)
-    assert "Map of the loss ring," in in_words(page)
-    assert number(page, "k,").input_value() == "4"
-    assert page.locator("img").count() == 0

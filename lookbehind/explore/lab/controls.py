@@ -5,14 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import ipywidgets
 import traitlets
 
 from lookbehind.explore.lab.training import KERNEL
-from lookbehind.explore.shared.page import page, script
+from lookbehind.explore.shared.living import Living, style
+from lookbehind.explore.shared.page import script
 from lookbehind.explore.shared.palette import PALETTES
-from lookbehind.files import written_whole
 from lookbehind.optim import METHODS
 from lookbehind.train import MODELS, Recipe
 
@@ -24,20 +23,16 @@ SHOWN = (*SETTINGS, "alpha", "adaptive", "datasets", "runs", "live", "hidden", "
 SETUP = {
     "methods": {name: method.sliders for name, method in METHODS.items()},
     "models": list(MODELS),
-    "palettes": {name: palette.methods for name, palette in PALETTES.items()},
+    "palettes": {name: palette["methods"] for name, palette in PALETTES.items()},
 }
-SCRIPT = f"const SETUP = {json.dumps(SETUP)};\n{script(HERE / 'lab.js')}"
-STYLE = "".join(
-    path.read_text(encoding="utf-8")
-    for path in (HERE.parent / "shared/kit.css", HERE.parent / "toy/explorer.css", HERE / "lab.css")
-)
 
 
-class Controls(anywidget.AnyWidget):
+class Controls(Living):
     """The state that pages show and set, and the recipe in it."""
 
-    _esm = SCRIPT
-    _css = STYLE
+    title = "Training lab"
+    _esm = f"const SETUP = {json.dumps(SETUP)};\n{script(HERE / 'lab.js')}"
+    _css = style(HERE / "lab.css")
 
     method = traitlets.Unicode(OPENING.method).tag(sync=True)
     model = traitlets.Unicode(OPENING.model).tag(sync=True)
@@ -60,9 +55,6 @@ class Controls(anywidget.AnyWidget):
     around = traitlets.Instance(ipywidgets.Widget, allow_none=True).tag(
         sync=True, **ipywidgets.widget_serialization
     )
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}, interactive once its cell runs in JupyterLab or on Binder"
 
     @traitlets.validate("method", "model", "epochs", "k", "rho", "alpha", "lr")
     def _allowed(self, proposal: Any) -> Any:
@@ -93,12 +85,11 @@ class Controls(anywidget.AnyWidget):
             for name in (*SETTINGS, *(() if self.adaptive else ("alpha",))):
                 setattr(self, name, getattr(recipe, name))
 
-    def save_html(self, path: str | Path) -> None:
-        """Write one HTML page of the curves and the table, which needs no kernel."""
-        state = {name: getattr(self, name) for name in SHOWN}
-        text = page("Training lab", SCRIPT, STYLE, state)
-        with written_whole(path) as file:
-            file.write(text.encode())
+    def _state(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in SHOWN}
+
+    def _picture(self) -> tuple[str, str]:
+        return "", "TrainingLab, interactive once its cell runs in JupyterLab or on Binder"
 
     def _say(self, text: str, failed: bool = False) -> None:
         with KERNEL.lock, self.hold_sync():

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lookbehind.explore.lab.training import SHARPNESS_BATCH, SHARPNESS_RADIUS, Training
+from lookbehind.explore.shared.page import plain
 from lookbehind.explore.shared.runs import first_images
 from lookbehind.measure import weight_noise, worst_rise
 from lookbehind.optim import METHODS, Ball
@@ -34,10 +35,10 @@ def drawn(training: Training) -> dict[str, Any]:
         "images": training.images,
         "curves": {n: _thinned(c) for n, c in (curves | {"sharpness": training.sharpness}).items()},
         "ticks": [
-            [_plain(epoch, 5), f"{SYMBOLS.get(name, name)} {old} → {new}"]
+            [plain(epoch), f"{SYMBOLS.get(name, name)} {old} → {new}"]
             for epoch, name, old, new, _ in training.ticks
         ],
-        "alpha": [[n, _plain(a, 4)] for n, a in zip(training.names, alpha, strict=False)],
+        "alpha": [[n, plain(a, 4)] for n, a in zip(training.names, alpha, strict=False)],
         "row": table_row(training),
     }
 
@@ -93,7 +94,7 @@ def table_row(training: Training) -> dict[str, Any]:
         "seed": recipe.seed,
         "test accuracy": last.get("test"),
         "training accuracy": last.get("train"),
-        "sharpness": _plain(training.sharpness[-1][1]) if training.sharpness else None,
+        "sharpness": plain(training.sharpness[-1][1], 17) if training.sharpness else None,
         **{name: training.flatness.get(name) for name in FLATNESS},
         "seconds": round(training.seconds, 1),
         "status": ", ".join(filter(None, words)),
@@ -114,13 +115,8 @@ def flatness(training: Training) -> dict[str, float]:
     return dict(zip(FLATNESS, (rise, float(noisy.mean[0])), strict=True))
 
 
-def _thinned(points: Sequence[tuple[float, ...]]) -> list[list[float | None]]:
+def _thinned(points: Sequence[tuple[float, ...]]) -> Any:
     """At most POINTS of them, the last among them, in as few digits as are seen."""
     step = -(-len(points) // POINTS) or 1
     kept = [*points[:-1:step], *points[-1:]]
-    return [[_plain(value, 5) for value in point] for point in kept]
-
-
-def _plain(value: float, digits: int = 17) -> float | None:
-    """What JSON can hold."""
-    return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+    return plain(kept)

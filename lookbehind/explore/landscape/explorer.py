@@ -30,7 +30,7 @@ VIEWS = ("profile", "contours", "surface")
 LAYERS = ("path", "climb", "ball")
 SETUP = {
     "radii": RADII, "ranges": RANGES, "points": POINTS, "statistics": STATISTICS,
-    "steps": jobs.STEPS, "palettes": {name: look._asdict() for name, look in PALETTES.items()},
+    "steps": jobs.STEPS, "palettes": PALETTES,
 }  # fmt: skip
 
 

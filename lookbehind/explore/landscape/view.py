@@ -3,7 +3,6 @@
 So a move of k or ρ needs no kernel.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from lookbehind.explore.shared.page import plain
 from lookbehind.explore.shared.palette import ROLE_COLORS
 from lookbehind.measure import Line, Plane
 from lookbehind.scores import Score
@@ -51,14 +51,6 @@ def scene(sights: Sequence[Sight], half: float) -> dict[str, Any]:
 def climbs(sights: Sequence[Sight]) -> dict[str, Any]:
     """The rows of every climb by network and ρ; see `Sight`."""
     return {s.name: {f"{rho:g}": plain(rows) for rho, rows in s.climbs.items()} for s in sights}
-
-
-def plain(values: Any) -> Any:
-    """Nested lists of numbers of five digits, None where they aren't finite."""
-    values = values.tolist() if isinstance(values, np.ndarray) else values
-    if isinstance(values, list | tuple):
-        return [plain(part) for part in values]
-    return float(f"{values:.5g}") if math.isfinite(values) else None
 
 
 def _network(sight: Sight) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import traitlets
 
-from lookbehind.explore.maps.sheet import Sheet, module, rounded
+from lookbehind.explore.maps.sheet import Sheet, module
+from lookbehind.explore.shared.page import plain
 
 
 class HeatMaps(Sheet):
@@ -41,7 +42,7 @@ class HeatMaps(Sheet):
                     f"them; got {found.shape} for {name!r}"
                 )
             numbers = {"mean": found.mean(3), "spread": found.std(3, ddof=1)}
-            maps.append({"name": name, **{n: rounded(array) for n, array in numbers.items()}})
+            maps.append({"name": name, **{n: plain(array, 4) for n, array in numbers.items()}})
         listed = [[name, [str(value) for value in some]] for name, some in axes.items()]
         at, seeds = shape[2] // 2, found.shape[3]
         super().__init__(maps=maps, axes=listed, seeds=seeds, span=[*axes][:2], at=at)

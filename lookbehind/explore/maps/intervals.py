@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import traitlets
 
-from lookbehind.explore.maps.sheet import Sheet, module, rounded
+from lookbehind.explore.maps.sheet import Sheet, module
+from lookbehind.explore.shared.page import plain
 
 
 class Intervals(Sheet):
@@ -47,7 +48,7 @@ class Intervals(Sheet):
                     f"tables must hold (seeds, {len(texts)}) for each of {names}, {other!r} among "
                     f"them; got {shapes} for {[*table]} under {kind!r}"
                 )
-            packed[kind] = {"levels": texts, "values": rounded([*table.values()])}
+            packed[kind] = {"levels": texts, "values": plain([*table.values()], 4)}
         super().__init__(tables=packed, names=names, kind=next(iter(tables)), at=at, other=other)
 
     def _figure(self, figure: Any) -> str:

@@ -3,8 +3,9 @@
 import base64
 import gzip
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,13 @@ def alive(module: str, style: str, state: Mapping[str, Any], still: str) -> str:
     packed = base64.b64encode(gzip.compress(text, mtime=0)).decode()
     fill = {"STILL": still, "PACKED": packed, "STATE": _json(state)}
     return _filled("alive.html", fill)
+
+
+def plain(values: Any, digits: int = 5) -> Any:
+    """What JSON can hold: nested lists of numbers of few digits, None where they aren't finite."""
+    if isinstance(values, Iterable):
+        return [plain(part, digits) for part in values]
+    return float(f"{values:.{digits}g}") if math.isfinite(values) else None
 
 
 def _json(state: Mapping[str, Any]) -> str:

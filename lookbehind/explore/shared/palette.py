@@ -7,9 +7,6 @@ legible as text (contrast ≥ 4.5); for the same eyes methods keep apart (≥ 20
 and no arrow looks like a method (≥ 10).
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
-
 METHOD_COLORS: dict[str, str] = {
     "SGD": "#606060",
     "SAM": "#0063A7",
@@ -29,18 +26,11 @@ ROLE_COLORS: dict[str, str] = {
 }
 
 
-class Palette(NamedTuple):
-    """The colours of the methods and of an outer step's arrows on one background."""
-
-    methods: Mapping[str, str]
-    roles: Mapping[str, str]
-
-
-def _palette(methods: str, roles: str) -> Palette:
-    return Palette(
-        dict(zip(METHOD_COLORS, methods.split(), strict=True)),
-        dict(zip(ROLE_COLORS, roles.split(), strict=True)),
-    )
+def _palette(methods: str, roles: str) -> dict[str, dict[str, str]]:
+    return {
+        "methods": dict(zip(METHOD_COLORS, methods.split(), strict=True)),
+        "roles": dict(zip(ROLE_COLORS, roles.split(), strict=True)),
+    }
 
 
 PALETTES = {

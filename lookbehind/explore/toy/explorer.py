@@ -48,7 +48,7 @@ SETUP = {
     "methods": list(METHOD_COLORS),
     "axes": {method: METHODS[method].sliders for method in METHOD_COLORS},
     "limits": LIMITS,
-    "palettes": {name: palette._asdict() for name, palette in PALETTES.items()},
+    "palettes": PALETTES,
 }
 SCRIPT = f"const SETUP = {json.dumps(SETUP)};\n{script(HERE / 'explorer.js')}"
 STYLE = style(HERE / "explorer.css")

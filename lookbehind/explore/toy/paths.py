@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.optim import SGD
 
+from lookbehind.explore.shared.page import plain
 from lookbehind.optim import METHODS, make_method
 from lookbehind.toy import Trajectory, descend, hessian_eigenvalues
 
@@ -68,7 +69,7 @@ def _grid(at: Any) -> dict[str, Any]:
     x0, x1, y0, y1 = at.toy.window
     u, v = MARGIN * (x1 - x0), MARGIN * (y1 - y0)
     ground = [x0 - u, x1 + u, y0 - v, y1 + v]
-    values = [float(f"{v:.5g}") for v in heights(at.toy, ground, GRID).ravel()]
+    values = plain(heights(at.toy, ground, GRID).ravel())
     return {"values": values, "n": GRID, "window": ground}
 
 
@@ -78,6 +79,6 @@ def _sent(at: Any, method: str, setting: dict[str, Any]) -> dict[str, Any]:
     sent = {name: getattr(run, name)[: n - 1, :, 0] for name in ("ascent", "fast", "gradients")}
     sent |= {"slow": run.slow[:n, 0], "losses": run.losses[:n, 0], "alpha": run.alpha[: n - 1, 0]}
     sent["sharp"] = hessian_eigenvalues(at.toy, sent["slow"])[:, 1]
-    plain = {name: np.nan_to_num(array).tolist() for name, array in sent.items() if name != "alpha"}
-    alpha = [a if np.isfinite(a) else None for a in sent["alpha"].tolist()]  # JSON has no NaN
-    return {"setting": setting, **plain, "alpha": alpha}
+    alpha = plain(sent.pop("alpha"), 17)
+    numbers = {name: np.nan_to_num(array).tolist() for name, array in sent.items()}
+    return {"setting": setting, **numbers, "alpha": alpha}

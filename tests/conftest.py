@@ -16,7 +16,6 @@ hypothesis.settings.load_profile("shared machine")
 LONGEST = (
     "test_browser.py",
     "test_site.py",
-    "11-more-gpus.ipynb",
     "08-noisy-weights.ipynb",
     "06-loss-landscape.ipynb",
     "test_site.py",

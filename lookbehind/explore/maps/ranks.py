@@ -62,4 +62,6 @@ class SharedStep(Sheet):
         ax.set(xlabel="∂L/∂w₁", ylabel="∂L/∂w₂")
         lengths = ", ".join(f"{np.linalg.norm(g):.2f}" for g in gradients[1:])
         mean = f"their mean {np.linalg.norm(gradients[0]):.2f}"
-        return f"Arrows from one origin: the gradients of {self.ranks} ranks, {lengths} long; {mean}."
+        return (
+            f"Arrows from one origin: the gradients of {self.ranks} ranks, {lengths} long; {mean}."
+        )

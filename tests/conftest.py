@@ -19,7 +19,6 @@ LONGEST = (
     "test_browser.py",
     "test_explore_pages.py",
     "test_site.py",
-    "11-more-gpus.ipynb",
     "08-noisy-weights.ipynb",
     "06-loss-landscape.ipynb",
     "test_explore_toy_page.py",

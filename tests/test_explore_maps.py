@@ -1,4 +1,4 @@
-"""Heat maps, intervals and the training atlas: what they say, and their pages in Chromium."""
+"""The maps, the training atlas and a shared step: what they say, and their pages in Chromium."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import lab
 import numpy as np
 import pytest
 
-from lookbehind.explore.maps import HeatMaps, Intervals, TrainingAtlas
+from lookbehind.explore.maps import HeatMaps, Intervals, SharedStep, TrainingAtlas
 
 RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
 AXES = {"k": [1, 2], "α": [0.2, "adaptive", 0.8], "ρ": [0.1, 0.2, 0.3, 0.4]}
@@ -24,6 +24,7 @@ PIXELS = "() => document.querySelector('canvas').toDataURL()"
 PAGES = {
     "heat maps": lambda: HeatMaps({"accuracy (%)": VALUES, "sharpness": 2 * VALUES}, AXES),
     "intervals": lambda: Intervals(TABLES, LEVELS, other="SGD", at=1),
+    "shared step": lambda: SharedStep(),
     "atlas": lambda: TrainingAtlas(RESULTS / "atlas.json"),
 }
 
@@ -47,6 +48,9 @@ def test_what_does_not_fit_is_named():
     for wrong in ({"k": 4}, {"eta": 0.1}):
         with pytest.raises(ValueError, match=r"setting must .*, got (k=4|eta=0.1)"):
             TrainingAtlas(RESULTS / "atlas.json", **wrong)
+    for wrong in ({"ranks": 9}, {"climb": "own"}):
+        with pytest.raises(ValueError, match=r"(ranks|climb) must be in .*, got (9|'own')"):
+            SharedStep(**wrong)
 
 
 @pytest.fixture
@@ -140,3 +144,38 @@ def test_the_atlas_tells_what_is_stored_of_every_setting(opened):
     study = json.loads((RESULTS / "atlas.json").read_text("utf-8"))
     for text in ("python notebooks/results/atlas.py", study["commit"], "2880 runs"):
         assert text in page.locator("details").inner_text()
+
+
+def end_of(step, groups, local, k=3):
+    """Where ranks with these images end one step, by hand."""
+    sizes, slow = np.array([len(group) for group in groups]), np.array(step.slow)
+    points, fast = np.tile(slow, (len(groups), 1)), slow
+    for i in range(k + 1):
+        own = [-(z.T / (1 + np.exp(z @ p))).mean(1) for z, p in zip(groups, points, strict=True)]
+        mean = sizes @ np.array(own) / sizes.sum()
+        fast = fast - step.lr * mean if i else fast
+        way = np.array(own) if local and not i else np.tile(mean, (len(groups), 1))
+        points = points + step.rho * way / np.linalg.norm(way, axis=1, keepdims=True)
+    return slow + step.alpha * (fast - slow)
+
+
+@pytest.mark.browser
+def test_ranks_end_where_one_process_does_unless_they_climb_apart(opened):
+    step = SharedStep()
+    page, images = opened(step), np.array(step.images)
+    alone = end_of(step, [images], False)
+    gap = np.linalg.norm(end_of(step, np.split(images, 4), True) - alone)
+    assert f"it ends {float(f'{gap:.2g}')} from where one process ends" in words(page)
+    before = page.evaluate(PIXELS)
+    page.locator("canvas").press("ArrowRight")
+    assert words(page).startswith("Gradient 1 of 0 to 3") and page.evaluate(PIXELS) != before
+    page.get_by_label("each, the first:", exact=True).select_option(label="global")
+    assert "it ends where one process ends" in words(page)
+    page.get_by_label("in shares:", exact=True).select_option(label="growing")
+    assert "Images by rank: 2, 5, 7, 10." in words(page)
+    assert "it ends where one process ends" in words(page)
+    page.get_by_label("; take the mean:", exact=True).select_option(label="plain")
+    assert " from where one process ends" in words(page)
+    page.get_by_role("slider", name="φ, the slow weights").press("ArrowUp")
+    type_in(page, "R", 1)
+    assert "with 1 rank it ends where one process ends" in words(page)

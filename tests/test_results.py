@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import cross_entropy
 
 from lookbehind.explore.shared import chosen_runs
 from lookbehind.study import lifelong, sweep
@@ -35,7 +36,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The folder of the scripts can be imported from."""
     monkeypatch.syspath_prepend(str(RESULTS))
     yield
-    for name in ("atlas", "cifar10", "digits", "flatness", "lifelong", "noise", "stored"):
+    for name in ("atlas", "cifar10", "digits", "flatness", "lifelong", "noise", "ranks", "stored"):
         sys.modules.pop(name, None)
 
 
@@ -198,6 +199,48 @@ def test_the_atlas_holds_what_training_gives(
     for name in ("common", "axes", "seeds", "noise", "radius", "command"):
         assert made[name] == whole[name]
     assert whole["commit"] and whole["torch"] and whole["hardware"]
+
+
+def test_ranks_as_members_of_an_ensemble_climb_apart_and_give_the_stored_accuracies(
+    scripts: None,
+) -> None:
+    ranks, whole = import_module("ranks"), stored("ranks")
+    points = list(itertools.product(ranks.settings(), ranks.LRS, ranks.RADII))
+    assert [run | ranks.named(s, lr=lr, rho=rho) for run, (s, lr, rho) in
+            zip(whole["runs"], points, strict=True)] == whole["runs"]  # fmt: skip
+    row = ranks.best(whole["runs"], ("SAM", 0.4, 2))
+    kept = next(r for r in whole["tested"] if (r["label_noise"], r["ranks"]) == (0.4, 2))
+    assert (kept["lr"], kept["rho"]) == (row["lr"], row["rho"]) and len(kept["test"]) == 10
+    recipe = ranks.recipe_of("SAM", 0.4, row["lr"])
+    made = ranks.accuracies("test", recipe, ranks.TESTED_ON[:2], [row["rho"]], 2)
+    assert made == [kept["test"][:2]]
+
+
+def test_two_ranks_in_one_process_are_two_shares_by_hand(scripts: None) -> None:
+    torch.set_default_dtype(torch.float64)
+    recipe = replace(import_module("ranks").COMMON, method="SAM", rho=0.1, epochs=1)
+    [[network]], [data] = import_module("ranks").trained(recipe, [0], [0.1], 2)
+    model = recipe.make_model(data)
+    params = list(model.parameters())
+    base = torch.optim.SGD(params, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
+
+    def gradient(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(cross_entropy(model(images), labels), params)
+
+    for t, (images, labels) in enumerate(recipe.batches(data)):
+        slow, found = [p.detach().clone() for p in params], []
+        for share in zip(images.chunk(2), labels.chunk(2), strict=True):
+            own = gradient(*share)
+            length = torch.stack([(g**2).sum() for g in own]).sum().sqrt()
+            for p, w, g in zip(params, slow, own, strict=True):
+                p.data = w + recipe.rho * g / length
+            found.append(gradient(*share))
+        for p, w, *both in zip(params, slow, *found, strict=True):
+            p.data, p.grad = w, (both[0] + both[1]) / 2
+        base.param_groups[0]["lr"] = recipe.lr * (1 + math.cos(math.pi * t / 10)) / 2
+        base.step()
+    for ours, theirs in zip(params, network.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
 
 
 @pytest.fixture

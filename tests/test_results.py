@@ -235,8 +235,10 @@ def test_two_ranks_in_one_process_are_two_shares_by_hand(scripts: None) -> None:
             for p, w, g in zip(params, slow, own, strict=True):
                 p.data = w + recipe.rho * g / length
             found.append(gradient(*share))
-        for p, w, *both in zip(params, slow, *found, strict=True):
-            p.data, p.grad = w, (both[0] + both[1]) / 2
+            for p, w in zip(params, slow, strict=True):
+                p.data = w.clone()
+        for p, *both in zip(params, *found, strict=True):
+            p.grad = (both[0] + both[1]) / 2
         base.param_groups[0]["lr"] = recipe.lr * (1 + math.cos(math.pi * t / 10)) / 2
         base.step()
     for ours, theirs in zip(params, network.parameters(), strict=True):

@@ -6,6 +6,7 @@ import numpy as np
 import traitlets
 
 from lookbehind.explore.maps.sheet import Sheet, module
+from lookbehind.explore.shared.palette import ROLE_COLORS
 
 CHOICES = {"shares": ["equal", "growing", "half in rank 0"], "mean": ["weighted", "plain"],
            "climb": ["global", "local"]}  # fmt: skip
@@ -26,7 +27,7 @@ class SharedStep(Sheet):
     title = "What each rank sees"
     SIZE = (5.4, 4.2)
 
-    images = traitlets.List().tag(sync=True)
+    images = traitlets.List(traitlets.List()).tag(sync=True)
     choices = traitlets.Dict(CHOICES).tag(sync=True)
     lr = traitlets.Float(1.5).tag(sync=True)
     alpha = traitlets.Float(0.5).tag(sync=True)
@@ -46,9 +47,7 @@ class SharedStep(Sheet):
         super().__init__(images=images.round(2).tolist(), **settings)
 
     def _figure(self, figure: Any) -> str:
-        from lookbehind.explore.shared.pictures import ROLE_COLORS
-
-        images, ax = np.array(self.images), figure.subplots()
+                images, ax = np.array(self.images), figure.subplots()
         groups = [images, *np.array_split(images, self.ranks)]
         gradients = [-(z.T / (1 + np.exp(z @ self.slow))).mean(1) for z in groups]
         for name, g in zip(["mean", *range(self.ranks)], gradients, strict=True):

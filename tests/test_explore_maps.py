@@ -1,4 +1,4 @@
-"""A shifted loss, heat maps, intervals and the atlas: what they say, and their pages in Chromium."""
+"""A shifted loss, heat maps, intervals, the atlas: what they say, and their pages in Chromium."""
 
 import base64
 import json

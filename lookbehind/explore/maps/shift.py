@@ -52,5 +52,5 @@ class ShiftedLoss(Sheet):
         ax.plot(weight, self.loss(weight), "--", color="black", label="test loss, shifted")
         ax.set(xlabel="weight φ", ylabel="loss", ylim=(-0.05, 2.2))
         ax.legend()
-        ends = [f"{name} {self.loss(place):.2f}" for name, place in MINIMA.items()]
+        ends = [f"{name} {abs(self.loss(place)):.2f}" for name, place in MINIMA.items()]
         return f"Test loss shifted by {self.shift}; at the minima of training: {', '.join(ends)}."

@@ -7,7 +7,7 @@ import traitlets
 
 from lookbehind.explore.maps.sheet import Sheet, module
 
-LISTED = {
+LISTED: dict[str, list[float]] = {
     "shift": [round(n / 50, 2) for n in range(-30, 31)],
     "sharpness": [1, 2, 4, 8, 16, 32],
     "lead": [0.0, 0.05, 0.1, 0.2, 0.4],
@@ -34,7 +34,7 @@ class ShiftedLoss(Sheet):
     lead = traitlets.Float().tag(sync=True)
 
     def __init__(self, shift: float = 0.0, sharpness: int = 16, lead: float = 0.1) -> None:
-        chosen = {"shift": shift, "sharpness": sharpness, "lead": lead}
+        chosen: dict[str, Any] = {"shift": shift, "sharpness": sharpness, "lead": lead}
         for name, value in chosen.items():
             if value not in LISTED[name]:
                 raise ValueError(f"{name} must be one of {LISTED[name]}, got {value!r}")

@@ -1,4 +1,4 @@
-"""The maps, the training atlas and a shared step: what they say, and their pages in Chromium."""
+"""The maps, the atlas, shared steps, shifted losses: what they say, and their pages in Chromium."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import lab
 import numpy as np
 import pytest
 
-from lookbehind.explore.maps import HeatMaps, Intervals, SharedStep, TrainingAtlas
+from lookbehind.explore.maps import HeatMaps, Intervals, SharedStep, ShiftedLoss, TrainingAtlas
 
 RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
 AXES = {"k": [1, 2], "α": [0.2, "adaptive", 0.8], "ρ": [0.1, 0.2, 0.3, 0.4]}
@@ -25,6 +25,7 @@ PAGES = {
     "heat maps": lambda: HeatMaps({"accuracy (%)": VALUES, "sharpness": 2 * VALUES}, AXES),
     "intervals": lambda: Intervals(TABLES, LEVELS, other="SGD", at=1),
     "shared step": lambda: SharedStep(),
+    "shift": lambda: ShiftedLoss(0.2),
     "atlas": lambda: TrainingAtlas(RESULTS / "atlas.json"),
 }
 
@@ -45,6 +46,8 @@ def test_what_does_not_fit_is_named():
     for levels, other in (({**LEVELS, "bits": [2]}, "SGD"), (LEVELS, "Adam")):
         with pytest.raises(ValueError, match=r"tables must hold \(seeds, .*got"):
             Intervals(TABLES, levels, other=other)
+    with pytest.raises(ValueError, match=r"sharpness must be one of \[1, 2, .*got 3"):
+        ShiftedLoss(sharpness=3)
     for wrong in ({"k": 4}, {"eta": 0.1}):
         with pytest.raises(ValueError, match=r"setting must .*, got (k=4|eta=0.1)"):
             TrainingAtlas(RESULTS / "atlas.json", **wrong)
@@ -123,6 +126,39 @@ def test_another_kind_of_noise_keeps_the_place_of_the_level(opened):
     before = page.evaluate(PIXELS)
     page.get_by_label("compared with", exact=True).select_option(label="SAM, wider")
     assert "points" not in words(page) and page.evaluate(PIXELS) != before
+
+
+def test_a_shift_costs_a_minimum_half_its_sharpness_times_the_shift_squared():
+    one = ShiftedLoss(0.1, sharpness=8, lead=0.05)
+    np.testing.assert_allclose(one.loss([-1.0, 1.0], 0), [0, 0.05], atol=1e-6)
+    np.testing.assert_allclose(one.loss([-1.0, 1.0]), [0.04, 0.055], atol=1e-6)
+
+
+@pytest.mark.browser
+def test_the_shifted_loss_says_what_both_minima_cost_and_is_dragged(opened):
+    page = opened(PAGES["shift"]())
+    box, canvas = page.locator("canvas").bounding_box(), page.locator("canvas")
+    for name, value in (("shift", -0.04), ("sharpness", 32), ("lead", 0.05)):
+        type_in(page, name, value)
+    canvas.press("ArrowLeft")
+
+    def said(shift):
+        sharp, flat = ShiftedLoss(shift, 32, 0.05).loss([-1.0, 1.0])
+        better = (
+            f"The {'sharp' if sharp < flat else 'flat'} one is better by {abs(sharp - flat):.2f}"
+        )
+        text = f"test loss {sharp:.2f} at the sharp minimum, {flat:.2f} at the flat one. {better}"
+        return f"Shift {shift:.2f}: {text}".replace("-", "−")
+
+    assert words(page).startswith(said(-0.06))
+    page.mouse.move(box["x"] + 100, box["y"] + 100)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 300, box["y"] + 100, steps=4)
+    page.mouse.up()
+    assert words(page).startswith(said(0.6))  # the curve went along, as far as it goes
+    before = page.evaluate(PIXELS)
+    page.mouse.click(box["x"] + 0.8 * box["width"], box["y"] + 100)
+    assert "Shift 0.60" not in words(page) and page.evaluate(PIXELS) != before
 
 
 @pytest.mark.browser

@@ -1,8 +1,9 @@
-"""Pages of one canvas: maps of a sweep, methods under noise, the training atlas, a shared step."""
+"""Pages over stored runs (heat maps, methods under noise, the training atlas), and of one thought."""
 
 from lookbehind.explore.maps.atlas import TrainingAtlas
 from lookbehind.explore.maps.heatmaps import HeatMaps
 from lookbehind.explore.maps.intervals import Intervals
 from lookbehind.explore.maps.ranks import SharedStep
+from lookbehind.explore.maps.shift import ShiftedLoss
 
-__all__ = ["HeatMaps", "Intervals", "SharedStep", "TrainingAtlas"]
+__all__ = ["HeatMaps", "Intervals", "SharedStep", "ShiftedLoss", "TrainingAtlas"]

@@ -11,7 +11,7 @@ from nbval.plugin import IPyNbFile
 
 BINDER = 1.5  # GB for one notebook, of the 2 that Binder gives
 SERVER = 0.15  # GB of JupyterLab's server beside the kernel
-EVERY = 0.3  # seconds between two looks
+EVERY = 0.5  # seconds between two looks
 
 most: dict[int, float] = {}  # GB of each kernel, by its pid, with all processes that it started
 
@@ -22,9 +22,15 @@ def watch() -> None:
         for kernel in runner.children():
             with contextlib.suppress(psutil.Error):  # it, or one of its processes, has ended
                 family = [kernel, *kernel.children(recursive=True)]
-                now = sum(process.memory_info().rss for process in family) / 1e9
+                now = sum(map(held, family)) / 1e9
                 most[kernel.pid] = max(most.get(kernel.pid, 0.0), now)
         time.sleep(EVERY)
+
+
+def held(process: psutil.Process) -> int:
+    """Bytes; of what a forked process shares with the kernel each has its part, where one can ask."""
+    found = process.memory_full_info()
+    return getattr(found, "pss", found.rss)
 
 
 class Peak(pytest.Item):

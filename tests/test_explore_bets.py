@@ -26,8 +26,8 @@ def test_choices_that_are_no_bet_are_refused(choices: list[str]) -> None:
 
 def test_the_figures_settle_it() -> None:
     bet = some_bets()[0]
-    assert bet.settle("a tie") == "The figures say: a tie."
-    with pytest.raises(ValueError, match="the figures say 'SAM', the bet's answer is 'a tie'"):
+    assert bet.settle("a tie") == "The numbers say: a tie."
+    with pytest.raises(ValueError, match="the numbers say 'SAM', the bet's answer is 'a tie'"):
         bet.settle("SAM")
 
 

@@ -30,7 +30,7 @@ class Worded(Living):
 class Bet(Worded):
     """A question with two to four choices to click, before the cell that answers it.
 
-    `right` is the choice that the figures will bear out. `settle(found)` holds it to them: it
+    `right` is the choice that the numbers will bear out. `settle(found)` holds it to them: it
     returns a sentence where what a cell `found` is that choice, and raises ValueError elsewhere, so
     a notebook whose answer has changed does not run. `choice` is the reader's, "" before a click.
 
@@ -53,8 +53,8 @@ class Bet(Worded):
 
     def settle(self, found: str) -> str:
         if found != self.right:
-            raise ValueError(f"the figures say {found!r}, the bet's answer is {self.right!r}")
-        return f"The figures say: {found}."
+            raise ValueError(f"the numbers say {found!r}, the bet's answer is {self.right!r}")
+        return f"The numbers say: {found}."
 
     def _picture(self) -> tuple[str, str]:
         return "", f"Your bet? {self.question} {' / '.join(self.choices)}"

@@ -28,7 +28,7 @@ def watch() -> None:
 
 
 def held(process: psutil.Process) -> int:
-    """Bytes; of what a forked process shares with the kernel each has its part, where one can ask."""
+    """Bytes; of what processes share each has its part, where the system can tell."""
     found = process.memory_full_info()
     return getattr(found, "pss", found.rss)
 

@@ -58,6 +58,7 @@ def test_torch_is_a_range_that_any_build_satisfies() -> None:
 
 def test_the_owner_is_named_as_in_pyproject() -> None:
     paths = [ROOT / "pyproject.toml", ROOT / "README.md", *ROOT.glob("notebooks/*.ipynb")]
+    paths.append(ROOT / "notebooks/teaching/guide.md")
     found = [OWNER.findall(path.read_text(encoding="utf-8")) for path in paths]
     names = [{left or right for left, right in one} for one in found]
     assert len(names[0]) == 1

@@ -19,7 +19,8 @@ from playwright.sync_api import Locator, Page
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
-PAGES = ["index", "api", "search", *(f"notebooks/{path.stem}" for path in NOTEBOOKS)]
+TEACHING = [f"notebooks/teaching/{name}" for name in ("guide", "rubric")]
+PAGES = ["index", "api", "search", *(f"notebooks/{path.stem}" for path in NOTEBOOKS), *TEACHING]
 PIXELS = "explorer => [...explorer.querySelectorAll('canvas')].map(one => one.toDataURL()).join()"
 # axe takes seconds for the thousands of spans of code and formulas, which hold but words.
 AS_WORDS = """() => {
@@ -76,7 +77,7 @@ def show(page: Page, url: str) -> None:
 
 def living(name: str) -> int:
     """How many explorers the stored outputs of a page hold."""
-    if not name.startswith("notebooks/"):
+    if name in TEACHING or not name.startswith("notebooks/"):
         return int(name == "index")
     stored = json.loads((ROOT / f"{name}.ipynb").read_text(encoding="utf-8"))
     outputs = [output for cell in stored["cells"] for output in cell.get("outputs", [])]
@@ -103,8 +104,13 @@ def test_every_page_is_alive_and_fits(page: Page, address: str, name: str) -> No
 
 
 def move(page: Page, explorer: Locator, key: str) -> None:
-    """Press an arrow key on its first control and wait until its picture changes."""
+    """Press an arrow key on its first control until its picture changes, or place a bet."""
     explorer.scroll_into_view_if_needed()  # out of sight it draws nothing
+    if not explorer.locator("canvas").count():
+        for choice in explorer.get_by_role("button").all():  # a tally of bets has none
+            choice.click()
+            assert choice.get_attribute("aria-pressed") == "true"
+        return
     page.wait_for_timeout(100)
     before = explorer.evaluate(PIXELS)
     explorer.locator("[role=slider]:visible, [role=spinbutton]:enabled").first.press(key)

@@ -3,6 +3,7 @@
 import re
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from textwrap import indent
 
@@ -28,6 +29,9 @@ autodoc_default_options = {"members": True, "exclude-members": "asdict"}
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+myst_heading_slug_func = partial(re.sub, " ", "-")  # as JupyterLab calls the place of a heading
+suppress_warnings = ["config.cache"]  # a function of the configuration isn't kept
 nb_execution_mode = "off"
 nb_merge_streams = True
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
@@ -63,8 +67,12 @@ def setup(app: Sphinx) -> None:
     for path in ROOT.glob("notebooks/*.ipynb"):
         shutil.copy2(path, notebooks)
     shutil.copy2(ROOT / "README.md", app.srcdir / "readme.txt")
+    shutil.copytree(ROOT / "notebooks/teaching", notebooks / "teaching", dirs_exist_ok=True)
     explorer, _ = ToyExplorer()._repr_mimebundle_()
     (app.srcdir / "explorer.html").write_text(explorer["text/html"], encoding="utf-8")
+    (app.srcdir / "alone").mkdir(exist_ok=True)
+    ToyExplorer().save_html(app.srcdir / "alone/explorer.html")  # its address holds its setting
+    app.config.html_extra_path = [str(app.srcdir / "alone")]
     fonts = "output/chtml/fonts/woff-v2"
     shutil.copytree(MATHJAX / fonts, app.srcdir / "static/mathjax" / fonts, dirs_exist_ok=True)
     shutil.copy2(MATHJAX / "tex-chtml.js", app.srcdir / "static/mathjax")

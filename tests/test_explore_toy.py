@@ -8,7 +8,7 @@ import pytest
 import torch
 import traitlets
 
-from lookbehind.explore.toy import ToyExplorer, surface3d
+from lookbehind.explore.toy import ToyExplorer
 from lookbehind.explore.toy.explorer import OWN
 from lookbehind.toy import LOSSES, ToyLoss, hessian_eigenvalues
 
@@ -44,20 +44,6 @@ def test_path_is_what_the_controls_show():
 def test_a_path_that_diverges_is_shorter():
     explorer = ToyExplorer("valley", k=10, rho=0.4, alpha=1.0)
     assert 1 <= len(explorer.path("Lookbehind-SAM")) < explorer.steps
-
-
-def test_the_surface_follows_the_controls():
-    explorer = ToyExplorer("valley", methods=["SGD", "SAM"])
-    figure = surface3d(explorer)
-    lines = {line.name: line for line in figure.data[1:]}
-    assert [name for name, line in lines.items() if line.visible] == ["SGD", "SAM"]
-    for rho in (explorer.rho, 0.3):
-        explorer.rho = rho
-        np.testing.assert_allclose(lines["SAM"].x, explorer.path("SAM")[:, 0])
-    explorer.methods = ["ASAM"]
-    assert lines["ASAM"].visible and not lines["SAM"].visible
-    explorer.loss = "Himmelblau"
-    assert figure.data[0].x[0] == -6 and lines["ASAM"].x[0] == 0
 
 
 @pytest.mark.parametrize(

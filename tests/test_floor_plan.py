@@ -23,7 +23,7 @@ def plan() -> dict[str, set[str]]:
 
 
 ALLOWED = plan()
-ONLY_EXPLORE = {"plotly", "ipywidgets", "anywidget"}
+ONLY_EXPLORE = {"ipywidgets", "anywidget"}
 LATE = {*ONLY_EXPLORE, "torchvision", "sklearn", "matplotlib", "click", "platformdirs"}
 LATE |= {"accelerate", "distributed", "optuna"}
 TOP_LEVEL = {

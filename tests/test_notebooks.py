@@ -30,7 +30,7 @@ if "COLAB_RELEASE_TAG" in os.environ:  # Colab has but the notebook: fetch the r
     from google.colab import output
 
     os.system("git clone -q https://github.com/OWNER/lookbehind && cp -r lookbehind/notebooks/* .")
-    os.system("pip install -q -U ./lookbehind anywidget ipywidgets plotly")
+    os.system("pip install -q -U ./lookbehind anywidget ipywidgets")
     output.enable_custom_widget_manager()
 
 """

@@ -1,4 +1,4 @@
-"""How all figures look: one colour per method, and plotly's tool bar.
+"""How all figures look: one colour per method.
 
 `METHOD_COLORS` serve figures that lie on white and on dark: every pair keeps apart (CIE Lab
 distance ≥ 24) under normal vision, protanopia, deuteranopia and tritanopia, and every colour keeps
@@ -42,13 +42,6 @@ PALETTES = {
         "#B6B4B7 #4E92DA #866EFF #59E795 #FAB9FF #E9664E #EDA437",
         "#FFE33E #48CADC #B5DD60 #FF659A",
     ),
-}
-
-# For a FigureWidget's `_config`: no upload of the reader's figure, and the wheel scrolls the page.
-PLOTLY_CONFIG = {
-    "displaylogo": False,
-    "modeBarButtonsToRemove": ["sendChartToCloud"],
-    "scrollZoom": False,
 }
 
 

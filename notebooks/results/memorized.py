@@ -5,6 +5,7 @@ usage: python notebooks/results/memorized.py [--out FILE] [--jobs N]
 Every setting trains the MLP on 500 digits from five seeds, with clean labels and with 40 % of them
 wrong. Its row has lists of the seeds, shares at the end of training:
 
+    took       the gradients of each run (a number)
     test       of the test images that are classified rightly
     right      of the training images with a right label that are given this label
     wrong      of those with a wrong label that are given this very label: the memorized share
@@ -55,7 +56,7 @@ def study(path, jobs):
     torch.set_default_dtype(torch.float64)
     options = {"measures": {"learned": learned}, "hardware": stored.CPU}
     rows = iter(stored.trained(recipes, path, jobs, **options))
-    runs = [{**some, **shares([next(rows) for _ in SEEDS])} for some in settings()]
+    runs = [{"settings": some, **shares([next(rows) for _ in SEEDS])} for some in settings()]
     head = {"common": asdict(COMMON), "axes": AXES, "seeds": SEEDS}
     head |= {"command": "python notebooks/results/memorized.py"}
     stored.write(path, head, runs, stored.CPU)
@@ -64,7 +65,7 @@ def study(path, jobs):
 def shares(rows):
     """Of the seeds' rows, and the gradients that each run took."""
     found = {"took": rows[0]["gradients"], "test": [], "right": [], "wrong": []}
-    for row in rows:
+    for row in rows:  # a run that failed has no scores: that ends the study
         right, wrong = row["learned"]
         values = {"test": row["test"]["accuracy"], "right": right, "wrong": wrong}
         for name, value in values.items():

@@ -36,8 +36,8 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The folder of the scripts can be imported from."""
     monkeypatch.syspath_prepend(str(RESULTS))
     yield
-    for name in ("atlas", "cifar10", "digits", "flatness", "lifelong", "noise", "ranks", "stored"):
-        sys.modules.pop(name, None)
+    for path in RESULTS.glob("*.py"):
+        sys.modules.pop(path.stem, None)
 
 
 @pytest.fixture
@@ -184,20 +184,24 @@ def test_a_sweep_on_digits_has_a_row_a_setting_as_the_stored_one(
             assert run[kind] == [old[kind][0], old[kind][3]]
 
 
-def test_the_atlas_holds_what_training_gives(
-    scripts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    atlas, path, whole = import_module("atlas"), tmp_path / "atlas.json", stored("atlas")
-    settings, size = atlas.settings(), (RESULTS / "atlas.json").stat().st_size
-    assert len(whole["runs"]) == len(settings) == 576 and size < 400_000
+@pytest.mark.parametrize(
+    ("name", "count", "some"),
+    [("atlas", 576, random.Random(0).sample(range(576), 3)), ("memorized", 66, [1, 46])],
+)
+def test_a_table_of_settings_holds_what_training_gives(
+    name: str, count: int, some: list[int], scripts: None, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    script, path, whole = import_module(name), tmp_path / "study.json", stored(name)
+    settings, size = script.settings(), (RESULTS / f"{name}.json").stat().st_size
+    assert len(whole["runs"]) == len(settings) == count and size < 700 * count
     monkeypatch.setattr("stored.workers", ThreadPoolExecutor)
-    some = random.Random(0).sample(range(len(settings)), 3)
-    monkeypatch.setattr(atlas, "settings", lambda: [settings[n] for n in some])
-    atlas.study(path, 1)
+    monkeypatch.setattr(script, "settings", lambda: [settings[n] for n in some])
+    script.study(path, 1)
     made = json.loads(path.read_text(encoding="utf-8"))
     assert made["runs"] == [whole["runs"][n] for n in some]
-    for name in ("common", "axes", "seeds", "noise", "radius", "command"):
-        assert made[name] == whole[name]
+    for key in made.keys() - {"runs", "commit", "torch", "hardware"}:
+        assert made[key] == whole[key]
     assert whole["commit"] and whole["torch"] and whole["hardware"]
 
 

@@ -116,7 +116,7 @@ def test_the_curves_are_read_by_arrow_keys(page: lab.Page, trained: TrainingLab)
     line.focus()
     page.keyboard.press("Home")
     page.keyboard.press("ArrowRight")
-    assert line.get_attribute("aria-valuenow") == "1"
+    page.wait_for_selector("[role=slider][aria-valuenow='1']")  # drawn with the next frame
     accuracy = trained.runs[0]["curves"]["test"][1][1]
     said = page.locator(".lb-read").text_content()
     assert f"SAM: ρ 0.2, lr 0.03, epoch 1: test {float(f'{accuracy:.3g}')}" in said

@@ -157,7 +157,7 @@ def test_the_shifted_loss_says_what_both_minima_cost_and_is_dragged(opened):
     page.mouse.up()
     assert words(page).startswith(said(0.6))  # the curve went along, as far as it goes
     before = page.evaluate(PIXELS)
-    page.mouse.click(box["x"] + 0.8 * box["width"], box["y"] + 100)
+    canvas.click(position={"x": 0.7 * box["width"], "y": 100})
     assert "Shift 0.60" not in words(page) and page.evaluate(PIXELS) != before
 
 

@@ -100,7 +100,7 @@ class ShiftedLoss extends Sheet {
 
   step(right, down) { return this.now + right - down; }
 
-  point() { return this.now; }
+  point() { return this.place("shift"); }
 
   go(place) { this.set({ shift: this.listed.shift[between(place, 0, this.count() - 1)] }); }
 }

@@ -154,15 +154,6 @@ def test_the_lab_trains_is_steered_interrupted_reopened_and_fails_in_words(
     page.goto(f"{address}/lab/workspaces/again/tree/lab.ipynb", wait_until="domcontentloaded")
     grow(page)  # not as it was saved: it goes on
     scrub(own, "ρ", "ArrowLeft", 5)
-    said = page.get_by_text("Training: Lookbehind-SAM: k 3, ρ 0.15, α 0.5, lr 0.03").first
-    for _ in range(
-        10
-    ):  # JupyterLab may drop what is moved while it still ties a model to its kernel
-        page.wait_for_timeout(3000)
-        if said.is_visible():
-            break
-        scrub(own, "ρ", "ArrowRight")
-        scrub(own, "ρ", "ArrowLeft")
     lab.says(page, "Training: Lookbehind-SAM: k 3, ρ 0.15, α 0.5, lr 0.03")
     lab.press(own, "Stop")
     lab.says(page, "Stopped after .* test accuracy")

@@ -26,11 +26,9 @@ class Lab {
 
   set(changes) {
     for (const [name, value] of Object.entries(changes)) this.model.set(name, value);
-    this.changed = { ...this.changed, ...changes };
     this.saving ||= setTimeout(() => {
+      this.saving = null;
       this.model.save_changes();
-      this.model.send?.({ do: "set", changes: this.changed }); // a reopened page may wait for ever to save
-      this.saving = this.changed = null;
     }, SAVE_EVERY_MS);
     this.draw();
   }

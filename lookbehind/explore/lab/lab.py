@@ -17,19 +17,6 @@ from lookbehind.explore.shared.work import numbered
 from lookbehind.train import Hardware, Outcome, Recipe, choose_hardware, read_checkpoint
 
 DATASETS = ("digits", "cifar10", "cifar100")
-SET = {
-    "method",
-    "model",
-    "dataset",
-    "epochs",
-    "k",
-    "rho",
-    "alpha",
-    "adaptive",
-    "lr",
-    "checkpoint",
-    "hidden",
-}
 ACTS = ("start", "pause", "stop", "reset", "save", "resume", "look_around", "how_flat")
 
 
@@ -226,13 +213,10 @@ class TrainingLab(Controls):
             super()._handle_msg(msg)
 
     def _told(self, _: Any, content: Any, __: Any) -> None:
-        """The page pressed a button, or moved a control."""
+        """The page pressed a button."""
         act = content.get("do")
         if act in ACTS:
             getattr(self, act)()
-        elif act == "set":
-            for name in SET & content["changes"].keys():
-                setattr(self, name, content["changes"][name])
         elif act == "end":
             for run in KERNEL.runs:
                 if str(run.path) == content.get("key"):

@@ -69,6 +69,14 @@ def test_a_notebook_without_slides_is_named(tmp_path) -> None:
         runpy.run_path(str(TEACHING / "slides.py"))["main"](tmp_path, [tmp_path / "empty.ipynb"])
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS[1:4], ids=lambda path: path.stem)
+def test_what_make_slides_shows_is_tagged(path) -> None:
+    cells = nbformat.read(path, as_version=4).cells
+    tags = [{"slide", "slide-part"} & set(cell.metadata.get("tags", [])) for cell in cells]
+    assert 10 <= sum("slide" in some for some in tags) <= 25
+    assert tags[0] == {"slide"} and not tags[1] and not tags[2]  # imports, settings
+
+
 @pytest.mark.browser
 def test_the_explorer_of_a_slide_is_alive_and_keeps_its_keys(deck, tab) -> None:
     tab.set_viewport_size({"width": 1024, "height": 768})

@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import indent
 
 import mathjax
+import nbformat
 from sphinx.application import Sphinx
 
 from lookbehind.explore.toy import ToyExplorer
@@ -65,7 +66,10 @@ def setup(app: Sphinx) -> None:
     notebooks = app.srcdir / "notebooks"
     notebooks.mkdir(exist_ok=True)
     for path in ROOT.glob("notebooks/*.ipynb"):
-        shutil.copy2(path, notebooks)
+        page = nbformat.read(path, as_version=4)
+        for cell in [cell for cell in page.cells if cell.cell_type == "code"][:2]:
+            cell.metadata["tags"] = ["hide-input"]  # imports and settings: a reader unfolds them
+        nbformat.write(page, notebooks / path.name)
     shutil.copy2(ROOT / "README.md", app.srcdir / "readme.txt")
     shutil.copytree(ROOT / "notebooks/teaching", notebooks / "teaching", dirs_exist_ok=True)
     explorer, _ = ToyExplorer()._repr_mimebundle_()

@@ -100,9 +100,9 @@ class ShiftedLoss extends Sheet {
 
   step(right, down) { return this.now + right - down; }
 
-  point() { return this.place("shift"); }
+  point() { return null; } // a pointer that is down says more: held() and moved()
 
-  go(place) { this.set({ shift: this.listed.shift[between(place, 0, this.count() - 1)] }); }
+  go(place) { if (place !== null) this.set({ shift: this.listed.shift[between(place, 0, this.count() - 1)] }); }
 }
 
 const render = renders(ShiftedLoss);

@@ -20,7 +20,7 @@ from lookbehind.train.setup import Schedule, Session, Setup, cosine
 
 def fit(
     model: nn.Module,
-    optimizer: Any,
+    optimizer: torch.optim.Optimizer,
     batches: Minibatches,
     *,
     epochs: int | None = None,

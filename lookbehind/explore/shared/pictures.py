@@ -19,7 +19,7 @@ from PIL import Image
 
 from lookbehind.explore.shared.palette import METHOD_COLORS as METHOD_COLORS
 from lookbehind.explore.shared.palette import ROLE_COLORS, color_of
-from lookbehind.toy import ToyLoss, Trajectory, hessian_eigenvalues
+from lookbehind.toy import ToyLoss, Trajectory
 
 Array = NDArray[np.float64]
 GRID = 200
@@ -79,21 +79,6 @@ def show(figure: Figure, words: str) -> None:
     data = {"image/png": small_png(figure), "text/plain": words}
     display(data, metadata={"image/png": {"alt": words}}, raw=True)
     plt.close(figure)
-
-
-def curves(
-    loss: ToyLoss, runs: Mapping[str, Trajectory], axes: Sequence[Axes] | None = None
-) -> Sequence[Axes]:
-    """Loss L(φ) and sharpness λ_max(φ) of each run against outer steps."""
-    if axes is None:
-        axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")[1]
-    for name, run in runs.items():
-        axes[0].semilogy(np.maximum(run.losses, 1e-12), color=color_of(name), label=name)
-        axes[1].plot(hessian_eigenvalues(loss, run.slow)[..., 1], color=color_of(name), label=name)
-    axes[0].set(xlabel="outer step", ylabel="loss L(φ)")
-    axes[1].set(xlabel="outer step", ylabel="sharpness λ$_{max}$(φ)", ylim=(0, None))
-    axes[0].legend(fontsize="small")
-    return axes
 
 
 def one_step(

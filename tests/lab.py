@@ -43,6 +43,9 @@ ERRORS = (
     ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']"
 )
 KERNEL_TROUBLE = re.compile(r'"msg_type": ?"error"|"name": ?"stderr"')
+# JupyterLab asks a fresh kernel for the widgets of the last one, and a page that is left closes its
+# subshell, whose loop then warns of a message that came too late.
+JUPYTERS_OWN = re.compile(r"No such comm|never awaited.{1,9}self\._ready\.clear\(\)")
 IDLE = """document.querySelector(".jp-Notebook-ExecutionIndicator[data-status='idle']")"""
 PROMPTS = "[...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')]"
 ALL_RAN = PROMPTS + r".every(prompt => /\d/.test(prompt.textContent))"
@@ -148,14 +151,11 @@ def jupyterlab(folder: Path) -> Iterator[str]:
 
 
 def note_trouble(page: Page) -> Callable[[str | bytes], None]:
-    """Collect the kernel's errors that no cell shows: those of a widget's callback.
-
-    "No such comm" is JupyterLab's own: it asks a fresh kernel for the widgets of the last one.
-    """
+    """Collect the kernel's errors that no cell shows: those of a widget's callback."""
 
     def note(frame: str | bytes) -> None:
         text = frame if isinstance(frame, str) else frame.decode("utf-8", "replace")
-        if KERNEL_TROUBLE.search(text) and "No such comm" not in text:
+        if KERNEL_TROUBLE.search(text) and not JUPYTERS_OWN.search(text):
             page.problems.append(text)
 
     return note

@@ -49,7 +49,6 @@ METHODS = {
     "ASAM": {"method": "ASAM", "rho": 2.0},
     "Multistep-SAM k 2": {"method": "Multistep-SAM", "rho": 0.14},
     "Multistep-SAM k 2 mean": {"method": "Multistep-SAM", "gradient": "mean", "rho": 0.2},
-    "Multistep-SAM k 5 mean": {"method": "Multistep-SAM", "k": 5, "gradient": "mean", "rho": 0.1},
     "Lookahead-SAM k 5": {"method": "Lookahead-SAM", "k": 5, "rho": 0.28},
     "Lookbehind-SAM k 2": {"method": "Lookbehind-SAM", "rho": 0.2},
     "Lookbehind-SAM k 5": {"method": "Lookbehind-SAM", "k": 5, "alpha": 0.2, "rho": 0.1},
@@ -151,14 +150,14 @@ MEASURES = {
 }
 
 
-def measured(recipes, trained, seeds=SEEDS):
+def measured(recipes, trained, seeds=SEEDS, measures=MEASURES):
     """Of each recipe a dictionary of what was measured, a list over the seeds each."""
-    rows = iter(trained([replace(r, seed=s) for r in recipes for s in seeds], measures=MEASURES))
+    rows = iter(trained([replace(r, seed=s) for r in recipes for s in seeds], measures=measures))
     for _ in recipes:
         some = [next(rows) for _ in seeds]
         found = {"diverged": sum(map(stored.diverged, some))}
         found["test"] = [accuracy(row, "test") for row in some]
-        yield found | {name: [short(row.get(name)) for row in some] for name in MEASURES}
+        yield found | {name: [short(row.get(name)) for row in some] for name in measures}
 
 
 def short(value):
@@ -173,22 +172,33 @@ def settings_of(recipe):
 
 def study(path, jobs):
     torch.set_default_dtype(torch.float64)
-    names = list(product(METHODS, BUDGETS, NOISES))
+    grids, chosen, runs = {}, {}, []
     with stored.workers(jobs) as pool:
         options = {"executor": pool, "progress": True, "hardware": stored.CPU}
         trained = partial(sweep, path=stored.rows_of(path), **options)
-        grids = {point: Grid(start(*point), axes_of(METHODS[point[0]])) for point in names}
-        tune(list(grids.values()), trained)
-        chosen = dict(with_adaptive({p: grid.at(grid.best()) for p, grid in grids.items()}))
-        runs = list(measured(list(chosen.values()), trained))
-    keys = ("name", "budget", "label_noise")
+        for noise in NOISES:
+            names = product(METHODS, BUDGETS, (noise,))
+            some = {point: Grid(start(*point), axes_of(METHODS[point[0]])) for point in names}
+            tune(list(some.values()), trained)
+            best = dict(with_adaptive({p: grid.at(grid.best()) for p, grid in some.items()}))
+            runs += measured(list(best.values()), trained)
+            grids, chosen = grids | some, chosen | best
+    keep(path, grids, chosen, runs)
+
+
+def keep(path, grids, chosen, runs):
+    """Write the study: the grids, and the recipe and run of each point (name, budget, noise)."""
+
+    def row(point, **values):
+        return {**dict(zip(("name", "budget", "label_noise"), point, strict=True)), **values}
+
     head = {"common": asdict(COMMON), "seeds": SEEDS, "tuning_seeds": TUNING_SEEDS}
     head |= {"radius": RADIUS, "sigma": SIGMA, "noise": NOISE, "steps": STEPS}
-    tuning = [{**dict(zip(keys, p, strict=True)), **table(grid)} for p, grid in grids.items()]
     rows = [
-        {**dict(zip(keys, point, strict=True)), "settings": settings_of(recipe), **found}
+        row(point, settings=settings_of(recipe), **found)
         for (point, recipe), found in zip(chosen.items(), runs, strict=True)
     ]
+    tuning = [row(point, **table(grid)) for point, grid in grids.items()]
     stored.write(path, head, rows, stored.CPU, tuning=tuning)
 
 

@@ -2,10 +2,9 @@
 
 import itertools
 import json
-import math
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import import_module
@@ -16,14 +15,24 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
-from lookbehind.explore.shared import chosen_runs
+from lookbehind import Ball
+from lookbehind.optim import make_method
 from lookbehind.study import lifelong, sweep
 from lookbehind.study.lifelong import learn, permuted
 from lookbehind.train import Recipe
 
 RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
-TINY = {"model": "mlp", "train": 8, "validation": 4, "test": 4, "batch_size": 4, "gradients": 2}
+TINY = {
+    "dataset": "cifar10",
+    "model": "mlp",
+    "train": 8,
+    "validation": 4,
+    "test": 4,
+    "batch_size": 4,
+    "gradients": 2,
+}
 
 
 def stored(name: str) -> dict[str, Any]:
@@ -35,18 +44,8 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The folder of the scripts can be imported from."""
     monkeypatch.syspath_prepend(str(RESULTS))
     yield
-    for name in ("atlas", "cifar10", "digits", "flatness", "lifelong", "noise", "stored"):
-        sys.modules.pop(name, None)
-
-
-@pytest.fixture
-def cifar10(scripts: None) -> Any:
-    return import_module("cifar10")
-
-
-@pytest.fixture
-def flatness(scripts: None) -> Any:
-    return import_module("flatness")
+    for path in RESULTS.glob("*.py"):
+        sys.modules.pop(path.stem, None)
 
 
 @pytest.fixture
@@ -62,106 +61,235 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "images"
 
 
-def test_the_cifar_study_runs_and_goes_on_where_it_was(
-    cifar10: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_cifar_study_tunes_reports_and_goes_on_where_it_was(
+    scripts: None, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "study.json"
+    cifar10, path = import_module("cifar10"), tmp_path / "study.jsonl"
     few = ("SGD", "Lookbehind-SAM k 2")
     monkeypatch.setattr(cifar10, "METHODS", {name: cifar10.METHODS[name] for name in few})
-    monkeypatch.setattr("stored.workers", ThreadPoolExecutor)
-    with monkeypatch.context() as patch:
-        patch.setattr("stored.write", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            cifar10.study(str(folder), path, 1, **TINY)
-    kept = path.with_suffix(".jsonl")
-    rows = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
-    kept.write_text("".join(json.dumps({**row, "seconds": 99.0}) + "\n" for row in rows[:-1]))
-    cifar10.study(str(folder), path, 1, **TINY)
-    whole = json.loads(path.read_text(encoding="utf-8"))
-    seeds = {name: [r["seed"] for r in whole["runs"] if r["name"] == name] for name in few}
-    assert sorted(seeds["SGD"]) == [0, 1, 2]
-    assert sorted(seeds["Lookbehind-SAM k 2"]) == [0, 0, 1, 2]
-    assert [run["seconds"] for run in whole["runs"]].count(99.0) == len(rows) - 1 == 6
-    assert whole["runs"][0].keys() == stored("cifar10")["runs"][0].keys()
-    names = ["sharpness", "records"]
-    assert {json.dumps([run[n] for n in names]) for run in whole["runs"]} == {
-        json.dumps([row[n] for n in names]) for row in rows
-    }
-    assert not kept.exists()
+    monkeypatch.setattr(cifar10, "SEEDS", ((1,), ()))
+    cifar10.study(path, str(folder), TINY)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    for name in few:
+        for noise in (0.4, 0.0):
+            mine = [r for r in rows if (r["name"], r["recipe"]["label_noise"]) == (name, noise)]
+            [told], tried = (
+                [r for r in mine if r["stage"] == stage] for stage in ("report", "tuning")
+            )
+            axis = "lr" if name == "SGD" else "rho"
+            value = {"SGD": told["recipe"]["lr"]}.get(name, told["recipe"]["rho"])
+            ends = [r["recipe"][axis] for r in tried]
+            assert min(ends) < value < max(ends) and told["recipe"]["seed"] == 1
+            assert {r["recipe"]["seed"] for r in tried} == {0}
+    path.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
+    made, make = list[Recipe](), cifar10.Study.made
+    monkeypatch.setattr(cifar10.Study, "made", lambda of, r: made.append(r) or make(of, r))
+    cifar10.study(path, str(folder), TINY)
+    assert len(made) == 1
+    again = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [{**r, "seconds": 0} for r in again] == [{**r, "seconds": 0} for r in rows]
 
 
-def interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def test_the_stored_cifar_study_is_whole(cifar10: Any) -> None:
-    study = stored("cifar10")
-    for name in cifar10.METHODS:
-        seeds = [run["seed"] for run in study["runs"] if run["name"] == name]
-        assert set(seeds) == set(cifar10.SEEDS)
-    assert {name: study["common"][name] for name in cifar10.COMMON} == cifar10.COMMON
-
-
-def test_the_flatness_study_measures_every_network_once(
-    flatness: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "study.json"
-    few = ("SGD", "Lookbehind-SAM k 2")
-    monkeypatch.setattr(flatness, "METHODS", {name: flatness.METHODS[name] for name in few})
-    with monkeypatch.context() as patch:
-        patch.setattr("stored.write", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            flatness.study(str(folder), path, 1, **TINY)
-    monkeypatch.setattr("stored.workers", ThreadPoolExecutor)
-    monkeypatch.setattr("lookbehind.study.sweeps.train_block", lambda *_: pytest.fail("again"))
-    flatness.study(str(folder), path, 1, **TINY)
-    whole = json.loads(path.read_text(encoding="utf-8"))
-    assert [(run["name"], run["seed"]) for run in whole["runs"]] == [
-        (name, seed) for name in few for seed in (0, 1, 2)
-    ]
-    check_lengths(flatness, whole)
-    assert whole["runs"][0].keys() == stored("flatness")["runs"][0].keys()
-
-
-def check_lengths(flatness: Any, study: dict[str, Any]) -> None:
-    """Every run has as many values as the head of the file has radii, levels and bits."""
-    assert {name: study[name] for name in flatness.MEASURED} == flatness.MEASURED
-    for run in study["runs"]:
-        lists = {
-            "radii": [run["rises"], run["rises_in_steps"]],
-            "adaptive_radii": [run["adaptive_rises"]],
-            "noise_levels": [run["noise"]["mean"], run["noise"]["std"]],
-            "bits": [run["quantized"]],
+def test_the_rows_of_the_cifar_study_are_of_its_plan(scripts: None) -> None:
+    cifar10, path = import_module("cifar10"), RESULTS / "cifar10.jsonl"
+    for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+        settings = {**cifar10.COMMON, **cifar10.METHODS[row["name"]]}
+        tuned = {"rho", "lr"}
+        assert {n: row["recipe"][n] for n in settings.keys() - tuned} == {
+            n: v for n, v in settings.items() if n not in tuned
         }
-        for name, some in lists.items():
-            for values in some:
-                assert len(values) == len(study[name])
-                assert all(map(math.isfinite, values))
-        assert run["trace"]["error"] > 0
-        assert run["eigenvalue"] > 0
+        seeds = {0} if row["stage"] == "tuning" else {1, 2, 3, 4, 5}
+        assert row["recipe"]["seed"] in seeds
+        assert len(row["gradients"]) == len(row["test"]) == 6 and len(row["noisy"]) == 3
+    assert path.stat().st_size < 150_000
 
 
-def test_the_stored_flatness_study_is_whole(flatness: Any) -> None:
-    study, chosen = stored("flatness"), stored("cifar10")
-    check_lengths(flatness, study)
-    assert study["common"] == chosen["common"]
-    for name in flatness.METHODS:
-        runs = [run for run in study["runs"] if run["name"] == name]
-        names = ("method", "k", "rho", "alpha", "gradient", "seed")
-        expected = [{n: run[n] for n in names} for run in chosen_runs(chosen, name)]
-        assert [{n: run[n] for n in names} for run in runs] == expected
+MEASURED = ("tuned", "control", "peers", "forecast")
 
 
-@pytest.mark.parametrize("name", ["cifar10", "digits", "flatness"])
+@pytest.mark.parametrize("name", [*MEASURED, "steps", "ascents"])
 def test_a_stored_study_says_what_it_was_made_with_and_no_path(name: str) -> None:
     text = (RESULTS / f"{name}.json").read_text(encoding="utf-8")
     study = json.loads(text)
     assert all(study[key] for key in ("commit", "torch", "hardware", "seeds", "common"))
     assert "/" not in text.replace("images/s", "")
-    assert len(text) < 100_000
+    assert len(text) < 150_000
 
 
-@pytest.mark.parametrize("name", ["digits", "noise"])
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_network_of_a_study_trained_again_measures_the_same(scripts: None, name: str) -> None:
+    script, study, chance = import_module(name), stored(name), random.Random(1)
+    row, i = chance.choice(study["runs"]), chance.randrange(len(study["seeds"]))
+    recipe = Recipe(**{**study["common"], **row["settings"]})
+    assert recipe.label_noise == row["label_noise"]
+    torch.set_default_dtype(torch.float64)
+    measures = getattr(script, "MEASURES", import_module("tuned").MEASURES)
+    [found] = script.measured([recipe], sweep, [study["seeds"][i]], measures)
+    assert {n: v for n, v in found.items() if n != "diverged"} == {
+        n: [pytest.approx(row[n][i], rel=2e-3)] for n in found if n != "diverged"
+    }
+
+
+@pytest.mark.parametrize("name", ["tuned", "peers"])
+def test_what_was_chosen_lies_inside_the_grid_and_is_what_was_measured(
+    scripts: None, name: str
+) -> None:
+    study, axes = stored(name), ("lr", "rho", "weight_decay")
+    assert not {*study["seeds"]} & {*study["tuning_seeds"]}
+    for grid in study["tuning"]:
+        means = [sum(values) for values in grid["validation"]]
+        assert means[grid["best"]] == pytest.approx(max(means))
+        keys = ("name", "budget", "label_noise")
+        [row] = [r for r in study["runs"] if all(r[n] == grid[n] for n in keys)]
+        for axis in axes:
+            if axis in grid:
+                best = grid[axis][grid["best"]]
+                assert min(grid[axis]) < best < max(grid[axis])
+                assert row["settings"].get(axis, study["common"][axis]) == best
+
+
+def test_the_controlled_are_the_winners(scripts: None) -> None:
+    control, study = import_module("control"), stored("control")
+    expected = [
+        (of, recipe.label_noise, name)
+        for of, recipe in control.winners()
+        for name in [recipe.method, *(control.matched(recipe) if recipe.k > 1 else [])]
+    ]
+    assert [(row["of"], row["label_noise"], row["name"]) for row in study["runs"]] == expected
+
+
+def test_a_step_of_one_size_on_every_k_of_the_grid(scripts: None) -> None:
+    steps, study = import_module("steps"), stored("steps")
+    torch.set_default_dtype(torch.float64)
+    chance = random.Random(0)
+    run, i, j = chance.choice(study["runs"]), chance.randrange(8), chance.randrange(8)
+    recipe = steps.point(run["label_noise"], run["k"], study["radii"][i], study["steps"][j])
+    assert recipe.alpha * recipe.k * recipe.lr == pytest.approx(study["steps"][j], rel=1e-3)
+    rows = sweep([replace(recipe, seed=seed) for seed in study["seeds"]])
+    for split in ("validation", "test"):
+        found = [steps.accuracy(row, split) for row in rows]
+        assert run[split][i][j] == pytest.approx(np.mean(found), abs=1e-4)
+
+
+def test_ascents_meet_the_maximum_where_they_must(scripts: None) -> None:
+    """On a slope all gradients point there; on a bowl the first ascent turns most of the way."""
+    ascents = import_module("ascents")
+    w = torch.tensor([1.0, 0.2], dtype=torch.float64)
+    scale = torch.tensor([1.0, 9.0], dtype=torch.float64)
+    assert max(ascents.angles(lambda p: (scale * p).sum(-1), w, 0.1)) < 1e-4
+    first, *rest = ascents.angles(lambda p: (scale * p * p).sum(-1) / 2, w, 0.5)
+    assert first > 2 * max(rest)
+    study = stored("ascents")
+    assert len(study["toys"]) == 2 * len(ascents.TOYS) and len(study["runs"]) == 90
+
+
+def test_looksam_at_every_minibatch_is_sam_and_between_them_keeps_the_part_aside(
+    scripts: None,
+) -> None:
+    peers = import_module("peers")
+    H = torch.diag(torch.tensor([1.0, 5.0], dtype=torch.float64))
+    w = torch.nn.Parameter(torch.tensor([1.0, 0.5], dtype=torch.float64))
+    optimizer = peers.LookSAM(torch.optim.SGD([w], lr=0.1), Ball(0.2), every=2, alpha=0.7)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = w @ H @ w / 2
+        loss.backward()
+        return loss
+
+    point = w.detach().clone()
+    for n in range(4):
+        optimizer.step(closure)
+        g = H @ point
+        there = H @ (point + 0.2 * g / g.norm())
+        if n % 2 == 0:
+            aside = there - (there @ g) / (g @ g) * g
+        else:
+            there = g + 0.7 * g.norm() / aside.norm() * aside
+        point = point - 0.1 * there
+        torch.testing.assert_close(w.detach(), point)
+
+
+def test_momentum_sam_climbs_against_its_momentum(scripts: None) -> None:
+    peers = import_module("peers")
+    w = torch.nn.Parameter(torch.tensor([1.0, 0.5], dtype=torch.float64))
+    base = torch.optim.SGD([w], lr=0.1, momentum=0.9)
+    optimizer = peers.MomentumSAM(base, Ball(0.2), k=1)
+    scale = torch.tensor([1.0, 5.0], dtype=torch.float64)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = (scale * w * w).sum() / 2
+        loss.backward()
+        return loss
+
+    point, v = w.detach().clone(), torch.zeros(2, dtype=torch.float64)
+    for _ in range(4):
+        optimizer.step(closure)
+        aside = 0.2 * v / v.norm() if v.any() else v
+        v = 0.9 * v + scale * (point - aside)
+        point = point - 0.1 * v
+        torch.testing.assert_close(w.detach(), point)
+
+
+def path_of(recipe: Recipe, loss: Callable[[Tensor, int], Tensor], steps: int) -> Tensor:
+    """The points (steps + 1, 2) of the recipe's method on a loss of the weights and the step."""
+    w = torch.nn.Parameter(torch.tensor([1.0, -0.5], dtype=torch.float64))
+    base = torch.optim.SGD([w], lr=recipe.lr, momentum=recipe.momentum)
+    settings = {n: getattr(recipe, n) for n in ("rho", "k", "alpha", "gradient")}
+    optimizer, points = make_method(recipe.method, base, **settings), [w.detach().clone()]
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss(w, len(points) - 1)
+        value.backward()
+        return value
+
+    for _ in range(steps):
+        optimizer.step(closure)
+        points.append(w.detach().clone())
+    return torch.stack(points)
+
+
+@pytest.mark.parametrize("k", [2, 5])
+def test_the_matched_control_moves_as_far_by_a_minibatch_and_forgets_as_fast(
+    scripts: None, k: int
+) -> None:
+    """A gradient at the first minibatch only, and how it goes on to move the weights."""
+    ours = Recipe(k=k, alpha=1 / k, lr=0.1, rho=0.05)
+    slope = torch.tensor([3.0, 4.0], dtype=torch.float64)
+    found = {}
+    for name, recipe in {"ours": ours, **import_module("control").matched(ours)}.items():
+        points = path_of(recipe, lambda w, n: (slope * w).sum() * (n == 0), 120)
+        moves = points.diff(dim=0)[:, 1]
+        found[name] = float(moves.sum()), float(moves[3] / moves[2])
+    total, decay = found["ours"]
+    assert decay == pytest.approx(0.9**k)
+    for name in ("SAM, matched", "mean-Multistep, matched"):
+        assert found[name] == pytest.approx((total, decay))
+    for name in ("SAM, old momentum", "mean-Multistep, old momentum"):
+        assert found[name] == pytest.approx((total, 0.9))
+
+
+def test_the_matched_control_has_the_same_path_on_a_quadratic_to_first_order(
+    scripts: None,
+) -> None:
+    ours = Recipe(k=3, alpha=0.5, lr=0.002, rho=0.02)
+    scale = torch.tensor([1.0, 4.0], dtype=torch.float64)
+
+    def apart(recipe: Recipe, steps: int) -> float:
+        paths = [
+            path_of(some, lambda w, _: (scale * w * w).sum() / 2, steps)
+            for some in (recipe, import_module("control").matched(recipe)["SAM, matched"])
+        ]
+        return float((paths[0] - paths[1]).norm(dim=1).max())
+
+    far, near = apart(ours, 40), apart(replace(ours, lr=0.001), 80)
+    assert near < 0.6 * far < 0.6 * 0.03
+
+
+@pytest.mark.parametrize("name", ["digits"])
 def test_a_sweep_on_digits_has_a_row_a_setting_as_the_stored_one(
     name: str, scripts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,8 +384,9 @@ def test_the_tested_matrices_are_of_the_settings_chosen(study: Any) -> None:
         assert np.shape(row["accuracy"]) == (len(study.SEEDS), 1 if joint else tasks, tasks)
     again = kept["tested"][1]  # the shortest to train
     recipe = study.choose(kept["runs"], again["sequence"], again["memory"])[again["name"]]
-    R = study.alone(replace(recipe, seed=3), again["sequence"], again["memory"], False)
-    assert again["accuracy"][3] == R
+    seed = kept["tested_seeds"][3]
+    R, told = study.alone(replace(recipe, seed=seed), again["sequence"], again["memory"], False)
+    assert (again["accuracy"][3], again["told"][3]) == (R, told)
 
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted(RESULTS.glob("[0-9]*.jsonl"))])

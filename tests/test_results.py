@@ -289,28 +289,6 @@ def test_the_matched_control_has_the_same_path_on_a_quadratic_to_first_order(
     assert near < 0.6 * far < 0.6 * 0.03
 
 
-@pytest.mark.parametrize("name", ["digits"])
-def test_a_sweep_on_digits_has_a_row_a_setting_as_the_stored_one(
-    name: str, scripts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script, path, whole = import_module(name), tmp_path / "study.json", stored(name)
-    monkeypatch.setattr("stored.workers", ThreadPoolExecutor)
-    points = [{"name": point[0], "settings": point[-1]} for point in script.settings()]
-    assert [{n: run[n] for n in ("name", "settings")} for run in whole["runs"]] == points
-    some = [next(p for p in script.settings() if p[0] == n) for n in ("SGD", "Lookbehind-SAM k 5")]
-    monkeypatch.setattr(script, "settings", lambda: some)
-    monkeypatch.setattr(script, "SEEDS", (0, 3))
-    script.study(path, 1)
-    made = json.loads(path.read_text(encoding="utf-8"))
-    assert made.keys() == whole.keys()
-    for run in made["runs"]:
-        names = run.keys() & {"name", "budget", "settings"}
-        old = next(r for r in whole["runs"] if all(r[n] == run[n] for n in names))
-        assert run.keys() == old.keys()
-        for kind in run.keys() - names:
-            assert run[kind] == [old[kind][0], old[kind][3]]
-
-
 def test_the_atlas_holds_what_training_gives(
     scripts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

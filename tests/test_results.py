@@ -3,8 +3,6 @@
 import itertools
 import json
 import random
-import sys
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import import_module
@@ -15,37 +13,22 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from results import RESULTS, scripts  # noqa: F401
 
-from lookbehind import Ball
-from lookbehind.optim import make_method
 from lookbehind.study import lifelong, sweep
 from lookbehind.study.lifelong import learn, permuted
 from lookbehind.train import Recipe
 
-RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
+MEASURED = ("tuned", "control", "peers", "forecast")
+pytestmark = pytest.mark.usefixtures("scripts")
 TINY = {
-    "dataset": "cifar10",
-    "model": "mlp",
-    "train": 8,
-    "validation": 4,
-    "test": 4,
-    "batch_size": 4,
+    "dataset": "cifar10", "model": "mlp", "train": 8, "validation": 4, "test": 4, "batch_size": 4,
     "gradients": 2,
-}
+}  # fmt: skip
 
 
 def stored(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture
-def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The folder of the scripts can be imported from."""
-    monkeypatch.syspath_prepend(str(RESULTS))
-    yield
-    for path in RESULTS.glob("*.py"):
-        sys.modules.pop(path.stem, None)
 
 
 @pytest.fixture
@@ -62,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_cifar_study_tunes_reports_and_goes_on_where_it_was(
-    scripts: None, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cifar10, path = import_module("cifar10"), tmp_path / "study.jsonl"
     few = ("SGD", "Lookbehind-SAM k 2")
@@ -91,7 +74,7 @@ def test_the_cifar_study_tunes_reports_and_goes_on_where_it_was(
     assert [{**r, "seconds": 0} for r in again] == [{**r, "seconds": 0} for r in rows]
 
 
-def test_the_rows_of_the_cifar_study_are_of_its_plan(scripts: None) -> None:
+def test_the_rows_of_the_cifar_study_are_of_its_plan() -> None:
     cifar10, path = import_module("cifar10"), RESULTS / "cifar10.jsonl"
     for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
         settings = {**cifar10.COMMON, **cifar10.METHODS[row["name"]]}
@@ -105,9 +88,6 @@ def test_the_rows_of_the_cifar_study_are_of_its_plan(scripts: None) -> None:
     assert path.stat().st_size < 150_000
 
 
-MEASURED = ("tuned", "control", "peers", "forecast")
-
-
 @pytest.mark.parametrize("name", [*MEASURED, "steps", "ascents"])
 def test_a_stored_study_says_what_it_was_made_with_and_no_path(name: str) -> None:
     text = (RESULTS / f"{name}.json").read_text(encoding="utf-8")
@@ -118,7 +98,7 @@ def test_a_stored_study_says_what_it_was_made_with_and_no_path(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", MEASURED)
-def test_a_network_of_a_study_trained_again_measures_the_same(scripts: None, name: str) -> None:
+def test_a_network_of_a_study_trained_again_measures_the_same(name: str) -> None:
     script, study, chance = import_module(name), stored(name), random.Random(1)
     row, i = chance.choice(study["runs"]), chance.randrange(len(study["seeds"]))
     recipe = Recipe(**{**study["common"], **row["settings"]})
@@ -132,9 +112,7 @@ def test_a_network_of_a_study_trained_again_measures_the_same(scripts: None, nam
 
 
 @pytest.mark.parametrize("name", ["tuned", "peers"])
-def test_what_was_chosen_lies_inside_the_grid_and_is_what_was_measured(
-    scripts: None, name: str
-) -> None:
+def test_what_was_chosen_lies_inside_the_grid_and_is_what_was_measured(name: str) -> None:
     study, axes = stored(name), ("lr", "rho", "weight_decay")
     assert not {*study["seeds"]} & {*study["tuning_seeds"]}
     for grid in study["tuning"]:
@@ -149,7 +127,7 @@ def test_what_was_chosen_lies_inside_the_grid_and_is_what_was_measured(
                 assert row["settings"].get(axis, study["common"][axis]) == best
 
 
-def test_the_controlled_are_the_winners(scripts: None) -> None:
+def test_the_controlled_are_the_winners() -> None:
     control, study = import_module("control"), stored("control")
     expected = [
         (of, recipe.label_noise, name)
@@ -159,7 +137,7 @@ def test_the_controlled_are_the_winners(scripts: None) -> None:
     assert [(row["of"], row["label_noise"], row["name"]) for row in study["runs"]] == expected
 
 
-def test_a_step_of_one_size_on_every_k_of_the_grid(scripts: None) -> None:
+def test_a_step_of_one_size_on_every_k_of_the_grid() -> None:
     steps, study = import_module("steps"), stored("steps")
     torch.set_default_dtype(torch.float64)
     chance = random.Random(0)
@@ -172,125 +150,8 @@ def test_a_step_of_one_size_on_every_k_of_the_grid(scripts: None) -> None:
         assert run[split][i][j] == pytest.approx(np.mean(found), abs=1e-4)
 
 
-def test_ascents_meet_the_maximum_where_they_must(scripts: None) -> None:
-    """On a slope all gradients point there; on a bowl the first ascent turns most of the way."""
-    ascents = import_module("ascents")
-    w = torch.tensor([1.0, 0.2], dtype=torch.float64)
-    scale = torch.tensor([1.0, 9.0], dtype=torch.float64)
-    assert max(ascents.angles(lambda p: (scale * p).sum(-1), w, 0.1)) < 1e-4
-    first, *rest = ascents.angles(lambda p: (scale * p * p).sum(-1) / 2, w, 0.5)
-    assert first > 2 * max(rest)
-    study = stored("ascents")
-    assert len(study["toys"]) == 2 * len(ascents.TOYS) and len(study["runs"]) == 90
-
-
-def test_looksam_at_every_minibatch_is_sam_and_between_them_keeps_the_part_aside(
-    scripts: None,
-) -> None:
-    peers = import_module("peers")
-    H = torch.diag(torch.tensor([1.0, 5.0], dtype=torch.float64))
-    w = torch.nn.Parameter(torch.tensor([1.0, 0.5], dtype=torch.float64))
-    optimizer = peers.LookSAM(torch.optim.SGD([w], lr=0.1), Ball(0.2), every=2, alpha=0.7)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = w @ H @ w / 2
-        loss.backward()
-        return loss
-
-    point = w.detach().clone()
-    for n in range(4):
-        optimizer.step(closure)
-        g = H @ point
-        there = H @ (point + 0.2 * g / g.norm())
-        if n % 2 == 0:
-            aside = there - (there @ g) / (g @ g) * g
-        else:
-            there = g + 0.7 * g.norm() / aside.norm() * aside
-        point = point - 0.1 * there
-        torch.testing.assert_close(w.detach(), point)
-
-
-def test_momentum_sam_climbs_against_its_momentum(scripts: None) -> None:
-    peers = import_module("peers")
-    w = torch.nn.Parameter(torch.tensor([1.0, 0.5], dtype=torch.float64))
-    base = torch.optim.SGD([w], lr=0.1, momentum=0.9)
-    optimizer = peers.MomentumSAM(base, Ball(0.2), k=1)
-    scale = torch.tensor([1.0, 5.0], dtype=torch.float64)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = (scale * w * w).sum() / 2
-        loss.backward()
-        return loss
-
-    point, v = w.detach().clone(), torch.zeros(2, dtype=torch.float64)
-    for _ in range(4):
-        optimizer.step(closure)
-        aside = 0.2 * v / v.norm() if v.any() else v
-        v = 0.9 * v + scale * (point - aside)
-        point = point - 0.1 * v
-        torch.testing.assert_close(w.detach(), point)
-
-
-def path_of(recipe: Recipe, loss: Callable[[Tensor, int], Tensor], steps: int) -> Tensor:
-    """The points (steps + 1, 2) of the recipe's method on a loss of the weights and the step."""
-    w = torch.nn.Parameter(torch.tensor([1.0, -0.5], dtype=torch.float64))
-    base = torch.optim.SGD([w], lr=recipe.lr, momentum=recipe.momentum)
-    settings = {n: getattr(recipe, n) for n in ("rho", "k", "alpha", "gradient")}
-    optimizer, points = make_method(recipe.method, base, **settings), [w.detach().clone()]
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = loss(w, len(points) - 1)
-        value.backward()
-        return value
-
-    for _ in range(steps):
-        optimizer.step(closure)
-        points.append(w.detach().clone())
-    return torch.stack(points)
-
-
-@pytest.mark.parametrize("k", [2, 5])
-def test_the_matched_control_moves_as_far_by_a_minibatch_and_forgets_as_fast(
-    scripts: None, k: int
-) -> None:
-    """A gradient at the first minibatch only, and how it goes on to move the weights."""
-    ours = Recipe(k=k, alpha=1 / k, lr=0.1, rho=0.05)
-    slope = torch.tensor([3.0, 4.0], dtype=torch.float64)
-    found = {}
-    for name, recipe in {"ours": ours, **import_module("control").matched(ours)}.items():
-        points = path_of(recipe, lambda w, n: (slope * w).sum() * (n == 0), 120)
-        moves = points.diff(dim=0)[:, 1]
-        found[name] = float(moves.sum()), float(moves[3] / moves[2])
-    total, decay = found["ours"]
-    assert decay == pytest.approx(0.9**k)
-    for name in ("SAM, matched", "mean-Multistep, matched"):
-        assert found[name] == pytest.approx((total, decay))
-    for name in ("SAM, old momentum", "mean-Multistep, old momentum"):
-        assert found[name] == pytest.approx((total, 0.9))
-
-
-def test_the_matched_control_has_the_same_path_on_a_quadratic_to_first_order(
-    scripts: None,
-) -> None:
-    ours = Recipe(k=3, alpha=0.5, lr=0.002, rho=0.02)
-    scale = torch.tensor([1.0, 4.0], dtype=torch.float64)
-
-    def apart(recipe: Recipe, steps: int) -> float:
-        paths = [
-            path_of(some, lambda w, _: (scale * w * w).sum() / 2, steps)
-            for some in (recipe, import_module("control").matched(recipe)["SAM, matched"])
-        ]
-        return float((paths[0] - paths[1]).norm(dim=1).max())
-
-    far, near = apart(ours, 40), apart(replace(ours, lr=0.001), 80)
-    assert near < 0.6 * far < 0.6 * 0.03
-
-
 def test_the_atlas_holds_what_training_gives(
-    scripts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     atlas, path, whole = import_module("atlas"), tmp_path / "atlas.json", stored("atlas")
     settings, size = atlas.settings(), (RESULTS / "atlas.json").stat().st_size
@@ -307,7 +168,8 @@ def test_the_atlas_holds_what_training_gives(
 
 
 @pytest.fixture
-def study(scripts: None) -> Any:
+def study(request: pytest.FixtureRequest) -> Any:
+    request.getfixturevalue("scripts")
     return import_module("lifelong")
 
 

@@ -1,4 +1,4 @@
-"""Pages over stored runs (heat maps, methods under noise, the training atlas), and of one thought."""
+"""Pages over stored runs (heat maps, methods under noise, training atlas), and of one thought."""
 
 from lookbehind.explore.maps.atlas import TrainingAtlas
 from lookbehind.explore.maps.heatmaps import HeatMaps

@@ -47,7 +47,7 @@ class SharedStep(Sheet):
         super().__init__(images=images.round(2).tolist(), **settings)
 
     def _figure(self, figure: Any) -> str:
-                images, ax = np.array(self.images), figure.subplots()
+        images, ax = np.array(self.images), figure.subplots()
         groups = [images, *np.array_split(images, self.ranks)]
         gradients = [-(z.T / (1 + np.exp(z @ self.slow))).mean(1) for z in groups]
         for name, g in zip(["mean", *range(self.ranks)], gradients, strict=True):

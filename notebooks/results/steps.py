@@ -22,7 +22,7 @@ import torch
 from tuned import COMMON, NOISES, TUNING_SEEDS, accuracy, settings_of
 
 K = (1, 2, 3, 5)
-RADII = (0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56)
+RADII = (0.0125, 0.018, 0.025, 0.035, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4)
 STEPS = (0.035, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4)
 EIGHT_EPOCHS = replace(COMMON, epochs=8)
 

@@ -9,8 +9,8 @@ A few minutes on two CPU cores; interrupted, it goes on.
 
 "runs" holds, of each k and label noise, "validation", "test" and their "spread" (sample standard
 deviation over the seeds, of test) as tables, a row a radius, a column a step. "winners" holds the
-settings that the validation accuracy chooses of each, and whether they lie "inside" the grid.
-control.py has their fresh seeds.
+settings that the validation accuracy chooses of each, and whether they lie "inside" the grid,
+whose radius 0 is no end: k descents without a climb. control.py has their fresh seeds.
 """
 
 from dataclasses import asdict, replace
@@ -22,7 +22,7 @@ import torch
 from tuned import COMMON, NOISES, TUNING_SEEDS, accuracy, settings_of
 
 K = (1, 2, 3, 5)
-RADII = (0.0125, 0.018, 0.025, 0.035, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4)
+RADII = (0.0, 0.0125, 0.018, 0.025, 0.035, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4)
 STEPS = (0.035, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4)
 EIGHT_EPOCHS = replace(COMMON, epochs=8)
 
@@ -54,7 +54,7 @@ def study(path, jobs):
 
 def winner(noise, k, validation):
     i, j = (int(n) for n in np.unravel_index(validation.argmax(), validation.shape))
-    inside = 0 < i < len(RADII) - 1 and 0 < j < len(STEPS) - 1
+    inside = i < len(RADII) - 1 and 0 < j < len(STEPS) - 1  # no radius is below 0
     settings = settings_of(point(noise, k, RADII[i], STEPS[j]))
     return {"label_noise": noise, "k": k, "radius": RADII[i], "step": STEPS[j],
             "inside": inside, "settings": settings}  # fmt: skip

@@ -40,6 +40,17 @@ def test_a_map_shows_the_mean_over_the_seeds_and_the_span_turns_it(index):
     np.testing.assert_allclose(maps.shown()[0], VALUES[:, 1].mean(2).T, rtol=1e-3)
 
 
+def test_a_map_takes_means_and_spreads_of_seeds_that_are_not_at_hand():
+    whole = PAGES["heat maps"]()
+    parts = np.stack([VALUES.mean(3), VALUES.std(3, ddof=1)], -1)
+    given = {"accuracy (%)": parts, "sharpness": 2 * parts}
+    assert HeatMaps(given, AXES, seeds=5).get_state(["maps", "seeds"]) == whole.get_state(
+        ["maps", "seeds"]
+    )
+    with pytest.raises(ValueError, match=r"shape \(2, 3, 4, 2\) for"):
+        HeatMaps({"acc": VALUES}, AXES, seeds=5)
+
+
 def test_what_does_not_fit_is_named():
     with pytest.raises(ValueError, match=r"values must have shape .*got \(2, 3, 4\) for 'acc'"):
         HeatMaps({"acc": VALUES.mean(3)}, AXES)

@@ -61,3 +61,20 @@ def test_quantization_scores_the_network_with_those_weights() -> None:
         assert (loss, accuracy) == pytest.approx((score.loss, score.accuracy), **EXACT)
     assert found.losses[1] == pytest.approx(Objective(model, batches).loss(), rel=1e-3)
     assert found.losses[0] != pytest.approx(found.losses[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_noise_has_nothing_in_common_with_the_first_weights_of_a_network_of_its_seed(
+    seed: int,
+) -> None:
+    torch.manual_seed(seed)
+    model = nn.Linear(64, 64, bias=False)
+    first = model.weight.detach() / model.weight.detach().norm()
+
+    def along(network: nn.Module, _: object) -> torch.Tensor:
+        return (network.weight * first).sum()
+
+    noise = weight_noise(
+        model, [torch.zeros(1)], [0.0, 1.0], relative=False, draws=3, seed=seed, batch_loss=along
+    )
+    assert (abs(noise.losses[1] - noise.losses[0]) < 4).all()  # each is N(0, 1)

@@ -26,6 +26,7 @@ from lookbehind.measure import (
     worst_rise,
     worst_rises,
 )
+from lookbehind.measure.directions import stream
 from lookbehind.weights import weights_of
 
 BALLS = [Ball(0.3), AdaptiveBall(0.3, 0.01)]
@@ -112,7 +113,7 @@ def test_the_average_rise_of_a_quadratic() -> None:
     relative = average_rise(Squared(h, w), one_image(), sigma, draws=400, relative=True)
     squares = (w[0] ** 2 + w[1] ** 2) / 2
     assert abs(relative.mean - squares * sigma**2 * sum(h) / 2) < 3 * relative.error
-    generator = torch.Generator().manual_seed(0)
+    generator = stream("noise", 0)
     for value in found.values[:3]:
         a, b = (sigma * torch.randn(2, generator=generator, dtype=torch.float64)).tolist()
         rise = h[0] * (w[0] * a + a * a / 2) + h[1] * (w[1] * b + b * b / 2)

@@ -4,8 +4,6 @@ import itertools
 import json
 import math
 import random
-import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import import_module
@@ -16,38 +14,23 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from results import RESULTS, scripts  # noqa: F401
 from torch.nn.functional import cross_entropy
 
-from lookbehind.explore.shared import chosen_runs
 from lookbehind.study import lifelong, sweep
 from lookbehind.study.lifelong import learn, permuted
 from lookbehind.train import Recipe
 
-RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
-TINY = {"model": "mlp", "train": 8, "validation": 4, "test": 4, "batch_size": 4, "gradients": 2}
+MEASURED = ("tuned", "control", "peers", "forecast")
+pytestmark = pytest.mark.usefixtures("scripts")
+TINY = {
+    "dataset": "cifar10", "model": "mlp", "train": 8, "validation": 4, "test": 4, "batch_size": 4,
+    "gradients": 2,
+}  # fmt: skip
 
 
 def stored(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture
-def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The folder of the scripts can be imported from."""
-    monkeypatch.syspath_prepend(str(RESULTS))
-    yield
-    for path in RESULTS.glob("*.py"):
-        sys.modules.pop(path.stem, None)
-
-
-@pytest.fixture
-def cifar10(scripts: None) -> Any:
-    return import_module("cifar10")
-
-
-@pytest.fixture
-def flatness(scripts: None) -> Any:
-    return import_module("flatness")
 
 
 @pytest.fixture
@@ -63,125 +46,110 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "images"
 
 
-def test_the_cifar_study_runs_and_goes_on_where_it_was(
-    cifar10: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_cifar_study_tunes_reports_and_goes_on_where_it_was(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "study.json"
+    cifar10, path = import_module("cifar10"), tmp_path / "study.jsonl"
     few = ("SGD", "Lookbehind-SAM k 2")
     monkeypatch.setattr(cifar10, "METHODS", {name: cifar10.METHODS[name] for name in few})
-    monkeypatch.setattr("stored.workers", ThreadPoolExecutor)
-    with monkeypatch.context() as patch:
-        patch.setattr("stored.write", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            cifar10.study(str(folder), path, 1, **TINY)
-    kept = path.with_suffix(".jsonl")
-    rows = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
-    kept.write_text("".join(json.dumps({**row, "seconds": 99.0}) + "\n" for row in rows[:-1]))
-    cifar10.study(str(folder), path, 1, **TINY)
-    whole = json.loads(path.read_text(encoding="utf-8"))
-    seeds = {name: [r["seed"] for r in whole["runs"] if r["name"] == name] for name in few}
-    assert sorted(seeds["SGD"]) == [0, 1, 2]
-    assert sorted(seeds["Lookbehind-SAM k 2"]) == [0, 0, 1, 2]
-    assert [run["seconds"] for run in whole["runs"]].count(99.0) == len(rows) - 1 == 6
-    assert whole["runs"][0].keys() == stored("cifar10")["runs"][0].keys()
-    names = ["sharpness", "records"]
-    assert {json.dumps([run[n] for n in names]) for run in whole["runs"]} == {
-        json.dumps([row[n] for n in names]) for row in rows
-    }
-    assert not kept.exists()
+    monkeypatch.setattr(cifar10, "SEEDS", ((1,), ()))
+    cifar10.study(path, str(folder), TINY)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    for name in few:
+        for noise in (0.4, 0.0):
+            mine = [r for r in rows if (r["name"], r["recipe"]["label_noise"]) == (name, noise)]
+            [told], tried = (
+                [r for r in mine if r["stage"] == stage] for stage in ("report", "tuning")
+            )
+            axis = "lr" if name == "SGD" else "rho"
+            value = {"SGD": told["recipe"]["lr"]}.get(name, told["recipe"]["rho"])
+            ends = [r["recipe"][axis] for r in tried]
+            assert min(ends) < value < max(ends) and told["recipe"]["seed"] == 1
+            assert {r["recipe"]["seed"] for r in tried} == {0}
+    path.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
+    made, make = list[Recipe](), cifar10.Study.made
+    monkeypatch.setattr(cifar10.Study, "made", lambda of, r: made.append(r) or make(of, r))
+    cifar10.study(path, str(folder), TINY)
+    assert len(made) == 1
+    again = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [{**r, "seconds": 0} for r in again] == [{**r, "seconds": 0} for r in rows]
 
 
-def interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def test_the_stored_cifar_study_is_whole(cifar10: Any) -> None:
-    study = stored("cifar10")
-    for name in cifar10.METHODS:
-        seeds = [run["seed"] for run in study["runs"] if run["name"] == name]
-        assert set(seeds) == set(cifar10.SEEDS)
-    assert {name: study["common"][name] for name in cifar10.COMMON} == cifar10.COMMON
-
-
-def test_the_flatness_study_measures_every_network_once(
-    flatness: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "study.json"
-    few = ("SGD", "Lookbehind-SAM k 2")
-    monkeypatch.setattr(flatness, "METHODS", {name: flatness.METHODS[name] for name in few})
-    with monkeypatch.context() as patch:
-        patch.setattr("stored.write", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            flatness.study(str(folder), path, 1, **TINY)
-    monkeypatch.setattr("stored.workers", ThreadPoolExecutor)
-    monkeypatch.setattr("lookbehind.study.sweeps.train_block", lambda *_: pytest.fail("again"))
-    flatness.study(str(folder), path, 1, **TINY)
-    whole = json.loads(path.read_text(encoding="utf-8"))
-    assert [(run["name"], run["seed"]) for run in whole["runs"]] == [
-        (name, seed) for name in few for seed in (0, 1, 2)
-    ]
-    check_lengths(flatness, whole)
-    assert whole["runs"][0].keys() == stored("flatness")["runs"][0].keys()
-
-
-def check_lengths(flatness: Any, study: dict[str, Any]) -> None:
-    """Every run has as many values as the head of the file has radii, levels and bits."""
-    assert {name: study[name] for name in flatness.MEASURED} == flatness.MEASURED
-    for run in study["runs"]:
-        lists = {
-            "radii": [run["rises"], run["rises_in_steps"]],
-            "adaptive_radii": [run["adaptive_rises"]],
-            "noise_levels": [run["noise"]["mean"], run["noise"]["std"]],
-            "bits": [run["quantized"]],
+def test_the_rows_of_the_cifar_study_are_of_its_plan() -> None:
+    cifar10, path = import_module("cifar10"), RESULTS / "cifar10.jsonl"
+    for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+        settings = {**cifar10.COMMON, **cifar10.METHODS[row["name"]]}
+        tuned = {"rho", "lr"}
+        assert {n: row["recipe"][n] for n in settings.keys() - tuned} == {
+            n: v for n, v in settings.items() if n not in tuned
         }
-        for name, some in lists.items():
-            for values in some:
-                assert len(values) == len(study[name])
-                assert all(map(math.isfinite, values))
-        assert run["trace"]["error"] > 0
-        assert run["eigenvalue"] > 0
+        seeds = {0} if row["stage"] == "tuning" else {1, 2, 3, 4, 5}
+        assert row["recipe"]["seed"] in seeds
+        assert len(row["gradients"]) == len(row["test"]) == 6 and len(row["noisy"]) == 3
+    assert path.stat().st_size < 150_000
 
 
-def test_the_stored_flatness_study_is_whole(flatness: Any) -> None:
-    study, chosen = stored("flatness"), stored("cifar10")
-    check_lengths(flatness, study)
-    assert study["common"] == chosen["common"]
-    for name in flatness.METHODS:
-        runs = [run for run in study["runs"] if run["name"] == name]
-        names = ("method", "k", "rho", "alpha", "gradient", "seed")
-        expected = [{n: run[n] for n in names} for run in chosen_runs(chosen, name)]
-        assert [{n: run[n] for n in names} for run in runs] == expected
-
-
-@pytest.mark.parametrize("name", ["cifar10", "digits", "flatness"])
+@pytest.mark.parametrize("name", [*MEASURED, "steps", "ascents"])
 def test_a_stored_study_says_what_it_was_made_with_and_no_path(name: str) -> None:
     text = (RESULTS / f"{name}.json").read_text(encoding="utf-8")
     study = json.loads(text)
     assert all(study[key] for key in ("commit", "torch", "hardware", "seeds", "common"))
     assert "/" not in text.replace("images/s", "")
-    assert len(text) < 100_000
+    assert len(text) < 150_000
 
 
-@pytest.mark.parametrize("name", ["digits", "noise"])
-def test_a_sweep_on_digits_has_a_row_a_setting_as_the_stored_one(
-    name: str, scripts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script, path, whole = import_module(name), tmp_path / "study.json", stored(name)
-    monkeypatch.setattr("stored.workers", ThreadPoolExecutor)
-    points = [{"name": point[0], "settings": point[-1]} for point in script.settings()]
-    assert [{n: run[n] for n in ("name", "settings")} for run in whole["runs"]] == points
-    some = [next(p for p in script.settings() if p[0] == n) for n in ("SGD", "Lookbehind-SAM k 5")]
-    monkeypatch.setattr(script, "settings", lambda: some)
-    monkeypatch.setattr(script, "SEEDS", (0, 3))
-    script.study(path, 1)
-    made = json.loads(path.read_text(encoding="utf-8"))
-    assert made.keys() == whole.keys()
-    for run in made["runs"]:
-        names = run.keys() & {"name", "budget", "settings"}
-        old = next(r for r in whole["runs"] if all(r[n] == run[n] for n in names))
-        assert run.keys() == old.keys()
-        for kind in run.keys() - names:
-            assert run[kind] == [old[kind][0], old[kind][3]]
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_network_of_a_study_trained_again_measures_the_same(name: str) -> None:
+    script, study, chance = import_module(name), stored(name), random.Random(1)
+    row, i = chance.choice(study["runs"]), chance.randrange(len(study["seeds"]))
+    recipe = Recipe(**{**study["common"], **row["settings"]})
+    assert recipe.label_noise == row["label_noise"]
+    torch.set_default_dtype(torch.float64)
+    measures = getattr(script, "MEASURES", import_module("tuned").MEASURES)
+    [found] = script.measured([recipe], sweep, [study["seeds"][i]], measures)
+    assert {n: v for n, v in found.items() if n != "diverged"} == {
+        n: [pytest.approx(row[n][i], rel=2e-3)] for n in found if n != "diverged"
+    }
+
+
+@pytest.mark.parametrize("name", ["tuned", "peers"])
+def test_what_was_chosen_lies_inside_the_grid_and_is_what_was_measured(name: str) -> None:
+    study, axes = stored(name), ("lr", "rho", "weight_decay")
+    assert not {*study["seeds"]} & {*study["tuning_seeds"]}
+    for grid in study["tuning"]:
+        means = [sum(values) for values in grid["validation"]]
+        assert means[grid["best"]] == pytest.approx(max(means))
+        keys = ("name", "budget", "label_noise")
+        [row] = [r for r in study["runs"] if all(r[n] == grid[n] for n in keys)]
+        for axis in axes:
+            if axis in grid:
+                best = grid[axis][grid["best"]]
+                assert min(grid[axis]) < best < max(grid[axis])
+                assert row["settings"].get(axis, study["common"][axis]) == best
+
+
+def test_the_controlled_are_the_winners() -> None:
+    control, study = import_module("control"), stored("control")
+    expected = [
+        (of, recipe.label_noise, name)
+        for of, recipe in control.winners()
+        for name in [recipe.method, *(control.matched(recipe) if recipe.k > 1 else [])]
+    ]
+    assert [(row["of"], row["label_noise"], row["name"]) for row in study["runs"]] == expected
+
+
+def test_a_step_of_one_size_on_every_k_of_the_grid() -> None:
+    steps, study = import_module("steps"), stored("steps")
+    torch.set_default_dtype(torch.float64)
+    chance = random.Random(0)
+    run, i, j = chance.choice(study["runs"]), chance.randrange(8), chance.randrange(8)
+    recipe = steps.point(run["label_noise"], run["k"], study["radii"][i], study["steps"][j])
+    assert recipe.alpha * recipe.k * recipe.lr == pytest.approx(study["steps"][j], rel=1e-3)
+    rows = sweep([replace(recipe, seed=seed) for seed in study["seeds"]])
+    for split in ("validation", "test"):
+        found = [steps.accuracy(row, split) for row in rows]
+        assert run[split][i][j] == pytest.approx(np.mean(found), abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -189,9 +157,8 @@ def test_a_sweep_on_digits_has_a_row_a_setting_as_the_stored_one(
     [("atlas", 576, random.Random(0).sample(range(576), 3)), ("memorized", 66, [1, 46])],
 )
 def test_a_table_of_settings_holds_what_training_gives(
-    name: str, count: int, some: list[int], scripts: None, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    name: str, count: int, some: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script, path, whole = import_module(name), tmp_path / "study.json", stored(name)
     settings, size = script.settings(), (RESULTS / f"{name}.json").stat().st_size
     assert len(whole["runs"]) == len(settings) == count and size < 700 * count
@@ -205,9 +172,7 @@ def test_a_table_of_settings_holds_what_training_gives(
     assert whole["commit"] and whole["torch"] and whole["hardware"]
 
 
-def test_ranks_as_members_of_an_ensemble_climb_apart_and_give_the_stored_accuracies(
-    scripts: None,
-) -> None:
+def test_ranks_as_members_of_an_ensemble_climb_apart_and_give_the_stored_accuracies() -> None:
     ranks, whole = import_module("ranks"), stored("ranks")
     points = list(itertools.product(ranks.settings(), ranks.LRS, ranks.RADII))
     assert [run | ranks.named(s, lr=lr, rho=rho) for run, (s, lr, rho) in
@@ -220,7 +185,7 @@ def test_ranks_as_members_of_an_ensemble_climb_apart_and_give_the_stored_accurac
     assert made == [kept["test"][:2]]
 
 
-def test_two_ranks_in_one_process_are_two_shares_by_hand(scripts: None) -> None:
+def test_two_ranks_in_one_process_are_two_shares_by_hand() -> None:
     torch.set_default_dtype(torch.float64)
     recipe = replace(import_module("ranks").COMMON, method="SAM", rho=0.1, epochs=1)
     [[network]], [data] = import_module("ranks").trained(recipe, [0], [0.1], 2)
@@ -250,7 +215,7 @@ def test_two_ranks_in_one_process_are_two_shares_by_hand(scripts: None) -> None:
 
 
 @pytest.fixture
-def study(scripts: None) -> Any:
+def study() -> Any:
     return import_module("lifelong")
 
 
@@ -305,8 +270,9 @@ def test_the_tested_matrices_are_of_the_settings_chosen(study: Any) -> None:
         assert np.shape(row["accuracy"]) == (len(study.SEEDS), 1 if joint else tasks, tasks)
     again = kept["tested"][1]  # the shortest to train
     recipe = study.choose(kept["runs"], again["sequence"], again["memory"])[again["name"]]
-    R = study.alone(replace(recipe, seed=3), again["sequence"], again["memory"], False)
-    assert again["accuracy"][3] == R
+    seed = kept["tested_seeds"][3]
+    R, told = study.alone(replace(recipe, seed=seed), again["sequence"], again["memory"], False)
+    assert (again["accuracy"][3], again["told"][3]) == (R, told)
 
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted(RESULTS.glob("[0-9]*.jsonl"))])

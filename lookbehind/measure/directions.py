@@ -16,9 +16,10 @@ Point = nn.Module | Mapping[str, Tensor]
 
 # The parts of a BatchNorm layer's state that aren't weights, as `state_dict` names them.
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
-# Added to seeds: torch fills a normal draw and the first weights of a network from the same random
-# numbers, so that a direction with the network's own seed would point (cosine −0.35) at its start.
-STREAM = 2**31
+# Added to seeds, a number a purpose: torch fills a normal draw and the first weights of a network
+# from the same random numbers, so that a direction with the network's own seed would point (cosine
+# −0.35) at its start. Below 2³², as torch's generator leaves out the higher bits of a seed.
+STREAMS = {"directions": 2**31, "noise": 3 * 2**30}
 
 
 def gaussian_direction(model: nn.Module, *, seed: int = 0) -> Weights:
@@ -29,11 +30,16 @@ def gaussian_direction(model: nn.Module, *, seed: int = 0) -> Weights:
     """
     weights = weights_of(model)
     device = next(iter(weights.values())).device
-    generator = torch.Generator(device).manual_seed(STREAM + seed)
+    generator = stream("directions", seed, device)
     return {
         name: torch.randn(w.shape, generator=generator, dtype=w.dtype, device=w.device)
         for name, w in weights.items()
     }
+
+
+def stream(purpose: str, seed: int, device: str | torch.device = "cpu") -> torch.Generator:
+    """A generator that has no number in common with a network of this seed, or another purpose."""
+    return torch.Generator(device).manual_seed(STREAMS[purpose] + seed)
 
 
 def filter_normalized(model: nn.Module, direction: Mapping[str, Tensor]) -> Weights:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from lookbehind.checks import check_bounded, whole
+from lookbehind.measure.directions import stream
 from lookbehind.measure.objective import Objective
 from lookbehind.scores import Minibatch
 from lookbehind.weights import Weights, moved, weights_of
@@ -53,9 +54,8 @@ def weight_noise(
     `relative`: s is the root mean square of the parameter's tensor, whose noise then is `level` of
     its norm. Else s = 1. Biases and the scales of BatchNorm are noisy too; its statistics are not.
 
-    The draws of ξ are the same for every level, every network of the same shapes and every device.
-    `seed` should not be the one that the network was made with: torch draws its first weights from
-    the same random numbers, so the first draw of the noise would be correlated with them.
+    The draws of ξ are the same for every level, every network of the same shapes and every device,
+    and have nothing in common with the first weights of any network, nor with any direction.
 
     Raises ValueError where a level is negative or not finite, or draws < 2.
     """
@@ -63,7 +63,7 @@ def weight_noise(
         check_bounded("level", level, also="")
     whole("draws", draws, 2)
     objective = Objective(model, batches, **losses)
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream("noise", seed)
     found, accuracies = np.empty((2, len(levels), draws))
     for draw in range(draws):
         noise: Weights = {}

@@ -15,9 +15,10 @@ class HeatMaps(Sheet):
 
     `axes` names three settings and gives their values; each of `values` is an array of shape
     (values of the first, of the second, of the third, seeds), called "sharpness" or, with a unit,
-    "accuracy (%)". Two menus choose which settings span the maps (the trait `span`: down, across),
-    a number the place of the third in its list (`at`). A star marks the highest mean of the first
-    of `values`, in every map. One scale of colours a quantity, whatever is shown.
+    "accuracy (%)". With `seeds`, their number, its last dimension is (mean, std) instead. Two menus
+    choose which settings span the maps (the trait `span`: down, across), a number the place of the
+    third in its list (`at`). A star marks the highest mean of the first of `values`, in every map.
+    One scale of colours a quantity, whatever is shown.
 
     Raises ValueError where a shape doesn't fit.
     """
@@ -31,20 +32,24 @@ class HeatMaps(Sheet):
     span = traitlets.List(traitlets.Unicode()).tag(sync=True)
     at = traitlets.Int().tag(sync=True)
 
-    def __init__(self, values: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> None:
+    def __init__(
+        self, values: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], seeds: int = 0
+    ) -> None:
         shape = tuple(len(some) for some in axes.values())
         maps: list[dict[str, Any]] = []
         for name, array in values.items():
             found = np.asarray(array, dtype=float)
-            if len(shape) != 3 or found.ndim != 4 or found.shape[:3] != shape:
+            fits = len(shape) == 3 and found.ndim == 4 and found.shape[:3] == shape
+            if not fits or (seeds and found.shape[3] != 2):
                 raise ValueError(
-                    f"values must have shape {(*shape, 'seeds')} for the axes {[*axes]}, three of "
-                    f"them; got {found.shape} for {name!r}"
+                    f"values must have shape {(*shape, 2 if seeds else 'seeds')} for the axes "
+                    f"{[*axes]}, three of them; got {found.shape} for {name!r}"
                 )
-            numbers = {"mean": found.mean(3), "spread": found.std(3, ddof=1)}
+            parts = [*np.moveaxis(found, 3, 0)] if seeds else [found.mean(3), found.std(3, ddof=1)]
+            numbers = {"mean": parts[0], "spread": parts[1]}
             maps.append({"name": name, **{n: plain(array, 4) for n, array in numbers.items()}})
         listed = [[name, [str(value) for value in some]] for name, some in axes.items()]
-        at, seeds = shape[2] // 2, found.shape[3]
+        at, seeds = shape[2] // 2, seeds or found.shape[3]
         super().__init__(maps=maps, axes=listed, seeds=seeds, span=[*axes][:2], at=at)
 
     def shown(self) -> list[np.ndarray]:

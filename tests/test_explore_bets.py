@@ -1,10 +1,12 @@
-"""Bets: what they refuse, how the figures settle them, and the count on a page without a kernel."""
+"""Bets and advice: what they refuse, what settles them, and their pages without a kernel."""
 
+import itertools
 import re
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from lookbehind.explore.maps import Advice
 from lookbehind.explore.shared import Bet, Tally
 
 HEAD = """<html lang=en><title>bets</title><meta charset=utf-8>
@@ -52,6 +54,49 @@ def test_a_page_counts_its_bets_and_axe_finds_nothing(tab, tmp_path) -> None:
     pressed = tab.locator("[aria-pressed=true]").all_inner_texts()
     assert [re.sub(r"\W+", " ", text).strip() for text in pressed] == ["a tie", "SAM"]
     assert tab.evaluate("() => document.documentElement.scrollWidth") <= 390
+    found = Axe().run(tab)
+    assert found.violations_count == 0, found.generate_report()
+    assert not tab.problems
+
+
+QUESTIONS = {"labels": ["clean", "wrong"], "weights": ["quiet", "noisy"], "dropout": ["no", "yes"]}
+RULES = [
+    {"if": {"dropout": "yes"}, "say": "Reuse no gradients."},
+    {"if": {"labels": "clean"}, "use": "SGD", "say": "It is cheap."},
+    {"if": {"labels": "wrong", "weights": "quiet"}, "use": "SAM", "say": "It is level."},
+    {"if": {"labels": "wrong", "weights": "noisy"}, "use": "Lookbehind-SAM", "say": "It is ahead."},
+]
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        (RULES[:3], r"one thing to use for \{'labels': 'wrong', 'weights': 'noisy'.*got \[\]"),
+        ([*RULES, {**RULES[1], "use": "ASAM"}], r"one thing to use .*got \['SGD', 'ASAM'\]"),
+        ([*RULES, {"if": {"labels": "few"}, "say": ""}], r"a choice of questions, got .*'few'"),
+    ],
+)
+def test_rules_that_leave_a_path_open_are_refused(rules: list, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Advice(QUESTIONS, rules)
+
+
+@pytest.mark.browser
+def test_a_page_asks_what_still_matters_and_advises_as_the_rules_do(tab, tmp_path) -> None:
+    advice = Advice(QUESTIONS, RULES)
+    assert "SGD. It is cheap." in advice._repr_mimebundle_()[0]["text/plain"]
+    advice.save_html(tmp_path / "advice.html")
+    tab.goto((tmp_path / "advice.html").as_uri())
+    card = tab.get_by_role("status")
+    for path in itertools.product(*QUESTIONS.values()):
+        advice.chosen = dict(zip(QUESTIONS, path, strict=True))
+        for question, choice in advice.chosen.items():
+            group = tab.get_by_role("group", name=question)
+            if group.count():
+                group.get_by_role("button", name=choice).click()
+        assert tab.get_by_role("group").count() == (2 if path[0] == "clean" else 3)
+        lines = [line.strip() for line in card.inner_text().splitlines() if line.strip()]
+        assert [f"{lines[0]}. {lines[1]}", *lines[2:]] == advice.advice()
     found = Axe().run(tab)
     assert found.violations_count == 0, found.generate_report()
     assert not tab.problems

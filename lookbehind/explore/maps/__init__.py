@@ -1,9 +1,10 @@
-"""Pages over stored runs (heat maps, methods under noise, training atlas), and of one thought."""
+"""Pages over stored runs (heat maps, methods under noise, atlas), of one thought, of advice."""
 
+from lookbehind.explore.maps.advice import Advice
 from lookbehind.explore.maps.atlas import TrainingAtlas
 from lookbehind.explore.maps.heatmaps import HeatMaps
 from lookbehind.explore.maps.intervals import Intervals
 from lookbehind.explore.maps.ranks import SharedStep
 from lookbehind.explore.maps.shift import ShiftedLoss
 
-__all__ = ["HeatMaps", "Intervals", "SharedStep", "ShiftedLoss", "TrainingAtlas"]
+__all__ = ["Advice", "HeatMaps", "Intervals", "SharedStep", "ShiftedLoss", "TrainingAtlas"]

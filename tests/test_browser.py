@@ -153,8 +153,15 @@ def test_the_lab_trains_is_steered_interrupted_reopened_and_fails_in_words(
     page.wait_for_selector(".jp-mod-current:not(.jp-mod-dirty)")
     page.goto(f"{address}/lab/workspaces/again/tree/lab.ipynb", wait_until="domcontentloaded")
     grow(page)  # not as it was saved: it goes on
-    scrub(own, "ρ", "ArrowLeft", 5)
-    lab.says(page, "Training: Lookbehind-SAM: k 3, ρ 0.15, α 0.5, lr 0.03")
+    with lab.blank_page(page.context.browser) as beside:
+        where = f"{address}/lab/workspaces/beside/tree/lab.ipynb"
+        beside.goto(where, wait_until="domcontentloaded")
+        beside.locator(".lb-lab").wait_for(timeout=120_000)  # a second JupyterLab, while it trains
+        lab.says(beside, "Training: Lookbehind-SAM: k 3, ρ 0.2")
+        scrub(beside.locator(".lb-lab"), "ρ", "ArrowLeft", 5)
+        for one in (beside, page):
+            lab.says(one, "Training: Lookbehind-SAM: k 3, ρ 0.15, α 0.5, lr 0.03")
+        assert not beside.problems
     lab.press(own, "Stop")
     lab.says(page, "Stopped after .* test accuracy")
     lab.says(page, "stopped, moved")  # the table

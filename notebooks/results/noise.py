@@ -3,9 +3,9 @@
 usage: python notebooks/results/noise.py [--out FILE] [--jobs N]
 
 The settings are those chosen in tuned.json and peers.json, the seeds the ten that nothing was
-chosen by. "runs" hold of each the test accuracy, [seed][level]: under relative and absolute noise of
+chosen by. "runs" hold the test accuracy, [seed][level], under relative and absolute noise of
 "levels" (10 draws of seed 0; level 0 is none) and with weights of few bits; and the norm of all
-weights. About three minutes on two CPU cores; interrupted, it goes on.
+weights. About five minutes on two CPU cores; interrupted, it goes on.
 """
 
 import json

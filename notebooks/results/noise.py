@@ -20,7 +20,6 @@ from tuned import COMMON, SEEDS, settings_of
 
 from lookbehind.measure import dot, quantization, weight_noise, weights_of
 
-HERE = Path(__file__).parent
 NAMES = ("SGD", "SGD, own weight decay", "SAM", "ASAM", "Multistep-SAM k 2 mean")
 NAMES += ("Lookbehind-SAM k 2", "Lookbehind-SAM k 5", "Lookbehind-ASAM k 2", *peers.METHODS)
 LEVELS = {
@@ -32,7 +31,8 @@ LEVELS = {
 
 def settings():
     """(name, budget, recipe) of what was chosen, at both budgets, with wrong and clean labels."""
-    texts = [(HERE / f"{name}.json").read_text(encoding="utf-8") for name in ("tuned", "peers")]
+    files = (Path(__file__).with_name(f"{name}.json") for name in ("tuned", "peers"))
+    texts = [file.read_text(encoding="utf-8") for file in files]
     rows = [row for text in texts for row in json.loads(text)["runs"] if row["name"] in NAMES]
     return [(r["name"], r["budget"], replace(COMMON, **r["settings"])) for r in rows]
 
@@ -47,8 +47,7 @@ def under(network, dataset, kind):
 
 
 def norm(network, _dataset):
-    w = weights_of(network)
-    return round(dot(w, w) ** 0.5, 3)
+    return round(dot(*[weights_of(network)] * 2) ** 0.5, 3)
 
 
 def study(path, jobs):

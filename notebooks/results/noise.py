@@ -47,7 +47,8 @@ def under(network, dataset, kind):
 
 
 def norm(network, _dataset):
-    return round(dot(*[weights_of(network)] * 2) ** 0.5, 3)
+    w = weights_of(network)
+    return round(dot(w, w) ** 0.5, 3)
 
 
 def study(path, jobs):

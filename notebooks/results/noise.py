@@ -1,64 +1,70 @@
-"""The sweep behind notebook 08: radius and weight decay for noisy weights, on digits.
+"""Methods tuned alike, then noise of several levels on their weights: notebook 08.
 
 usage: python notebooks/results/noise.py [--out FILE] [--jobs N]
 
-As digits.py at equal steps, and like it the file holds accuracies on the validation images only:
-without noise, and the mean under five draws of relative and of absolute noise of the weights.
-About a minute on two CPU cores; interrupted, it goes on.
+The settings are those chosen in tuned.json and peers.json, the seeds the ten that nothing was
+chosen by. "runs" hold the test accuracy, [seed][level], under relative and absolute noise of
+"levels" (10 draws of seed 0; level 0 is none) and with weights of few bits; and the norm of all
+weights. About five minutes on two CPU cores; interrupted, it goes on.
 """
 
+import json
 from dataclasses import asdict, replace
 from functools import partial
-from itertools import product
+from pathlib import Path
 
+import peers  # makes Momentum-SAM known, here and in every process
 import stored
 import torch
-from digits import BUDGETS, COMMON, METHODS, SEEDS
+from tuned import COMMON, SEEDS, settings_of
 
-from lookbehind.measure import weight_noise
+from lookbehind.measure import dot, quantization, weight_noise, weights_of
 
-EQUAL_STEPS = replace(COMMON, **BUDGETS["equal steps"])
-DECAYS = (0.0005, 0.005, 0.01, 0.02, 0.04)
-RADII = {
-    "SGD": (0.2,),  # it has none
-    "SAM": (0.1, 0.14, 0.2, 0.28, 0.4),
-    "Lookbehind-SAM k 5": (0.035, 0.05, 0.07, 0.1, 0.14),
+NAMES = ("SGD", "SGD, own weight decay", "SAM", "ASAM", "Multistep-SAM k 2 mean")
+NAMES += ("Lookbehind-SAM k 2", "Lookbehind-SAM k 5", "Lookbehind-ASAM k 2", *peers.METHODS)
+LEVELS = {
+    "relative": (0.0, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4),
+    "absolute": (0.0, 0.03, 0.05, 0.07, 0.1, 0.14, 0.2),
+    "bits": (2, 3, 4, 5, 6, 8),
 }
-LEVELS = {"none": 0.0, "relative": 0.7, "absolute": 0.1}
 
 
 def settings():
-    """(name, changes to `EQUAL_STEPS`) of every point of the sweep."""
-    for name, radii in RADII.items():
-        method = METHODS.get(name, {"method": name})
-        for decay, rho in product(DECAYS, radii):
-            yield name, {**method, "rho": rho, "weight_decay": decay}
+    """(name, budget, recipe) of what was chosen, at both budgets, with wrong and clean labels."""
+    files = (Path(__file__).with_name(f"{name}.json") for name in ("tuned", "peers"))
+    texts = [file.read_text(encoding="utf-8") for file in files]
+    rows = [row for text in texts for row in json.loads(text)["runs"] if row["name"] in NAMES]
+    return [(r["name"], r["budget"], replace(COMMON, **r["settings"])) for r in rows]
 
 
-def noisy(network, dataset, kind):
-    """The mean accuracy on the validation images under five draws of one kind of noise."""
-    batches = list(dataset.validation.batches(1000))
-    options = {"relative": kind != "absolute", "draws": 5}
-    return float(weight_noise(network, batches, [LEVELS[kind]], **options).mean[0])
+def under(network, dataset, kind):
+    batches, some = list(dataset.test.batches(1000)), LEVELS[kind]
+    if kind == "bits":
+        shares = quantization(network, batches, some).accuracies
+    else:
+        shares = weight_noise(network, batches, some, relative=kind == "relative").mean
+    return [round(float(share), 4) for share in shares]
+
+
+def norm(network, _dataset):
+    w = weights_of(network)
+    return round(dot(w, w) ** 0.5, 3)
 
 
 def study(path, jobs):
-    """One row a setting: for each kind of noise, the accuracies of all seeds."""
-    recipes = [replace(EQUAL_STEPS, seed=s, **c) for (_, c), s in product(settings(), SEEDS)]
-    measures = {kind: partial(noisy, kind=kind) for kind in LEVELS}
     torch.set_default_dtype(torch.float64)
+    recipes = [replace(r, seed=s) for *_, r in settings() for s in SEEDS]
+    measures = {kind: partial(under, kind=kind) for kind in LEVELS} | {"norm": norm}
     rows = iter(stored.trained(recipes, path, jobs, measures=measures, hardware=stored.CPU))
     runs = []
-    for name, changes in settings():
+    for name, budget, recipe in settings():
         some = [next(rows) for _ in SEEDS]
-        found = {kind: [accuracy(row, kind) for row in some] for kind in LEVELS}
-        runs.append({"name": name, "settings": changes, **found})
-    head = {"common": asdict(EQUAL_STEPS), "seeds": SEEDS, "levels": LEVELS}
-    stored.write(path, head, runs, stored.CPU)
-
-
-def accuracy(row, kind):
-    return 0.0 if stored.diverged(row) else round(row[kind], 4)
+        found = {kind: [row[kind] for row in some] for kind in measures}
+        head = {"name": name, "budget": budget, "label_noise": recipe.label_noise}
+        runs.append(head | {"settings": settings_of(recipe)} | found)
+    stored.write(
+        path, {"common": asdict(COMMON), "seeds": SEEDS, "levels": LEVELS}, runs, stored.CPU
+    )
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ class Intervals extends Sheet {
 
   build() {
     this.tables = this.model.get("tables");
-    const kinds = Object.keys(this.tables);
+    const kinds = Object.keys(this.tables), [of, level] = this.model.get("words");
     this.names = this.model.get("names");
-    this.menu("noise", kinds, () => kinds.indexOf(this.state.kind), (i) => this.turn(kinds[i]));
-    this.head.append(" of level ");
-    this.level = this.number({ name: "level of the noise", values: this.table.levels, get: () => this.state.at, set: (at) => this.set({ at }) });
-    this.head.append(" ");
+    this.menu(of, kinds, () => kinds.indexOf(this.state.kind), (i) => this.turn(kinds[i]));
+    this.head.append(`, ${level} `);
+    this.level = this.number({ name: level, values: this.table.levels, get: () => this.state.at, set: (at) => this.set({ at }) });
+    this.head.append(", ");
     this.menu("compared with", this.names, () => this.names.indexOf(this.state.other), (i) => this.set({ other: this.names[i] }));
   }
 

@@ -5,8 +5,7 @@ usage: python notebooks/results/budgets.py [--out FILE] [--jobs N]
 What tuned.py and peers.py do for 600 minibatch gradients, done for others too: each method takes
 its lr and ρ (SGD: lr) by the mean accuracy on the validation images over five seeds, from a grid
 that starts at what was chosen for 600 and grows until the best lies inside it. Then ten other seeds
-are measured. The rows of 600 are copied. About twenty minutes on one CPU core; interrupted, it goes
-on.
+are measured. The rows of 600 are copied. About ten minutes on a CPU core; interrupted, it goes on.
 
 "runs" holds the test accuracies, "tuning" the grids; "validation" is here the mean over the seeds.
 """
@@ -25,7 +24,7 @@ from lookbehind.study import sweep
 from lookbehind.train import Recipe
 
 HERE = Path(__file__).parent
-BUDGETS, TUNED = (150, 300, 1200), 600
+BUDGETS, TUNED = (150, 300), 600
 NAMES = (
     "SGD", "SAM", "Multistep-SAM k 2 mean", "Lookbehind-SAM k 2", "Lookbehind-SAM k 5",
     "Momentum-SAM",

@@ -139,6 +139,17 @@ def test_another_kind_of_noise_keeps_the_place_of_the_level(opened):
     assert "points" not in words(page) and page.evaluate(PIXELS) != before
 
 
+@pytest.mark.browser
+def test_kinds_and_levels_of_something_else_have_their_own_words(opened):
+    budgets = Intervals(TABLES, LEVELS, other="SGD", words=("labels", "gradients"))
+    assert budgets._picture()[1].startswith("Test accuracy, labels relative, gradients 0: SGD ")
+    page = opened(budgets)
+    page.get_by_label("labels", exact=True).select_option(label="bits")
+    assert type_in(page, "gradients", 4).input_value() == "4"
+    some = 100 * TABLES["bits"]["SGD"][:, 2]
+    assert words(page).startswith(f"SGD: {some.mean():.1f} % ± {some.std(ddof=1):.1f} over")
+
+
 def test_a_shift_costs_a_minimum_half_its_sharpness_times_the_shift_squared():
     one = ShiftedLoss(0.1, sharpness=8, lead=0.05)
     np.testing.assert_allclose(one.loss([-1.0, 1.0], 0), [0, 0.05], atol=1e-6)

@@ -21,7 +21,7 @@ from lookbehind.study import lifelong, sweep
 from lookbehind.study.lifelong import learn, permuted
 from lookbehind.train import Recipe
 
-MEASURED = ("tuned", "control", "peers", "forecast")
+MEASURED = ("tuned", "control", "peers", "forecast", "budgets")
 pytestmark = pytest.mark.usefixtures("scripts")
 TINY = {
     "dataset": "cifar10", "model": "mlp", "train": 8, "validation": 4, "test": 4, "batch_size": 4,
@@ -113,7 +113,7 @@ def test_a_network_of_a_study_trained_again_measures_the_same(name: str) -> None
     }
 
 
-@pytest.mark.parametrize("name", ["tuned", "peers"])
+@pytest.mark.parametrize("name", ["tuned", "peers", "budgets"])
 def test_what_was_chosen_lies_inside_the_grid_and_is_what_was_measured(name: str) -> None:
     study, axes = stored(name), ("lr", "rho", "weight_decay")
     assert not {*study["seeds"]} & {*study["tuning_seeds"]}

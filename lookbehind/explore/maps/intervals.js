@@ -12,12 +12,12 @@ class Intervals extends Sheet {
 
   build() {
     this.tables = this.model.get("tables");
-    const kinds = Object.keys(this.tables);
+    const kinds = Object.keys(this.tables), [of, level] = this.model.get("words");
     this.names = this.model.get("names");
-    this.menu("noise", kinds, () => kinds.indexOf(this.state.kind), (i) => this.turn(kinds[i]));
-    this.head.append(" of level ");
-    this.level = this.number({ name: "level of the noise", values: this.table.levels, get: () => this.state.at, set: (at) => this.set({ at }) });
-    this.head.append(" ");
+    this.menu(of, kinds, () => kinds.indexOf(this.state.kind), (i) => this.turn(kinds[i]));
+    this.head.append(`, ${level} `);
+    this.level = this.number({ name: level, values: this.table.levels, get: () => this.state.at, set: (at) => this.set({ at }) });
+    this.head.append(", ");
     this.menu("compared with", this.names, () => this.names.indexOf(this.state.other), (i) => this.set({ other: this.names[i] }));
   }
 
@@ -38,10 +38,11 @@ class Intervals extends Sheet {
     c.font = "600 13px system-ui, sans-serif";
     const { inkText } = this.theme, left = 12 + Math.max(...this.names.map((name) => c.measureText(name).width)), beside = width >= NARROW, whole = this.heightAt(width) / (beside ? 1 : 2);
     const wide = beside ? (width - left - 30) / 2 : width - left - 4;
+    const titles = ["test accuracy, %", `points ahead of ${this.state.other}`], long = titles.map((title) => c.measureText(title).width);
     this.columns().forEach((column, n) => {
       const box = { x: left + (beside ? n * (wide + 26) : 0), y: TOP + (beside ? 0 : n * whole), width: wide, height: ROW * this.names.length };
       const { across } = ground(c, box, near(column.flatMap(({ values, mean, std }) => [mean - std, mean + std, ...values]), 1), null, inkText);
-      write(c, n ? `points ahead of ${this.state.other}` : "test accuracy, %", box.x, box.y - 14, inkText, "left", 600);
+      write(c, titles[n], Math.min(box.x, width - long[n] - 4), box.y - 14, inkText, "left", 600);
       this.names.forEach((name, row) => {
         const y = box.y + (row + 0.5) * ROW, color = this.color(name);
         if (row === this.now) {

@@ -1,4 +1,4 @@
-"""Methods under noise of several levels: dots with intervals, and how far each is ahead of one."""
+"""Methods at levels of noise, or budgets: dots with intervals, and how far each is ahead of one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,15 +16,16 @@ class Intervals(Sheet):
     `tables` gives for each kind of noise the accuracies by the name of the method, arrays of shape
     (seeds, levels), as shares; `levels` the levels of each kind. On the right each method minus
     `other`, seed by seed, in points. The traits `kind`, `at` (the place of the level) and `other`
-    are what the controls move.
+    are what the controls move. `words` say what kinds and levels are where they aren't of noise.
 
     Raises ValueError where a shape or a name doesn't fit.
     """
 
     _esm = module("intervals.js")
-    title = "Accuracy under noise"
+    title = "Accuracies, seed by seed"
 
     tables = traitlets.Dict().tag(sync=True)
+    words = traitlets.List(traitlets.Unicode()).tag(sync=True)
     names = traitlets.List(traitlets.Unicode()).tag(sync=True)
     kind = traitlets.Unicode().tag(sync=True)
     at = traitlets.Int().tag(sync=True)
@@ -37,6 +38,7 @@ class Intervals(Sheet):
         *,
         other: str,
         at: int = 0,
+        words: tuple[str, str] = ("noise", "level"),
     ) -> None:
         names: list[str] = [*next(iter(tables.values()))]
         packed = {}
@@ -49,7 +51,8 @@ class Intervals(Sheet):
                     f"them; got {shapes} for {[*table]} under {kind!r}"
                 )
             packed[kind] = {"levels": texts, "values": plain([*table.values()], 4)}
-        super().__init__(tables=packed, names=names, kind=next(iter(tables)), at=at, other=other)
+        state = {"words": [*words], "names": names, "kind": next(iter(tables))}
+        super().__init__(tables=packed, at=at, other=other, **state)
 
     def _figure(self, figure: Any) -> str:
         from lookbehind.explore.shared import pictures
@@ -63,4 +66,5 @@ class Intervals(Sheet):
         ):
             pictures.dots(dict(zip(self.names, values, strict=True)), ax).set(xlabel=label)
         some = ", ".join(f"{n} {v.mean():.1f} %" for n, v in zip(self.names, found, strict=True))
-        return f"Test accuracy, {self.kind} noise of level {table['levels'][self.at]}: {some}."
+        of, level = self.words
+        return f"Test accuracy, {of} {self.kind}, {level} {table['levels'][self.at]}: {some}."

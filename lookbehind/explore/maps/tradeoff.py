@@ -45,7 +45,7 @@ class TradeOff(Sheet):
         return [r for r in self.study["runs"] if (r["label_noise"], r["budget"]) == chosen]
 
     def _figure(self, figure: Any) -> str:
-        from lookbehind.explore.shared.pictures import color_of
+        from lookbehind.explore.shared.palette import color_of
 
         left, right = figure.subplots(1, 2)
         for run in self.shown():

@@ -21,7 +21,7 @@ from lookbehind.study import lifelong, sweep
 from lookbehind.study.lifelong import learn, permuted
 from lookbehind.train import Recipe
 
-MEASURED = ("tuned", "control", "peers", "forecast")
+MEASURED = ("tuned", "control", "peers", "forecast", "radius")
 pytestmark = pytest.mark.usefixtures("scripts")
 TINY = {
     "dataset": "cifar10", "model": "mlp", "train": 8, "validation": 4, "test": 4, "batch_size": 4,

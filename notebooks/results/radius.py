@@ -21,7 +21,7 @@ from tuned import COMMON, SEEDS, SIGMA, measured, settings_of
 from lookbehind.measure import Objective
 from lookbehind.study import sweep
 
-FACTORS = (0.9, 1.0, 1.1, 1.2, 1.4)
+FACTORS = (0.9, 1.0, 1.1, 1.2, 1.4, 1.7, 2.0)
 CONTROLS = ("SAM, matched", "mean-Multistep, matched")
 
 

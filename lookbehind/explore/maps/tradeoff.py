@@ -52,7 +52,8 @@ class TradeOff(Sheet):
             x, y, color = run["average_rise"], 100 * np.array(run["test"]), color_of(run["name"])
             left.plot(x, y, "o", color=color, alpha=0.4, markersize=4)
             left.plot(np.mean(x), y.mean(), "o", color=color, markersize=9)
-            right.plot(self.study["at"], np.mean(run["rise"], 0), color=color, label=run["name"])
+            look = {"color": color, "ls": "--" if run["name"].endswith("k 5") else "-"}
+            right.plot(self.study["at"], np.mean(run["rise"], 0), label=run["name"], **look)
         left.set(xlabel="average rise, nats", ylabel="test accuracy, %")
         right.set(xlabel="distance, in lengths of the weights", ylabel="rise of the loss, nats")
         right.legend(fontsize=8)

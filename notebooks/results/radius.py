@@ -5,8 +5,8 @@ usage: python notebooks/results/radius.py [--out FILE] [--jobs N]
 The matched controls of control.py have the winner's effective radius, its step and its memory. Here
 their radius is multiplied by "factor" as well, so that they can be compared with the winner at the
 training loss that it reaches. The winners are those of tuned.py. "runs" holds, as there, lists over
-ten seeds that nothing was chosen by: test accuracy, average rise, and the training loss. About ten
-minutes on two CPU cores; interrupted, it goes on.
+ten seeds that nothing was chosen by: test accuracy, average rise, and the training loss. About a
+quarter of an hour on two CPU cores; interrupted, it goes on.
 """
 
 from dataclasses import asdict, replace

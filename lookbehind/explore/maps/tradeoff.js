@@ -76,7 +76,7 @@ class TradeOff extends Sheet {
   runs(c, box) {
     const { inkText, paperText } = this.theme, [chosen] = this.at(this.now), labels = new Labels(c, box.x + box.width + 8, TOP + TALL, paperText);
     this.to = ground(c, box, near(this.shown.flatMap((row) => row.average_rise), 0.001), near(this.shown.flatMap((row) => row.test.map((v) => 100 * v)), 1), inkText);
-    this.title(c, "test accuracy, %", `average rise at σ = ${this.study.sigma}, nats (flatter to the left)`, box);
+    this.title(c, "test accuracy, %", `average rise at σ = ${this.study.sigma}, nats`, box);
     const means = this.shown.map((row) => [this.to.across(spread(row.average_rise).mean), this.to.up(100 * spread(row.test).mean)]);
     this.shown.forEach((row, r) => row.test.forEach((_, i) => {
       c.globalAlpha = row === chosen ? 1 : FAINT;

@@ -8,7 +8,14 @@ import lab
 import numpy as np
 import pytest
 
-from lookbehind.explore.maps import HeatMaps, Intervals, SharedStep, ShiftedLoss, TrainingAtlas
+from lookbehind.explore.maps import (
+    HeatMaps,
+    Intervals,
+    SharedStep,
+    ShiftedLoss,
+    TradeOff,
+    TrainingAtlas,
+)
 
 RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
 AXES = {"k": [1, 2], "α": [0.2, "adaptive", 0.8], "ρ": [0.1, 0.2, 0.3, 0.4]}
@@ -27,6 +34,7 @@ PAGES = {
     "shared step": lambda: SharedStep(),
     "shift": lambda: ShiftedLoss(0.2),
     "atlas": lambda: TrainingAtlas(RESULTS / "atlas.json"),
+    "trade-off": lambda: TradeOff(RESULTS / "lines.json"),
 }
 
 
@@ -65,6 +73,9 @@ def test_what_does_not_fit_is_named():
     for wrong in ({"ranks": 9}, {"climb": "own"}):
         with pytest.raises(ValueError, match=r"(ranks|climb) must be in .*, got (9|'own')"):
             SharedStep(**wrong)
+    for wrong in ({"budget": "free"}, {"seed": 5}):
+        with pytest.raises(ValueError, match=r"(budget|seed) must be one of .*, got ('free'|5)"):
+            TradeOff(RESULTS / "lines.json", **wrong)
 
 
 @pytest.fixture
@@ -181,6 +192,32 @@ def test_the_shifted_loss_says_what_both_minima_cost_and_is_dragged(opened):
     before = page.evaluate(PIXELS)
     canvas.click(position={"x": 0.7 * box["width"], "y": 100})
     assert "Shift 0.60" not in words(page) and page.evaluate(PIXELS) != before
+
+
+@pytest.mark.browser
+def test_a_run_of_the_trade_off_is_found_by_key_and_pointer_with_its_landscape(opened):
+    off = PAGES["trade-off"]()
+    page = opened(off)
+    off.label_noise, off.budget = 0.0, "equal gradients"
+    for name, label in (("training labels", "clean"), ("budget", off.budget)):
+        page.get_by_label(name, exact=True).select_option(label=label)
+    row, before = off.shown()[2], page.evaluate(PIXELS)
+    for key in ("ArrowRight", "ArrowDown"):  # from SAM's first seed
+        page.locator("canvas").press(key)
+
+    def said(i):
+        rise, accuracy = row["average_rise"][i], 100 * row["test"][i]
+        ends = f"{row['rise'][i][0]:.2f} and {row['rise'][i][-1]:.2f} nats"
+        told = f"average rise {rise:.4f} nats, test accuracy {accuracy:.1f} %"
+        return f"{row['name']}, seed {off.study['seeds'][i]}: {told}; at the ends", ends
+
+    assert all(text in words(page) for text in said(1)) and page.evaluate(PIXELS) != before
+    box = page.locator("canvas").bounding_box()
+    page.mouse.move(box["x"] + box["width"] - 60, box["y"] + 150)  # its landscape: it stays
+    assert words(page).startswith(said(1)[0])
+    page.mouse.move(box["x"] + 45, box["y"] + 30)  # the flattest and best are there
+    best = max(off.shown(), key=lambda run: max(run["test"]) - 5 * min(run["average_rise"]))
+    assert words(page).startswith(best["name"]) and said(1)[0] not in words(page)
 
 
 @pytest.mark.browser

@@ -21,7 +21,7 @@ from lookbehind.study import lifelong, sweep
 from lookbehind.study.lifelong import learn, permuted
 from lookbehind.train import Recipe
 
-MEASURED = ("tuned", "control", "peers", "forecast", "budgets")
+MEASURED = ("tuned", "control", "peers", "forecast", "budgets", "radius")
 pytestmark = pytest.mark.usefixtures("scripts")
 TINY = {
     "dataset": "cifar10", "model": "mlp", "train": 8, "validation": 4, "test": 4, "batch_size": 4,
@@ -90,7 +90,7 @@ def test_the_rows_of_the_cifar_study_are_of_its_plan() -> None:
     assert path.stat().st_size < 150_000
 
 
-@pytest.mark.parametrize("name", [*MEASURED, "steps", "ascents", "noise"])
+@pytest.mark.parametrize("name", [*MEASURED, "steps", "ascents", "noise", "lines"])
 def test_a_stored_study_says_what_it_was_made_with_and_no_path(name: str) -> None:
     text = (RESULTS / f"{name}.json").read_text(encoding="utf-8")
     study = json.loads(text)
@@ -111,6 +111,21 @@ def test_a_network_of_a_study_trained_again_measures_the_same(name: str) -> None
     assert {n: v for n, v in found.items() if n != "diverged"} == {
         n: [pytest.approx(row[n][i], rel=2e-3)] for n in found if n != "diverged"
     }
+
+
+def test_the_lines_are_of_the_tuned_runs_and_lie_around_their_networks() -> None:
+    script, study, whole = import_module("lines"), stored("lines"), stored("tuned")
+    kept = [row for row in whole["runs"] if row["name"] in script.NAMES]
+    assert len(study["runs"]) == len(kept) == 28
+    for row, of in zip(study["runs"], kept, strict=True):
+        assert {n: row[n] for n in script.KEPT} == {n: of[n] for n in script.KEPT}
+        assert [row[n] for n in script.MEASURED] == [of[n][:5] for n in script.MEASURED]
+    row, i = random.Random(2).choice(study["runs"]), 3
+    recipe = Recipe(**{**study["common"], **row["settings"], "seed": study["seeds"][i]})
+    torch.set_default_dtype(torch.float64)
+    [found] = sweep([recipe], measures={"around": script.around})
+    expected = np.add(row["rise"][i], row["loss"][i])
+    assert found["around"] == pytest.approx(expected, abs=2e-3)
 
 
 @pytest.mark.parametrize("name", ["tuned", "peers", "budgets"])

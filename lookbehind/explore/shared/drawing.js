@@ -141,7 +141,8 @@ function widthOf(c, text) {
   return widths.get(key) ?? c.measureText(text).width;
 }
 
-// Labels beside their points that keep clear of each other and of the picture's rim.
+// Labels beside their points that keep clear of each other and of the picture's rim. `put` returns
+// the corners of a label, two numbers each.
 export class Labels {
   constructor(c, width, height, paper) {
     Object.assign(this, { c, width, height, paper, taken: [] });
@@ -165,6 +166,7 @@ export class Labels {
     c.fillRect(box[0] - 2, box[1], w + 4, h);
     Object.assign(c, { fillStyle: color, globalAlpha: 1 });
     c.fillText(text, box[0], box[3] - 4);
+    return box;
   }
 }
 

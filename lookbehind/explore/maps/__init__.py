@@ -5,5 +5,6 @@ from lookbehind.explore.maps.heatmaps import HeatMaps
 from lookbehind.explore.maps.intervals import Intervals
 from lookbehind.explore.maps.ranks import SharedStep
 from lookbehind.explore.maps.shift import ShiftedLoss
+from lookbehind.explore.maps.tasks import TaskMatrices
 
-__all__ = ["HeatMaps", "Intervals", "SharedStep", "ShiftedLoss", "TrainingAtlas"]
+__all__ = ["HeatMaps", "Intervals", "SharedStep", "ShiftedLoss", "TaskMatrices", "TrainingAtlas"]

@@ -7,15 +7,18 @@ from pathlib import Path
 import lab
 import numpy as np
 import pytest
+import torch
 
 from lookbehind.explore.maps import (
     HeatMaps,
     Intervals,
     SharedStep,
     ShiftedLoss,
+    TaskMatrices,
     TradeOff,
     TrainingAtlas,
 )
+from lookbehind.study import lifelong
 
 RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
 AXES = {"k": [1, 2], "α": [0.2, "adaptive", 0.8], "ρ": [0.1, 0.2, 0.3, 0.4]}
@@ -27,12 +30,20 @@ TABLES = {
     }
     for kind, some in LEVELS.items()
 }
+NUMBERS = np.random.default_rng(1).random((3, 5, 4, 4))
+LESSONS = [
+    {"name": name, "sequence": of, "memory": memory, "accuracy": R.tolist()}
+    for of, tasks in (("split", 4), ("permuted", 3))
+    for i, memory in enumerate((0, 50))
+    for name, R in zip(("SGD", "SAM"), NUMBERS[i : i + 2, ..., :tasks, :tasks], strict=True)
+]
 PIXELS = "() => document.querySelector('canvas').toDataURL()"
 PAGES = {
     "heat maps": lambda: HeatMaps({"accuracy (%)": VALUES, "sharpness": 2 * VALUES}, AXES),
     "intervals": lambda: Intervals(TABLES, LEVELS, other="SGD", at=1),
     "shared step": lambda: SharedStep(),
     "shift": lambda: ShiftedLoss(0.2),
+    "tasks": lambda: TaskMatrices(LESSONS),
     "atlas": lambda: TrainingAtlas(RESULTS / "atlas.json"),
     "trade-off": lambda: TradeOff(RESULTS / "lines.json"),
 }
@@ -65,6 +76,9 @@ def test_what_does_not_fit_is_named():
     for levels, other in (({**LEVELS, "bits": [2]}, "SGD"), (LEVELS, "Adam")):
         with pytest.raises(ValueError, match=r"tables must hold \(seeds, .*got"):
             Intervals(TABLES, levels, other=other)
+    for rows in (LESSONS[:2] + LESSONS[4:], [{**LESSONS[0], "accuracy": [[0.5]]}]):
+        with pytest.raises(ValueError, match=r"rows must hold \(seeds, T, T\) for \('split', "):
+            TaskMatrices(rows)
     with pytest.raises(ValueError, match=r"sharpness must be one of \[1, 2, .*got 3"):
         ShiftedLoss(sharpness=3)
     for wrong in ({"k": 4}, {"eta": 0.1}):
@@ -274,3 +288,29 @@ def test_ranks_end_where_one_process_does_unless_they_climb_apart(opened):
     page.get_by_role("slider", name="φ, the slow weights").press("ArrowUp")
     type_in(page, "R", 1)
     assert "with 1 rank it ends where one process ends" in words(page)
+
+
+@pytest.mark.browser
+def test_the_matrices_tell_what_is_known_and_forgotten_so_far_and_play(opened):
+    page = opened(PAGES["tasks"]())
+    page.get_by_label("Learn", exact=True).select_option(label="permuted")
+    page.get_by_label("with", exact=True).select_option(label="a replay of 50 images")
+    before = page.evaluate(PIXELS)
+    page.get_by_role("button", name="Play").click()  # from the first task on
+    assert "on the one task learned so far: SGD" in words(page)
+    page.get_by_role("button", name="Pause").wait_for()
+    page.get_by_role("button", name="Play").wait_for(timeout=5000)  # until all are learned
+    assert "on the 3 tasks learned so far" in words(page) and page.evaluate(PIXELS) == before
+    type_in(page, "tasks learned so far", 2)
+    R = 100 * torch.tensor([row["accuracy"] for row in LESSONS[6:]])[..., :2, :2]
+    page.locator("canvas").press("ArrowRight")
+
+    def said(values):
+        each = zip(("SGD", "SAM"), values.mean(1), values.std(1), strict=True)
+        return ", ".join(f"{name} {mean:.0f} ± {std:.0f}" for name, mean, std in each)
+
+    one, known, lost = R[..., 1, 1], R[..., 1, :].mean(-1), lifelong.average_forgetting(R)
+    assert words(page).startswith(f"Accuracy in % on task 2 after task 2: {said(one)}.")
+    assert f" on the 2 tasks learned so far: {said(known)}. " in words(page)
+    assert f"Points forgotten: {said(lost)}.".replace("-", "−") in words(page)
+    assert page.evaluate(PIXELS) != before

@@ -6,8 +6,10 @@ from lookbehind.explore.maps.heatmaps import HeatMaps
 from lookbehind.explore.maps.intervals import Intervals
 from lookbehind.explore.maps.ranks import SharedStep
 from lookbehind.explore.maps.shift import ShiftedLoss
+from lookbehind.explore.maps.tasks import TaskMatrices
 from lookbehind.explore.maps.tradeoff import TradeOff
 
 __all__ = [
-    "Advice", "HeatMaps", "Intervals", "SharedStep", "ShiftedLoss", "TradeOff", "TrainingAtlas",
+    "Advice", "HeatMaps", "Intervals", "SharedStep", "ShiftedLoss", "TaskMatrices", "TradeOff",
+    "TrainingAtlas",
 ]  # fmt: skip

@@ -1,18 +1,12 @@
 // Heat maps of a sweep: two settings span them, a number holds the third.
 
 import { line } from "../shared/canvas.js";
-import { mark, rgb, say, still } from "../shared/controls.js";
+import { mark, say, still } from "../shared/controls.js";
 import { between, star } from "../shared/drawing.js";
-import { write } from "../shared/plot.js";
+import { shaded, write } from "../shared/plot.js";
 import { Sheet, renders } from "../shared/sheet.js";
 
 const CELL = 34, TOP = 26, FOOT = 44, GAP = 20, NARROW = 300;
-const VIRIDIS = ["#440154", "#414487", "#2a788e", "#22a884", "#7ad151", "#fde725"].map((color) => rgb(color));
-
-function shade(share) {
-  const at = between(share, 0, 1) * (VIRIDIS.length - 1), i = Math.min(Math.floor(at), VIRIDIS.length - 2);
-  return VIRIDIS[i].map((v, n) => Math.round(v + (at - i) * (VIRIDIS[i + 1][n] - v)));
-}
 
 class HeatMaps extends Sheet {
   constructor(model, el) { super(model, el, ["span", "at"], "a cell of the maps"); }
@@ -94,7 +88,10 @@ class HeatMaps extends Sheet {
       write(c, this.axes[across][0], x + (columns * cell) / 2, y + rows * CELL + 32, inkText, "center", 600);
       this.valuesOf(down).forEach((value, row) => write(c, value, x - 8, y + (row + 0.5) * CELL, inkText, "right"));
       this.valuesOf(across).forEach((value, column) => write(c, value, x + (column + 0.5) * cell, y + rows * CELL + 13, inkText, "center"));
-      for (let place = 0; place < rows * columns; place++) this.paintCell(c, map, this.at(place), corner(place), cell);
+      for (let place = 0; place < this.count(); place++) {
+        const [mean] = this.value(map, this.at(place));
+        shaded(c, map.text(mean), mean === null ? null : (mean - map.low) / (map.high - map.low || 1), corner(place), [cell, CELL], this.theme.paper);
+      }
       const [u, v] = corner(best), [p, q] = corner(this.now);
       line(c, [[p, q], [p + cell, q], [p + cell, q + CELL], [p, q + CELL], [p, q - 1.5]], inkText, 3);
       c.save();
@@ -103,13 +100,6 @@ class HeatMaps extends Sheet {
       star(c, [0, 0], "#000", "#fff");
       c.restore();
     });
-  }
-
-  paintCell(c, map, place, [x, y], width) {
-    const [mean] = this.value(map, place), color = mean === null ? this.theme.paper : shade((mean - map.low) / (map.high - map.low || 1));
-    c.fillStyle = `rgb(${color})`;
-    c.fillRect(x, y, width - 1, CELL - 1);
-    write(c, map.text(mean), x + width / 2, y + CELL / 2, color[0] * 0.3 + color[1] * 0.59 + color[2] * 0.11 > 117 ? "#000" : "#fff", "center");
   }
 
   told() {

@@ -1,7 +1,10 @@
 // Plots with axes: their ground, and what stands on it.
 
 import { dot, line, ticks } from "./canvas.js";
+import { rgb } from "./controls.js";
 import { FONT, between, words } from "./drawing.js";
+
+const VIRIDIS = ["#440154", "#414487", "#2a788e", "#22a884", "#7ad151", "#fde725"].map((color) => rgb(color));
 
 export function write(c, text, x, y, fillStyle, textAlign = "left", weight = 400) {
   Object.assign(c, { fillStyle, textAlign, textBaseline: "middle", font: `${weight} 13px ${FONT}` });
@@ -42,4 +45,17 @@ export function spread(values) {
 export function interval(c, across, y, { mean, std }, color) {
   line(c, [[across(mean - std), y], [across(mean + std), y]], color, 2.5);
   dot(c, [across(mean), y], 5, color);
+}
+
+function shade(share) {
+  const at = between(share, 0, 1) * (VIRIDIS.length - 1), i = Math.min(Math.floor(at), VIRIDIS.length - 2);
+  return VIRIDIS[i].map((v, n) => Math.round(v + (at - i) * (VIRIDIS[i + 1][n] - v)));
+}
+
+// A cell of a heat map, `share` of the way up its scale; null leaves it as bare as the paper.
+export function shaded(c, text, share, [x, y], [width, height], paper) {
+  const color = share === null ? paper : shade(share);
+  c.fillStyle = `rgb(${color})`;
+  c.fillRect(x, y, width - 1, height - 1);
+  write(c, text, x + width / 2, y + height / 2, color[0] * 0.3 + color[1] * 0.59 + color[2] * 0.11 > 117 ? "#000" : "#fff", "center");
 }

@@ -37,12 +37,7 @@ if "COLAB_RELEASE_TAG" in os.environ:  # Colab has but the notebook: fetch the r
 EMPTY_STUB = "not yet: the function above is still empty. Write your answer in place of ..."
 TAGS = {"exercise-stub", "exercise-check", "nbval-ignore-output", "slide", "slide-part"}
 
-# Not yet rewritten: the rules of length, of bets and of pictures hold for the others.
-OLD = set()
-NEW = [path for path in PATHS if path.name[:2] not in OLD]
-
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-rewritten = pytest.mark.parametrize("path", NEW, ids=lambda path: path.stem)
 
 
 @pytest.fixture
@@ -107,7 +102,7 @@ def test_title_sections_and_ending(notebook: NotebookNode) -> None:
     assert "**Next" in notebook.cells[-1].source
 
 
-@rewritten
+@every_notebook
 def test_it_is_short(notebook: NotebookNode) -> None:
     sizes = [code_lines(cell) for cell in code_cells(notebook)]
     assert len(notebook.cells) <= 60
@@ -116,13 +111,13 @@ def test_it_is_short(notebook: NotebookNode) -> None:
     assert max(sizes) <= 20
 
 
-@rewritten
+@every_notebook
 def test_the_reader_moves_or_bets_before_the_first_result(notebook: NotebookNode) -> None:
     assert WIDGET_VIEW in outputs(notebook)[0].get("data", {})
     assert "Bet(" in "".join(cell.source for cell in code_cells(notebook))
 
 
-@rewritten
+@every_notebook
 def test_every_code_cell_shows_something(notebook: NotebookNode) -> None:
     """But imports, settings, stubs, and definitions of what the next code cell shows."""
     cells = code_cells(notebook)[2:]
@@ -134,7 +129,7 @@ def test_every_code_cell_shows_something(notebook: NotebookNode) -> None:
         assert names & set(re.findall(r"\w+", after.source)), f"{names} not used at once"
 
 
-@rewritten
+@every_notebook
 def test_outputs_are_short_and_a_boolean_stands_beside_its_value(notebook: NotebookNode) -> None:
     for output in outputs(notebook):
         text = output.get("text", "") or output.get("data", {}).get("text/plain", "")
@@ -143,7 +138,7 @@ def test_outputs_are_short_and_a_boolean_stands_beside_its_value(notebook: Noteb
             assert not re.search(r"\b(True|False)\b", line) or re.search(r"\d", line), line
 
 
-@rewritten
+@every_notebook
 def test_pictures_are_sharp_and_have_words(notebook: NotebookNode) -> None:
     for output in outputs(notebook):
         picture = output.get("data", {}).get("image/png")

@@ -21,7 +21,8 @@ hour and a half; interrupted, it goes on. A row of the file, JSON lines, is a ru
                                    all wrong labels are among these
     memorized                      share of 2,000 wrong labels that the network gives back
     worst_rise, average_rise       nats, at each of RADII, of SIGMAS, on the same 1,000 images
-    noisy                          test accuracy under relative noise of each of LEVELS, 10 draws
+    noisy                          accuracy on the first 1,000 test images under relative noise of
+                                   each of LEVELS, 10 draws: not to be set beside `test`
 
 --paper: ResNet-34, all images, 200 epochs of each method, lr cut by 10 thrice; only for a GPU, and
 nobody has run it yet.

@@ -100,7 +100,7 @@ class TradeOff extends Sheet {
   around(c, box) {
     const { at } = this.study, { inkText } = this.theme, [row, i] = this.at(this.now), all = this.shown.flatMap(({ rise }) => rise.flat());
     const { across, up } = ground(c, box, [at[0], at.at(-1)], near(all, 0.1), inkText), color = this.color(row.name), middle = box.x + box.width / 2;
-    this.title(c, "training loss above that of the network, nats", "distance, in lengths of the weights", box);
+    this.title(c, "rise of the training loss, nats", "distance, in lengths of the weights", box);
     const curve = (values) => values.map((v, n) => [across(at[n]), up(v)]);
     line(c, curve(this.sam()), inkText, 2, [6, 4]);
     line(c, curve(row.rise[i]), color, 3);

@@ -152,6 +152,8 @@ def test_a_notebook_starts_elsewhere_and_leads_on(site: Path, path: Path) -> Non
     assert any(link.endswith(f"?urlpath=lab/tree/notebooks/{path.name}") for link in found)
     assert any(link.endswith(f"/lookbehind/blob/main/notebooks/{path.name}") for link in found)
     assert f"../_sources/notebooks/{path.name}" in found
-    assert {"left-prev", "right-next"} <= set(re.findall(r"[\w-]+", page.read_text("utf-8")))
+    text = page.read_text("utf-8")
+    assert {"left-prev", "right-next"} <= set(re.findall(r"[\w-]+", text))
+    assert not re.search(r"\|[—-]+\|", text), "a table is shown as its source"
     pictures = {(page.parent / link).resolve() for link in found if "/_images/" in link}
     assert sum(one.stat().st_size for one in {page, *pictures}) <= 2_000_000

@@ -34,6 +34,7 @@ myst_heading_anchors = 3
 myst_heading_slug_func = partial(re.sub, " ", "-")  # as JupyterLab calls the place of a heading
 suppress_warnings = ["config.cache"]  # a function of the configuration isn't kept
 nb_execution_mode = "off"
+nb_render_markdown_format = "gfm"  # tables that a cell makes
 nb_merge_streams = True
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
 mathjax_path = "mathjax/tex-chtml.js"

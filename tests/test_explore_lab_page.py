@@ -90,6 +90,7 @@ def test_a_row_is_the_legend_of_its_curves(page: lab.Page) -> None:
     lit = pictures(page)
     assert all(one != two for one, two in zip(before[:3], lit[:3], strict=True))
     row(page, 0).press("Enter")
+    page.locator(".lb-table tbody th button[aria-pressed=true]").nth(1).wait_for(state="detached")
     assert row(page, 0).get_attribute("aria-pressed") == "false"
     assert len(page.evaluate("() => kernel.get('hidden')")) == 2
     page.mouse.move(0, 0)
@@ -97,7 +98,7 @@ def test_a_row_is_the_legend_of_its_curves(page: lab.Page) -> None:
     row(page, 0).press("Enter")
     page.locator(".lb-message").click()
     row(page, 0).evaluate("one => one.blur()")
-    assert pictures(page) == before
+    page.wait_for_function(f"before => ({PIXELS})().join() === before.join()", arg=before)
 
 
 def test_a_move_is_marked_on_the_curves_and_in_words(page: lab.Page, trained: TrainingLab) -> None:

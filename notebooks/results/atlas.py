@@ -51,7 +51,7 @@ def study(path, jobs):
     recipes = [replace(COMMON, seed=seed, **some) for some in settings() for seed in SEEDS]
     torch.set_default_dtype(torch.float64)
     options = {"measures": {"noisy": noisy, "rise": rise}, "records": COMMON.epochs}
-    rows = iter(stored.trained(recipes, path, jobs, hardware=stored.CPU, **options))
+    rows = iter(stored.trained(recipes, path, jobs, **options))
     runs = [summary([next(rows) for _ in SEEDS]) for _ in settings()]
     head = {"common": asdict(COMMON), "axes": AXES, "seeds": SEEDS, "noise": NOISE}
     head |= {"radius": RADIUS, "command": "python notebooks/results/atlas.py"}

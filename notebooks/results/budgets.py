@@ -12,7 +12,6 @@ are measured. The rows of 600 are copied. About ten minutes on a CPU core; inter
 
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import stored
@@ -20,7 +19,6 @@ import torch
 from peers import METHODS as PEERS
 from tuned import METHODS, Grid, axes_of, keep, measured, tune
 
-from lookbehind.study import sweep
 from lookbehind.train import Recipe
 
 HERE = Path(__file__).parent
@@ -54,9 +52,7 @@ def study(path, jobs):
         for (name, noise), (recipe, _) in before.items()
         for budget in BUDGETS
     }
-    with stored.workers(jobs) as pool:
-        options = {"executor": pool, "progress": True, "hardware": stored.CPU}
-        trained = partial(sweep, path=stored.rows_of(path), **options)
+    with stored.sweeps(path, jobs) as trained:
         tune(list(grids.values()), trained)
         chosen = {point: grid.at(grid.best()) for point, grid in grids.items()}
         runs = list(measured(list(chosen.values()), trained, measures=MEASURES))

@@ -21,14 +21,11 @@ chosen by. "runs" are as those of tuned.py; "of" names the winner.
 
 import json
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 import stored
 import torch
 from tuned import COMMON, NOISE, RADIUS, SEEDS, SIGMA, measured, settings_of
-
-from lookbehind.study import sweep
 
 HERE = Path(__file__).parent
 WINNERS = ("Lookbehind-SAM k 2", "Lookbehind-SAM k 5")
@@ -65,9 +62,7 @@ def study(path, jobs):
         controls = matched(recipe) if recipe.k > 1 else {}  # k = 1 is SAM
         for name, control in {recipe.method: recipe, **controls}.items():
             found[of, recipe.label_noise, name] = control
-    with stored.workers(jobs) as pool:
-        options = {"executor": pool, "progress": True, "hardware": stored.CPU}
-        trained = partial(sweep, path=stored.rows_of(path), **options)
+    with stored.sweeps(path, jobs) as trained:
         runs = list(measured(list(found.values()), trained))
     rows = [
         {"of": of, "label_noise": noise, "name": name, "settings": settings_of(recipe), **run}

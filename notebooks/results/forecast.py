@@ -19,7 +19,6 @@ import tuned
 from tuned import COMMON, NOISE, NOISES, RADIUS, SIGMA, measured, on_train, settings_of
 
 from lookbehind.measure import average_rise
-from lookbehind.study import sweep
 
 SEEDS, LEVEL = (5, 6, 7, 8, 9), 0.2
 RADII = (0.05, 0.1, 0.2, 0.28)
@@ -51,9 +50,7 @@ def settings():
 def study(path, jobs):
     torch.set_default_dtype(torch.float64)
     points = list(settings())
-    with stored.workers(jobs) as pool:
-        options = {"executor": pool, "progress": True, "hardware": stored.CPU}
-        trained = partial(sweep, path=stored.rows_of(path), **options)
+    with stored.sweeps(path, jobs) as trained:
         runs = list(measured([recipe for *_, recipe in points], trained, SEEDS, MEASURES))
     rows = [
         {"name": name, "label_noise": noise, "settings": settings_of(recipe), **found}

@@ -49,8 +49,7 @@ def study(path, jobs):
         for row in chosen
         for seed in SEEDS
     ]
-    options = {"measures": {"around": around}, "hardware": stored.CPU}
-    found = iter(stored.trained(recipes, path, jobs, **options))
+    found = iter(stored.trained(recipes, path, jobs, measures={"around": around}))
     rows = []
     for row in chosen:
         of = {n: row[n] for n in KEPT}

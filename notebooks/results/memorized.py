@@ -54,8 +54,7 @@ def study(path, jobs):
     """One row a setting, the shares of all seeds in it."""
     recipes = [replace(COMMON, seed=seed, **some) for some in settings() for seed in SEEDS]
     torch.set_default_dtype(torch.float64)
-    options = {"measures": {"learned": learned}, "hardware": stored.CPU}
-    rows = iter(stored.trained(recipes, path, jobs, **options))
+    rows = iter(stored.trained(recipes, path, jobs, measures={"learned": learned}))
     runs = [{"settings": some, **shares([next(rows) for _ in SEEDS])} for some in settings()]
     head = {"common": asdict(COMMON), "axes": AXES, "seeds": SEEDS}
     head |= {"command": "python notebooks/results/memorized.py"}

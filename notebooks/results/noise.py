@@ -55,7 +55,7 @@ def study(path, jobs):
     torch.set_default_dtype(torch.float64)
     recipes = [replace(r, seed=s) for *_, r in settings() for s in SEEDS]
     measures = {kind: partial(under, kind=kind) for kind in LEVELS} | {"norm": norm}
-    rows = iter(stored.trained(recipes, path, jobs, measures=measures, hardware=stored.CPU))
+    rows = iter(stored.trained(recipes, path, jobs, measures=measures))
     runs = []
     for name, budget, recipe in settings():
         some = [next(rows) for _ in SEEDS]

@@ -8,7 +8,6 @@ minibatch, with k = 5 and α = 0.7, the values of its authors; Momentum-SAM take
 """
 
 from dataclasses import replace
-from functools import partial
 from itertools import product
 
 import stored
@@ -19,7 +18,6 @@ from lookbehind import Ball
 from lookbehind.optim import METHODS as KNOWN
 from lookbehind.optim.family import Climber
 from lookbehind.optim.methods import Method
-from lookbehind.study import sweep
 from lookbehind.weights import add_, copy_, norm, per_member
 
 
@@ -92,9 +90,7 @@ def start(name, budget, noise):
 def study(path, jobs):
     torch.set_default_dtype(torch.float64)
     names = list(product(METHODS, BUDGETS, NOISES))
-    with stored.workers(jobs) as pool:
-        options = {"executor": pool, "progress": True, "hardware": stored.CPU}
-        trained = partial(sweep, path=stored.rows_of(path), **options)
+    with stored.sweeps(path, jobs) as trained:
         grids = {point: Grid(start(*point), axes_of(METHODS[point[0]])) for point in names}
         tune(list(grids.values()), trained)
         chosen = {point: grid.at(grid.best()) for point, grid in grids.items()}

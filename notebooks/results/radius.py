@@ -19,7 +19,6 @@ from control import matched, winners
 from tuned import COMMON, SEEDS, SIGMA, measured, settings_of
 
 from lookbehind.measure import Objective
-from lookbehind.study import sweep
 
 FACTORS = (0.9, 1.0, 1.1, 1.2, 1.4, 1.7, 2.0)
 CONTROLS = ("SAM, matched", "mean-Multistep, matched")
@@ -50,9 +49,7 @@ def points():
 def study(path, jobs):
     torch.set_default_dtype(torch.float64)
     some = list(points())
-    with stored.workers(jobs) as pool:
-        options = {"executor": pool, "progress": True, "hardware": stored.CPU}
-        trained = partial(sweep, path=stored.rows_of(path), **options)
+    with stored.sweeps(path, jobs) as trained:
         runs = list(measured([recipe for *_, recipe in some], trained, SEEDS, MEASURES))
     rows = [
         {"of": of, "label_noise": recipe.label_noise, "name": name, "factor": factor}

@@ -39,7 +39,7 @@ def study(path, jobs):
     tables = list(product(NOISES, K))
     points = [point(*of, *at) for of in tables for at in product(RADII, STEPS)]
     recipes = [replace(recipe, seed=seed) for recipe in points for seed in TUNING_SEEDS]
-    rows = stored.trained(recipes, path, jobs, hardware=stored.CPU)
+    rows = stored.trained(recipes, path, jobs)
     shape = (len(tables), len(RADII), len(STEPS), len(TUNING_SEEDS))
     found = {s: np.reshape([accuracy(row, s) for row in rows], shape)
              for s in ("validation", "test")}  # fmt: skip

@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -36,10 +38,18 @@ def rows_of(path):
     return path.with_suffix(".jsonl")
 
 
+@contextmanager
+def sweeps(path, jobs):
+    """A `sweep` on the CPU over processes, whose finished runs lie beside `path`."""
+    with workers(jobs) as pool:
+        options = {"executor": pool, "progress": True, "hardware": CPU}
+        yield partial(sweep, path=rows_of(path), **options)
+
+
 def trained(recipes, path, jobs, **options):
     """A row of `sweep`, whose `options` they are, for each recipe."""
-    with workers(jobs) as pool:
-        return sweep(recipes, rows_of(path), executor=pool, progress=True, **options)
+    with sweeps(path, jobs) as run:
+        return run(recipes, **options)
 
 
 def diverged(row):

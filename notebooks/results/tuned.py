@@ -33,7 +33,6 @@ import torch
 from lookbehind import Ball
 from lookbehind.measure import average_rise, hessian_eigenpairs, weight_noise, worst_rise
 from lookbehind.optim import METHODS as KNOWN
-from lookbehind.study import sweep
 from lookbehind.train import Recipe
 
 TUNING_SEEDS, SEEDS = (0, 1, 2, 3, 4), tuple(range(5, 15))
@@ -173,9 +172,7 @@ def settings_of(recipe):
 def study(path, jobs):
     torch.set_default_dtype(torch.float64)
     grids, chosen, runs = {}, {}, []
-    with stored.workers(jobs) as pool:
-        options = {"executor": pool, "progress": True, "hardware": stored.CPU}
-        trained = partial(sweep, path=stored.rows_of(path), **options)
+    with stored.sweeps(path, jobs) as trained:
         for noise in NOISES:
             names = product(METHODS, BUDGETS, (noise,))
             some = {point: Grid(start(*point), axes_of(METHODS[point[0]])) for point in names}

@@ -46,9 +46,7 @@ class Advice(Worded):
             if len(found) != 1:
                 raise ValueError(f"rules must name one thing to use for {chosen}, got {found}")
         first = {question: choices[0] for question, choices in questions.items()}
-        super().__init__(
-            question=self.title, questions=dict(questions), rules=list(rules), chosen=first
-        )
+        super().__init__(questions=dict(questions), rules=list(rules), chosen=first)
 
     def advice(self) -> list[str]:
         """What is said for `chosen`, what to use first."""

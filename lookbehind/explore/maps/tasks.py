@@ -32,6 +32,8 @@ class TaskMatrices(Sheet):
     def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
         names = ("name", "sequence", "memory", "accuracy")
         kept = [{name: row[name] for name in names} for row in rows]
+        if not kept:
+            raise ValueError("rows must hold a row at least, got none")
         shapes: dict[tuple[str, int], set[tuple[int, ...]]] = {}
         for row in kept:
             place = row["sequence"], row["memory"]

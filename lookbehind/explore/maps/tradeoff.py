@@ -32,8 +32,10 @@ class TradeOff(Sheet):
     def __init__(self, path: str | Path, **setting: Any) -> None:
         study, chosen = json.loads(Path(path).read_text(encoding="utf-8")), FIRST | setting
         for name, value in chosen.items():
+            if name not in FIRST:
+                raise ValueError(f"{name} must be one of the settings {[*FIRST]}, got {value!r}")
             stored = list(dict.fromkeys(run.get(name) for run in study["runs"]))
-            if value not in stored or name not in FIRST:
+            if value not in stored:
                 raise ValueError(f"{name} must be one of {stored}, got {value!r}")
         runs = [{name: run[name] for name in KEPT} for run in study["runs"]]
         kept = {"runs": runs, **{name: study[name] for name in ("at", "seeds", "sigma")}}

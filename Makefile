@@ -17,7 +17,7 @@ NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
 # Without saved bytecode each process compiles torch anew, for longer than it then runs.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help lab test notebooks site student slides bench lint clean
+.PHONY: help lab test notebooks site student slides bench style lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -26,12 +26,14 @@ lab: $(READY) ## open the notebooks in JupyterLab on this machine; PORT=8888
 	$(RUN) jupyter lab --ip=127.0.0.1 --port=$(PORT) $(BROWSER_FLAG) $(ROOT_FLAG) \
 	    --ServerApp.root_dir=notebooks --LabApp.default_url=/lab/tree/$(START)
 
-test: lint ## lint, then unit tests, every notebook (nbval) and the browser tests
+test: style ## ruff, then unit tests, types, every notebook (nbval) and the browser tests
 	OMP_NUM_THREADS=1 $(RUN) pytest $(PARALLEL) $(NBVAL) notebooks tests
 
-lint: $(READY) ## ruff (lint, format) and mypy
+style: $(READY)
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+
+lint: style ## ruff (lint, format) and mypy
 	$(RUN) mypy
 
 notebooks: $(READY) ## run and clean every notebook; NOTEBOOKS="notebooks/a.ipynb ..." for some
@@ -60,9 +62,10 @@ clean: ## remove caches and build leftovers; keeps .venv
 # The stamp is written last: after an interrupted or failed install the next make starts it again.
 # A .venv that cannot run pip (interrupted, moved, too old a Python) is made anew.
 # --no-compile: most modules of torch and the like are never imported; Python compiles the others
-# once, when they first are.
+# once, when they first are. The pip of an older Python is slow to choose among 200 packages.
 $(READY): pyproject.toml
 	@$(VENV)/bin/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
 	    || $(PYTHON) -m venv --clear $(VENV)
+	$(RUN) pip install --disable-pip-version-check --quiet "pip>=25"
 	$(RUN) pip install --disable-pip-version-check --no-compile -e ".[notebooks,cluster,test]"
 	@touch $@

@@ -22,6 +22,8 @@ NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
 TEACHING = [f"notebooks/teaching/{name}" for name in ("guide", "rubric")]
 PAGES = ["index", "api", "search", *(f"notebooks/{path.stem}" for path in NOTEBOOKS), *TEACHING]
 PIXELS = "explorer => [...explorer.querySelectorAll('canvas')].map(one => one.toDataURL()).join()"
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+RULES = {"runOnly": WCAG, "resultTypes": ["violations"], "preload": False}
 # axe takes seconds for the thousands of spans of code and formulas, which hold but words.
 AS_WORDS = """() => {
     for (const one of document.querySelectorAll('pre, code, .sig')) one.textContent += '';
@@ -98,7 +100,7 @@ def test_every_page_is_alive_and_fits(page: Page, address: str, name: str) -> No
         for explorer in explorers:
             move(page, explorer, key)
     page.evaluate(AS_WORDS)
-    found = Axe().run(page, options={"resultTypes": ["violations"], "preload": False})
+    found = Axe().run(page, options=RULES)
     grave = [v for v in found.response["violations"] if v["impact"] in ("serious", "critical")]
     assert not grave, [(v["id"], [node["html"] for node in v["nodes"]]) for v in grave]
 

@@ -11,6 +11,16 @@ from lookbehind.explore.toy import ToyExplorer
 
 TEACHING = Path(__file__).parents[1] / "notebooks" / "teaching"
 NOTEBOOKS = sorted(TEACHING.parent.glob("*.ipynb"))
+TALLER = """async () => {
+    const found = [], rest = ms => new Promise(done => setTimeout(done, ms));
+    for (let i = 0; i < Reveal.getHorizontalSlides().length; i++) {
+        Reveal.slide(i);
+        await rest(100);
+        const { scrollWidth, scrollHeight } = Reveal.getCurrentSlide();
+        if (scrollWidth > innerWidth || scrollHeight > innerHeight) found.push(i);
+    }
+    return found;
+}"""
 SOLUTION = re.compile(r"<details>(?:(?!</details>).)*```python", re.DOTALL)
 
 
@@ -19,8 +29,13 @@ def hand_out_main():
     return runpy.run_path(str(TEACHING / "hand_out.py"))["main"]
 
 
+@pytest.fixture(scope="module", name="make_slides")
+def slides_main():
+    return runpy.run_path(str(TEACHING / "slides.py"))["main"]
+
+
 @pytest.fixture(scope="module", name="deck")
-def deck_of_an_explorer(tmp_path_factory) -> Path:
+def deck_of_an_explorer(make_slides, tmp_path_factory) -> Path:
     """Slides of a title and the toy explorer; a cell without a tag is left out."""
     folder = tmp_path_factory.mktemp("slides")
     data, metadata = ToyExplorer()._repr_mimebundle_()
@@ -33,7 +48,7 @@ def deck_of_an_explorer(tmp_path_factory) -> Path:
         nbformat.v4.new_markdown_cell("Not on a slide."),
     ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "toy.ipynb")
-    runpy.run_path(str(TEACHING / "slides.py"))["main"](folder / "deck", [folder / "toy.ipynb"])
+    make_slides(folder / "deck", [folder / "toy.ipynb"])
     return folder / "deck" / "toy.html"
 
 
@@ -62,11 +77,26 @@ def test_only_a_folder_of_its_own_is_replaced(hand_out, tmp_path) -> None:
         hand_out(tmp_path / "student", NOTEBOOKS[:1])
 
 
-def test_a_notebook_without_slides_is_named(tmp_path) -> None:
+def test_a_notebook_without_slides_is_named(make_slides, tmp_path) -> None:
     empty = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title")])
     nbformat.write(empty, tmp_path / "empty.ipynb")
     with pytest.raises(ValueError, match='empty: no cell has the tag "slide"'):
-        runpy.run_path(str(TEACHING / "slides.py"))["main"](tmp_path, [tmp_path / "empty.ipynb"])
+        make_slides(tmp_path, [tmp_path / "empty.ipynb"])
+
+
+@pytest.mark.browser
+def test_every_slide_fits_a_projector_and_says_what_its_picture_shows(
+    make_slides, tab, tmp_path
+) -> None:
+    make_slides(tmp_path, NOTEBOOKS[1:4])
+    tab.set_viewport_size({"width": 1024, "height": 768})
+    for path in sorted(tmp_path.glob("*.html")):
+        tab.goto(path.as_uri())
+        tab.wait_for_function("() => window.Reveal?.isReady() && window.MathJax?.version")
+        tab.evaluate("() => MathJax.startup.promise")
+        assert tab.evaluate(TALLER) == [], path.stem
+        told = [one.get_attribute("alt") for one in tab.locator("img").all()]
+        assert told and all(len(words) >= 40 and "No description" not in words for words in told)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS[1:4], ids=lambda path: path.stem)

@@ -178,13 +178,22 @@ export function oncePerFrame(work) {
   return run;
 }
 
+// Call `work` once nobody has asked for it for `wait` ms. A timer of each call would be dear.
 export function later(work, wait) {
-  let timer = null;
-  const run = () => {
-    clearTimeout(timer);
-    timer = setTimeout(work, wait);
+  let timer = null, due = 0;
+  const look = () => {
+    const left = due - performance.now();
+    timer = left > 1 ? setTimeout(look, left) : null;
+    if (!timer) work();
   };
-  run.stop = () => clearTimeout(timer);
+  const run = () => {
+    due = performance.now() + wait;
+    timer ??= setTimeout(look, wait);
+  };
+  run.stop = () => {
+    clearTimeout(timer);
+    timer = null;
+  };
   return run;
 }
 

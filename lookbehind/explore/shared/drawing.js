@@ -134,9 +134,9 @@ export function star(c, [x, y], color, paper) {
 
 const widths = new Map();
 
-// Of a text, in a font: measuring is dear, and the same names come in every frame.
-function widthOf(c, text) {
-  const key = `${c.font}|${text}`;
+// Of a text, in the pen's font: measuring is dear, and the same names come in every frame.
+function widthOf(c, font, text) {
+  const key = `${font}|${text}`;
   if (!widths.has(key)) widths.size > 500 ? widths.clear() : widths.set(key, c.measureText(text).width);
   return widths.get(key) ?? c.measureText(text).width;
 }
@@ -152,15 +152,14 @@ export class Labels {
 
   put(text, [x, y], color, { gap = 10, size = 13, weight = 600, sides = [[1, 0], [1, 1], [-1, 0], [1, -1], [-1, 1], [-1, -1], [0, 1], [0, -1], [1, 2], [-1, 2], [1, -2], [-1, -2]] } = {}) {
     const { c } = this;
-    c.font = `${weight} ${size}px ${FONT}`;
-    const w = widthOf(c, text), h = size + 2;
-    const boxes = sides.map(([sx, sy]) => {
+    const font = (c.font = `${weight} ${size}px ${FONT}`), w = widthOf(c, font, text), h = size + 2;
+    const boxAt = ([sx, sy]) => {
       const u = between(sx > 0 ? x + gap : sx < 0 ? x - gap - w : x - w / 2, 3, this.width - w - 3);
       const v = between(y - h / 2 + sy * (h + (sx ? 0 : gap - 6)), 2, this.height - h - 2);
       return [u, v, u + w, v + h];
-    });
+    };
     const free = (b) => this.taken.every((t) => b[2] < t[0] || b[0] > t[2] || b[3] < t[1] || b[1] > t[3]);
-    const box = boxes.find(free) || boxes[0];
+    const box = boxAt(sides.find((side) => free(boxAt(side))) ?? sides[0]);
     this.taken.push(box);
     Object.assign(c, { textAlign: "left", textBaseline: "alphabetic", fillStyle: this.paper, globalAlpha: 0.75 });
     c.fillRect(box[0] - 2, box[1], w + 4, h);

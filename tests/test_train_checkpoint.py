@@ -21,10 +21,9 @@ from training import FAMILY, same, stop_after
 from lookbehind import Ball
 from lookbehind.train import (
     CheckpointError,
-    MultiStep,
+    constant,
     cosine,
     fit,
-    grouped,
     read_checkpoint,
     save_checkpoint,
 )
@@ -50,7 +49,7 @@ def run(path: Path | None, made: tuple[Any, ...] | None = None, **options: Any) 
     """What a run leaves: 4 epochs of 8 minibatches."""
     model, optimizer, loader = made or problem()
     options = {"epochs": 4, "splits": {"all": [loader.dataset.tensors]}} | options
-    history = fit(model, optimizer, loader, **grouped(checkpoint=path, **options))
+    history = fit(model, optimizer, loader, checkpoint=path, **options)
     return [model.state_dict(), optimizer.state_dict(), history]
 
 
@@ -195,7 +194,7 @@ def test_foreign_files_are_named_and_run_nothing(write: Any, words: str, tmp_pat
         ({"method": "SAM"}, {}, "holds another optimizer: .*Lookbehind"),
         ({"classes": 5}, {}, r"holds another model: 4\.weight has shape \(3, 8\), here \(5, 8\)"),
         ({}, {"epochs": 9}, r"budget = \['minibatches', 32\], this one has budget = "),
-        ({}, {"schedule": MultiStep()}, "schedule = 'cosine', this one has schedule = 'MultiStep"),
+        ({}, {"schedule": constant}, "schedule = 'cosine', this one has schedule = 'constant"),
         ({}, {"config": {"lr": 0.1}}, "lr = None, this one has lr = 0.1"),
     ],
 )

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from training import FAMILY, MINIBATCHES, SPLITS, family, model_and, stop_after, weights
 
 from lookbehind import Lookahead
-from lookbehind.train import SCHEDULES, Session, constant, cosine, evaluate, fit, grouped
+from lookbehind.train import SCHEDULES, constant, cosine, evaluate, fit
 
 
 @family
@@ -117,8 +117,8 @@ def test_ctrl_c_and_a_stop_finish_the_step_under_way() -> None:
     _, kept = interrupted_run(presses=1)
     assert len(kept) == 4 and signal.getsignal(signal.SIGINT) == before
     model, optimizer = model_and("Lookbehind")
-    session = Session(stop=stop_after(4))
-    history = fit(model, optimizer, MINIBATCHES, gradients=400, splits=SPLITS, session=session)
+    stop = stop_after(4)
+    history = fit(model, optimizer, MINIBATCHES, gradients=400, splits=SPLITS, stop=stop)
     assert history.stopped and history.last("train").gradients == 0
     assert torch.equal(weights(model), kept[-1])
 
@@ -151,8 +151,7 @@ def test_empty_data_is_an_error_not_an_endless_loop(batches: Any, words: str) ->
 
 
 def test_the_bar_counts_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
-    session = Session(progress=True)
-    fit(*model_and("Lookbehind"), MINIBATCHES, gradients=10, splits=SPLITS, session=session)
+    fit(*model_and("Lookbehind"), MINIBATCHES, gradients=10, splits=SPLITS, progress=True)
     shown = capsys.readouterr().err
     assert "10/10" in shown and "train=" in shown
 
@@ -176,4 +175,4 @@ def test_the_bar_counts_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_wrong_arguments_are_named(wrong: dict[str, Any], words: str) -> None:
     with pytest.raises((TypeError, ValueError), match=words):
-        fit(*model_and("SGD"), MINIBATCHES, splits={}, **grouped(**wrong))
+        fit(*model_and("SGD"), MINIBATCHES, splits={}, **wrong)

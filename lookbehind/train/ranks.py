@@ -145,12 +145,17 @@ class Ranks(Alone):
         self._state.destroy_process_group()
 
 
-def started_as_one_of_several() -> bool:
-    """Whether a launcher has started this process beside others.
+def join(device: str) -> tuple[Alone, str]:
+    """The processes that train together, where a launcher has started several; the device of this.
 
-    Raises ValueError where WORLD_SIZE, which it sets, is no int ≥ 1.
+    Raises ValueError where WORLD_SIZE, which it sets, is no int ≥ 1, or for a single device.
     """
     given = os.environ.get("WORLD_SIZE", "1").strip()
     if not given.isdecimal() or int(given) < 1:
         raise ValueError(f"WORLD_SIZE must be an int ≥ 1, as launchers set it, got {given!r}")
-    return int(given) > 1
+    if int(given) == 1:
+        return ALONE, device
+    if device not in ("auto", "cuda", "cpu"):
+        raise ValueError(f"device of several processes must be auto, cuda or cpu, got {device!r}")
+    ranks = Ranks(cpu=device == "cpu")
+    return ranks, ranks.device.type  # the current one of them is its own

@@ -130,7 +130,7 @@ OPTIONS: dict[str, list[click.Option]] = {
         option("--perturbation", str, "Of several processes: global, or local."),
     ],
     "Output": [
-        option("--out", FOLDER, "Folder of history.json and checkpoint.pt.", "runs/ and the settings"),
+        option("--out", FOLDER, "Folder of its history and checkpoint.", "runs/ and the settings"),
         option("--resume", bool, "Go on from the checkpoint in --out."),
         option("--quiet", bool, "Print the result only."),
     ],

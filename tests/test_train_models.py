@@ -149,11 +149,11 @@ def test_convolutions_start_as_he_et_al(name):
     [
         ({"name": "resnet9"}, ValueError, "name must be one of mlp, .*wrn28-10, got 'resnet9'"),
         ({"channels": 2}, ValueError, "channels must be 1 or 3, got 2"),
-        ({"channels": True}, TypeError, "channels must be 1 or 3, got True"),
+        ({"channels": True}, ValueError, "channels must be 1 or 3, got True"),
         ({"classes": 1}, ValueError, "classes must be an int ≥ 2, got 1"),
         ({"size": (32, 7)}, ValueError, r"size must be \(height, width\).* ≥ 8, got \(32, 7\)"),
-        ({"size": (32, 8.5)}, TypeError, r"size must be \(height, width\).* got \(32, 8.5\)"),
-        ({"size": 32}, TypeError, r"size must be \(height, width\).* got 32"),
+        ({"size": (32, 8.5)}, ValueError, r"size must be \(height, width\).* got \(32, 8.5\)"),
+        ({"size": 32}, ValueError, r"size must be \(height, width\).* got 32"),
         ({"size": (8, 8, 8)}, ValueError, r"size must be \(height, width\).* got \(8, 8, 8\)"),
     ],
 )

@@ -6,13 +6,7 @@ from lookbehind.train.loop import SCHEDULES, constant, cosine, fit
 from lookbehind.train.models import MODELS, make_model
 from lookbehind.train.passes import evaluate, frozen_statistics
 from lookbehind.train.ranks import ALONE, Alone, Ranks, join
-from lookbehind.train.recipe import (
-    CHOICES,
-    EVALUATION_BATCH,
-    Outcome,
-    Recipe,
-    evaluation_batches,
-)
+from lookbehind.train.recipe import CHOICES, EVALUATION_BATCH, Outcome, Recipe, evaluation_batches
 from lookbehind.train.run import Minibatches, Run, Setup, set_epoch
 
 __all__ = [

@@ -1,16 +1,16 @@
 """Checkpoints: one file, written whole or not at all, read without running code from it."""
 
+import hashlib
 import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lookbehind.files import written_whole
+from lookbehind.scores import changed
 
 FORMAT = "lookbehind checkpoint 1"
 
@@ -58,10 +58,24 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def check_fits(path: str | Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    """Raises CheckpointError where a state is of another run than ours: its plan or its weights."""
-    if missing := sorted(ours.keys() - theirs.keys() - {"scale"}):  # only a float16 run has one
+def sealed(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state with a fingerprint of all that it holds, tensors by their bytes."""
+    plain = changed(state, lambda t: _sha256(t.cpu().flatten().view(torch.uint8).numpy()))
+    return {**state, "fingerprint": _sha256(repr(plain).encode())}
+
+
+def _sha256(data: Any) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def check_fits(path: str | Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    """Raises CheckpointError where a state was altered, or is of another run than ours."""
+    parts = {*ours, "fingerprint"} - {"scale"}  # only a float16 run has one
+    if missing := sorted(parts - theirs.keys()):
         raise CheckpointError(f"{path} is no checkpoint of a run: it lacks {missing}")
+    rest = {n: part for n, part in theirs.items() if n not in ("format", "fingerprint")}
+    if sealed(rest)["fingerprint"] != theirs["fingerprint"]:
+        raise CheckpointError(f"{path} was altered after it was written")
     plans = [{**plan, **plan["config"], "config": None} for plan in (theirs["plan"], ours["plan"])]
     for name, found, here in _differences(*plans):
         words = f"{name} = {found!r}, this one has {name} = {here!r}"
@@ -75,29 +89,3 @@ def _differences(theirs: Any, ours: Any) -> Iterator[tuple[str, Any, Any]]:
     for name in {**ours, **theirs}:
         if theirs.get(name) != ours.get(name):
             yield name, theirs.get(name), ours.get(name)
-
-
-def check_kind(name: str, theirs: Any, ours: Any) -> None:
-    """Raises ValueError where what both have is of two kinds: a word in the place of a number."""
-    if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
-        for key in theirs.keys() - {"settings"}:  # α may be a number or a word
-            alike = "lr" if key == "initial_lr" else key
-            check_kind(f"{name}[{key!r}]", theirs[key], ours.get(key, ours.get(alike)))
-    elif isinstance(theirs, list) and isinstance(ours, list):
-        for i, (one, other) in enumerate(zip(theirs, ours, strict=False)):
-            check_kind(f"{name}[{i}]", one, other)
-    elif theirs is not None and ours is not None:
-        kinds = [float if isinstance(v, int | float | Tensor) else type(v) for v in (theirs, ours)]
-        if kinds[0] is not kinds[1]:
-            raise ValueError(f"{name} is {theirs!r}, this one has {ours!r}")
-
-
-@contextmanager
-def in_words(what: str) -> Iterator[None]:
-    """Any fault of what a file holds as a CheckpointError."""
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except Exception as error:
-        raise CheckpointError(f"{what}: {error}") from error

@@ -10,14 +10,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from lookbehind.checks import kept, one_of, whole
+from lookbehind.checks import kept, one_of
 from lookbehind.scores import Criterion, Minibatch, Record, changed, examples
 from lookbehind.train.checkpoint import (
+    CheckpointError,
     check_fits,
-    check_kind,
-    in_words,
     read_checkpoint,
     save_checkpoint,
+    sealed,
 )
 from lookbehind.train.passes import (
     LossScale,
@@ -157,7 +157,7 @@ class Run:
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint that `fit` continues bit for bit; all ranks must call this."""
-        self.setup.ranks.once(lambda: save_checkpoint(path, self.state()))
+        self.setup.ranks.once(lambda: save_checkpoint(path, sealed(self.state())))
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds; TypeError where the optimizer has what can't be kept."""
@@ -181,21 +181,16 @@ class Run:
 
     def restore(self, path: str | Path) -> None:
         """Go on where the checkpoint was written; CheckpointError where it is another run's."""
-        state, ours = self.setup.ranks.once(lambda: read_checkpoint(path)), self.state()
-        with in_words(f"{path} was altered after it was written"):
-            check_fits(path, state, ours)
-            epoch, taken, gradients, images = (whole("position", n, 0) for n in state["position"])
-            whole("position", taken, 0, len(self.stream.batches) - 1)
-            records = [Record(*values) for values in state["records"]]
-            check_kind("records", state["records"], [[0.0, 0, "", 0.0, 0.0]] * len(records))
-            for name in ("epoch", "now"):
-                torch.Generator().set_state(state["rng"][name])
-            scale = self.scale and LossScale(*state.get("scale", ()))
-        with in_words(f"{path} holds another optimizer"):
-            check_kind("optimizer", state["optimizer"], ours["optimizer"])
+        state = self.setup.ranks.once(lambda: read_checkpoint(path))
+        check_fits(path, state, self.state())
+        try:
             self.optimizer.load_state_dict(state["optimizer"])
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} holds another optimizer: {error}") from error
         self.model.load_state_dict(state["model"])
-        self.gradients, self.images, self.records, self.scale = gradients, images, records, scale
+        epoch, taken, self.gradients, self.images = state["position"]
+        self.records = [Record(*values) for values in state["records"]]
+        self.scale = self.scale and LossScale(*state.get("scale", ()))
         self.stream.go_to(epoch, taken, state["rng"]["epoch"])
         for name, generator in self._generators().items():
             if name in state["rng"]:

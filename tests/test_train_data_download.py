@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lookbehind.train.data.download import download
+from lookbehind.train.data.named import download
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 

@@ -76,10 +76,6 @@ class Dataset:
         named = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: split for name, split in named.items() if len(split)}
 
-    def to(self, device: str | torch.device) -> "Dataset":
-        train, validation, test = (s.to(device) for s in (self.train, self.validation, self.test))
-        return Dataset(train, validation, test, self.noisy.to(device), self.classes)
-
 
 @dataclass(eq=False, repr=False)
 class Batches:
@@ -190,6 +186,7 @@ class Draw:
     test: int | None = None
     label_noise: float = 0.0
     seed: int = 0
+    device: str | torch.device = "cpu"
 
     def __post_init__(self) -> None:
         check_bounded("label_noise", self.label_noise, 1, also="")
@@ -201,15 +198,15 @@ class Draw:
         The validation images depend on the seed and their number alone, so that runs on fewer
         training images are judged by the same ones.
         """
-        counts = [len(labels) for _, labels in pools]
-        left = counts[0] - whole("validation", self.validation, 0, counts[0] - 1)
+        pool, count = (len(labels) for _, labels in pools)
+        left = pool - whole("validation", self.validation, 0, pool - 1)
         train = left if self.train is None else whole("train", self.train, 1, left)
-        test = counts[1] if self.test is None else whole("test", self.test, 1, counts[1])
+        test = count if self.test is None else whole("test", self.test, 1, count)
         generator = Generator().manual_seed(self.seed)
-        rows, test_rows = (torch.randperm(count, generator=generator) for count in counts)
-        held_out, rows = rows[: self.validation], rows[self.validation :][:train]
-        chosen = zip((rows, held_out, test_rows[:test].sort().values), (0, 0, 1), strict=True)
-        parts = [(pools[p][0][some], pools[p][1][some]) for some, p in chosen]
+        held_out, rows = torch.randperm(pool, generator=generator).tensor_split([self.validation])
+        test_rows = torch.randperm(count, generator=generator)[:test].sort().values
+        chosen = [(pools[0], rows[:train]), (pools[0], held_out), (pools[1], test_rows)]
+        parts = [(images[some], labels[some]) for (images, labels), some in chosen]
         return self.with_noise(parts, classes, generator, scale)
 
     def with_noise(
@@ -221,8 +218,9 @@ class Draw:
         noisy = torch.arange(len(labels)) < round(self.label_noise * len(labels))
         shift = torch.randint(1, len(classes), (len(labels),), generator=generator)
         wrong = torch.where(noisy, (labels + shift) % len(classes), labels)
-        validation, test = (Split(*part, *scale) for part in parts[1:])
-        return Dataset(Split(images, wrong, *scale), validation, test, noisy, tuple(classes))
+        parts = [(images, wrong), *parts[1:]]
+        train, validation, test = (Split(*part, *scale).to(self.device) for part in parts)
+        return Dataset(train, validation, test, noisy.to(self.device), tuple(classes))
 
 
 def _mean_and_std(images: Tensor) -> Scale:

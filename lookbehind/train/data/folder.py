@@ -23,14 +23,13 @@ Classes = dict[str, list[Path]]  # the image files of each
 JUNK = (".", "$", "__MACOSX", "System Volume Information")
 
 
-def image_folder(root: Folder, *, device: str | torch.device = "cpu", **options: Any) -> Dataset:
+def image_folder(root: Folder, **options: Any) -> Dataset:
     """A folder of images of one size: train/<class>/… and test/<class>/…, as torchvision reads it.
 
     Hidden files and folders are left out. Links are followed, and a file that is met twice counts
     once. Images are turned as their EXIF orientation says. One channel where all are grey, else
-    three. `options` are those of `cifar10`: numbers of images from train/ and test/, label noise
-    and the seed. Minibatches are normalized by the mean and standard deviation of the training
-    images.
+    three. `options` are those of `cifar10`, of train/ and test/. Minibatches are normalized by the
+    mean and standard deviation of the training images.
 
     The decoded images are kept below `data_root()` until a file of the folder changes. While they
     are decoded, a terminal shows a bar.
@@ -49,7 +48,7 @@ def image_folder(root: Folder, *, device: str | torch.device = "cpu", **options:
     counts = [torch.tensor([*map(len, part.values())]) for part in (train, test)]
     labels = [torch.arange(len(count)).repeat_interleave(count) for count in counts]
     images = _decoded(root, files).split([*map(len, labels)])
-    return draw.dataset(list(zip(images, labels, strict=True)), [*train]).to(device)
+    return draw.dataset(list(zip(images, labels, strict=True)), [*train])
 
 
 def _list_images(folder: Path) -> Classes:

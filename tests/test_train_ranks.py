@@ -4,8 +4,6 @@ One pair of processes runs all checks of `pair.py`; the tests compare what it fo
 process, or with two shares written down by hand.
 """
 
-import sys
-
 import pair
 import problems
 import pytest
@@ -28,7 +26,7 @@ def found(folder):
     """What each process found."""
     torch.set_num_threads(1)
     trained(checkpoint=folder / "by one.pt", stop=stop_after(4))
-    pair.run_pair([sys.executable, pair.__file__, str(folder)])
+    pair.run_pair(pair.check, folder)
     return [torch.load(folder / f"rank {rank}.pt") for rank in range(2)]
 
 

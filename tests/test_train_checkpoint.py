@@ -1,7 +1,6 @@
 """Checkpoints: whole or not at all, read without running code, continued bit for bit."""
 
 import math
-import multiprocessing
 import pickle
 import random
 import re
@@ -11,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 import torch
 from torch import Tensor, nn
@@ -95,17 +95,7 @@ def test_settings_moved_during_the_run_are_continued_from_any_step(tmp_path: Pat
 
 def killed_run(path: Path, epochs: int, nap: float) -> None:
     """What the process below runs until it is killed; the naps let a kill come anywhere."""
-    torch.set_num_threads(1)
     run(path, epochs=epochs, resume=True, callbacks=[lambda run: time.sleep(nap)])
-
-
-@pytest.fixture
-def processes(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A server that has imported this file already and forks a process for each run."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "torch._dynamo"])  # torch loads that late
-    return context
 
 
 def epoch_of(path: Path) -> int:
@@ -116,12 +106,11 @@ def inode(path: Path) -> int | None:
     return path.stat().st_ino if path.exists() else None
 
 
-def test_kills_lose_nothing_but_the_epoch_under_way(processes: Any, tmp_path: Path) -> None:
+def test_kills_lose_nothing_but_the_epoch_under_way(tmp_path: Path) -> None:
     path, epochs, moments = tmp_path / "run.pt", 25, random.Random(0)
     for _ in range(5):
         before, old, deadline = epoch_of(path), inode(path), time.monotonic() + 60
-        process = processes.Process(target=killed_run, args=(path, epochs, 0.001))
-        process.start()
+        process = forks.start(killed_run, path, epochs, 0.001)
         while inode(path) == old and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(moments.uniform(0, 0.04))

@@ -15,7 +15,7 @@ from lookbehind.train import read_checkpoint
 from lookbehind.train.journal import CHECKPOINT
 
 
-def start_and_interrupt(arguments: str, folder: Path) -> tuple[int | None, str]:
+def start_and_interrupt(arguments, folder):
     """SIGINT to a run of its own process, once its first epoch is on the disk."""
     said, words = folder.with_name("said"), ["train", *arguments.split(), "--out", str(folder)]
     process = forks.start(forks.lookbehind, *words, said=said)
@@ -29,7 +29,7 @@ def start_and_interrupt(arguments: str, folder: Path) -> tuple[int | None, str]:
     return process.exitcode, said.read_text(encoding="utf-8")
 
 
-def test_ctrl_c_keeps_the_run_and_resume_goes_on_bit_for_bit() -> None:
+def test_ctrl_c_keeps_the_run_and_resume_goes_on_bit_for_bit():
     arguments = f"{SMALL} --epochs 30"
     code, said = start_and_interrupt(arguments, Path("a").absolute())
     assert code == 130
@@ -44,7 +44,7 @@ def test_ctrl_c_keeps_the_run_and_resume_goes_on_bit_for_bit() -> None:
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_two_processes_leave_what_one_does_and_no_thread() -> None:
+def test_two_processes_leave_what_one_does_and_no_thread():
     """One of them speaks and writes; a single process can go on with their checkpoint."""
     words = [
         "train",

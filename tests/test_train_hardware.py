@@ -80,7 +80,9 @@ def test_compile_needs_a_compiler_that_torch_would_find(monkeypatch, tmp_path):
 
     program("c++")
     assert not has_compiler()
-    with pytest.raises(ValueError, match=r"compile needs a C\+\+ compiler: 'g\+\+' was not found"):
+    with pytest.raises(
+        ValueError, match=r"compile needs a C\+\+ compiler: g\+\+, .* what CXX names"
+    ):
         choose_hardware("cpu", compile=True)
     program("g++")
     assert has_compiler() and choose_hardware("cpu", compile=True).compile

@@ -67,7 +67,7 @@ def choose_hardware(
     if channels_last is None:
         channels_last = chosen.type != "mps"
     if compile and not has_compiler():
-        raise ValueError(f"compile needs a C++ compiler: {_compiler()!r} was not found (see CXX)")
+        raise ValueError("compile needs a C++ compiler: g++, clang++ on macOS, or what CXX names")
     return Hardware(chosen, torch.bfloat16 if bf16 else None, channels_last, compile)
 
 
@@ -87,13 +87,9 @@ def keep_freed_memory() -> bool:
 
 def has_compiler() -> bool:
     """Whether `torch.compile` will find a C++ compiler: CXX, else g++ (on macOS clang++)."""
-    return shutil.which(_compiler()) is not None
-
-
-def _compiler() -> str:
-    """What torch._inductor calls; CXX may hold options, too."""
     default = "clang++" if sys.platform == "darwin" else "g++"
-    return (shlex.split(os.environ.get("CXX", default)) or [""])[0]
+    command = shlex.split(os.environ.get("CXX", default))  # may hold options, too
+    return shutil.which("".join(command[:1])) is not None
 
 
 def _device(name: str) -> torch.device:

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,10 +85,9 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in (field.name for field in fields(self)):
-            object.__setattr__(self, name, plain(getattr(self, name)))
-        if isinstance(self.dataset, os.PathLike):
-            object.__setattr__(self, "dataset", os.fspath(self.dataset))
+        for name, value in vars(self).copy().items():
+            value = os.fspath(value) if isinstance(value, os.PathLike) else plain(value)
+            object.__setattr__(self, name, value)
         for name, kind in {"dataset": str, "augment": bool}.items():
             if type(value := getattr(self, name)) is not kind:
                 raise TypeError(f"{name} must be a {kind.__name__}, got {value!r}")
@@ -121,9 +120,9 @@ class Recipe:
 
     def load(self, root: str | Path | None = None, device: str | torch.device = "cpu") -> Dataset:
         """The dataset, on `device`; `root` as in `lookbehind.train.data`."""
-        sizes = {name: getattr(self, name) for name in ("train", "validation", "test")}
-        options = {name: value for name, value in sizes.items() if value is not None}
-        options |= {"label_noise": self.label_noise, "seed": self.seed}
+        names = ("train", "validation", "test", "label_noise", "seed")
+        values = {name: getattr(self, name) for name in names}
+        options = {name: value for name, value in values.items() if value is not None}
         return load(self.dataset, root, device=device, **options)
 
     def make_model(self, dataset: Dataset) -> nn.Module:

@@ -70,14 +70,6 @@ def test_noise_goes_evenly_to_the_nine_wrong_classes():
     assert counts[1:].max() < 1700 / 9 * 1.25
 
 
-def test_a_seed_does_not_touch_the_global_generator():
-    torch.manual_seed(0)
-    expected = torch.rand(3)
-    torch.manual_seed(0)
-    next(iter(digits(label_noise=0.4).train.batches(50, seed=1, crop=1, flip=True)))
-    assert torch.equal(torch.rand(3), expected)
-
-
 @pytest.mark.parametrize(
     ("wrong", "error", "words"),
     [

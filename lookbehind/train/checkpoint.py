@@ -58,23 +58,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def sealed(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The state with a fingerprint of all that it holds, tensors by their bytes."""
-    plain = changed(state, lambda t: _sha256(t.cpu().flatten().view(torch.uint8).numpy()))
-    return {**state, "fingerprint": _sha256(repr(plain).encode())}
+def save_sealed(path: str | Path, state: Mapping[str, Any]) -> None:
+    """The state with a fingerprint of all that it holds."""
+    save_checkpoint(path, {**state, "fingerprint": _fingerprint(state)})
 
 
-def _sha256(data: Any) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def check_fits(path: str | Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    """Raises CheckpointError where a state was altered, or is of another run than ours."""
+def read_sealed(path: str | Path, ours: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of a run of our plan and weights; CheckpointError where it was altered or isn't."""
+    theirs = read_checkpoint(path)
     parts = {*ours, "fingerprint"} - {"scale"}  # only a float16 run has one
     if missing := sorted(parts - theirs.keys()):
         raise CheckpointError(f"{path} is no checkpoint of a run: it lacks {missing}")
-    rest = {n: part for n, part in theirs.items() if n not in ("format", "fingerprint")}
-    if sealed(rest)["fingerprint"] != theirs["fingerprint"]:
+    del theirs["format"]
+    if theirs.pop("fingerprint") != _fingerprint(theirs):
         raise CheckpointError(f"{path} was altered after it was written")
     plans = [{**plan, **plan["config"], "config": None} for plan in (theirs["plan"], ours["plan"])]
     for name, found, here in _differences(*plans):
@@ -83,6 +79,17 @@ def check_fits(path: str | Path, theirs: dict[str, Any], ours: dict[str, Any]) -
     shapes = [{n: tuple(w.shape) for n, w in each["model"].items()} for each in (theirs, ours)]
     for name, found, here in _differences(*shapes):
         raise CheckpointError(f"{path} holds another model: {name} has shape {found}, here {here}")
+    return theirs
+
+
+def _fingerprint(state: Mapping[str, Any]) -> str:
+    """Of tensors by their bytes, of the rest by its words."""
+    words = changed(state, lambda t: _sha256(t.cpu().flatten().view(torch.uint8).numpy()))
+    return _sha256(repr(words).encode())
+
+
+def _sha256(data: Any) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _differences(theirs: Any, ours: Any) -> Iterator[tuple[str, Any, Any]]:

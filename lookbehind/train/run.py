@@ -12,13 +12,7 @@ from torch import Tensor, nn
 
 from lookbehind.checks import kept, one_of
 from lookbehind.scores import Criterion, Minibatch, Record, changed, examples
-from lookbehind.train.checkpoint import (
-    CheckpointError,
-    check_fits,
-    read_checkpoint,
-    save_checkpoint,
-    sealed,
-)
+from lookbehind.train.checkpoint import CheckpointError, read_sealed, save_sealed
 from lookbehind.train.passes import (
     LossScale,
     Overflow,
@@ -157,7 +151,7 @@ class Run:
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint that `fit` continues bit for bit; all ranks must call this."""
-        self.setup.ranks.once(lambda: save_checkpoint(path, sealed(self.state())))
+        self.setup.ranks.once(lambda: save_sealed(path, self.state()))
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds; TypeError where the optimizer has what can't be kept."""
@@ -181,11 +175,10 @@ class Run:
 
     def restore(self, path: str | Path) -> None:
         """Go on where the checkpoint was written; CheckpointError where it is another run's."""
-        state = self.setup.ranks.once(lambda: read_checkpoint(path))
-        check_fits(path, state, self.state())
+        state = self.setup.ranks.once(lambda: read_sealed(path, self.state()))
         try:
             self.optimizer.load_state_dict(state["optimizer"])
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} holds another optimizer: {error}") from error
         self.model.load_state_dict(state["model"])
         epoch, taken, self.gradients, self.images = state["position"]

@@ -17,9 +17,8 @@ DEVICES = ("auto", "cuda", "mps", "cpu")
 class Hardware:
     """A device, and what is switched on there.
 
-    `autocast` is torch.bfloat16 or torch.float16 for mixed precision, or None. `channels_last`
-    stores images and convolution weights as (N, H, W, C), `compile` hands the network to
-    `torch.compile`.
+    `autocast` is as in `Setup`. `channels_last` stores images and convolution weights as
+    (N, H, W, C), `compile` hands the network to `torch.compile`.
     """
 
     device: torch.device
@@ -58,8 +57,7 @@ def choose_hardware(
     capability ≥ 8.0), channels_last for CUDA, whose tensor cores take that layout, and for the CPU
     (ResNet-8 at 32 x 32: about 1.4 times faster, see `bench_epoch.py`).
 
-    Raises ValueError for an unknown or missing device, or where `compile` is asked for and there is
-    no C++ compiler (see `has_compiler`).
+    Raises ValueError for an unknown or missing device, or for `compile` without a C++ compiler.
     """
     chosen = _device(device)
     if bf16 is None:

@@ -25,8 +25,7 @@ def evaluate(
     """Mean loss and accuracy over all examples, in evaluation mode; the mode is put back.
 
     Cross-entropy, or what loss= or batch_loss= say; accuracy is NaN where it makes no sense (see
-    `Criterion`). Each of several `ranks` scores its share of every minibatch, and gets the score of
-    all.
+    `Criterion`). Each of several `ranks` scores its share, and gets the score of all.
 
     Raises ValueError where `batches` is empty, or doesn't fit the default loss.
     """
@@ -123,8 +122,9 @@ class LossScale:
         if not finite:
             raise FloatingPointError("the loss is not finite")
         if not small:
-            scale = f"at a loss scale of {self.factor:g}"
-            raise Overflow(f"the gradient is not finite in float16 {scale}")
+            raise Overflow(
+                f"the gradient is not finite in float16 at a loss scale of {self.factor:g}"
+            )
         return found
 
     def lower(self) -> bool:

@@ -4,7 +4,7 @@
 whole minibatches and takes its share of their images, and gradients are averaged through torch's
 `DistributedDataParallel`: the weights are those of one process, but for rounding.
 
-    fit(model, optimizer, batches, ..., setup=Setup(ranks=Ranks()))
+    fit(model, optimizer, batches, ..., ranks=Ranks())
 """
 
 import gc
@@ -101,12 +101,10 @@ class Ranks(Alone):
 
     def share(self, minibatch: Minibatch) -> tuple[Minibatch, int]:
         count = examples(minibatch)
-        for tensor in tensors_of(minibatch):
-            if tensor.shape[:1] != (count,):
-                raise ValueError(
-                    "labels must have shape (B,) to be shared by processes, and all else in a "
-                    f"minibatch B = {count} as first dimension, got {tuple(tensor.shape)}"
-                )
+        for shape in (tuple(tensor.shape) for tensor in tensors_of(minibatch)):
+            if shape[:1] != (count,):
+                allowed = "labels must have shape (B,) to be shared by processes, and all else in a"
+                raise ValueError(f"{allowed} minibatch B = {count} as first dimension, got {shape}")
         mine = changed(minibatch, lambda tensor: tensor.tensor_split(self.world)[self.rank])
         # all must take part in every gradient: without an image, by one that counts for nothing
         own = examples(mine)

@@ -35,7 +35,7 @@ LEAST = {"k": 1, "batch_size": 1, "train": 1, "test": 1, "validation": 0, "seed"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left: the network at its slow weights, and what was measured on the way."""
+    """What a run left: the network at its slow weights, and the scores on the way."""
 
     recipe: "Recipe"
     model: nn.Module
@@ -57,8 +57,8 @@ class Recipe:
     The budget is `epochs` or `gradients`, one of them. `seed` decides the split, the wrong labels,
     the first weights, and the minibatches.
 
-    Numbers of NumPy and tensors of one become Python's own. Raises TypeError or ValueError, before
-    any data is loaded, for a value that is wrong whatever the dataset.
+    Numbers of NumPy become Python's own. Raises TypeError or ValueError, before any data is loaded,
+    for a value that is wrong whatever the dataset.
     """
 
     dataset: str = "digits"

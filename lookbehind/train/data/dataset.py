@@ -81,10 +81,9 @@ class Batches:
     """Every iteration is one epoch of (images, labels) minibatches; the last may be smaller.
 
     `images` are (pixels − mean) / std, of shape (B, C, H, W) and torch's default float type.
-    With a `seed` the order, crops and flips of an epoch depend on the seed and on `epoch` alone:
-    the number of the next iteration, which goes up by one with each; without, images come in order.
-    `crop`: pixels of black that are added on each side before a random crop to the old size;
-    `flip`: mirror left and right with probability 1/2. `drop_last` leaves out a smaller minibatch.
+    With a `seed` the order, crops and flips of an epoch depend on the seed and on `epoch` alone,
+    the number of the next iteration; without, images come in order. `crop`: pixels of black on each
+    side before a random crop to the old size; `flip`: mirror left and right with probability 1/2.
 
     Raises TypeError or ValueError where `size` is not an int ≥ 1 (with `drop_last` ≤ N), `crop` not
     an int from 0 to the image's size, `seed` not None or an int ≥ 0, or None with a crop or flip.
@@ -183,8 +182,7 @@ class Draw:
     def dataset(self, pools: Parts, classes: Sequence[str], scale: Scale | None = None) -> Dataset:
         """Splits of a training and a test pool of images and labels.
 
-        The validation images depend on the seed and their number alone, so that runs on fewer
-        training images are judged by the same ones.
+        Runs on fewer training images are judged by the same validation images.
         """
         pool, count = (len(labels) for _, labels in pools)
         left = pool - whole("validation", self.validation, 0, pool - 1)
@@ -212,10 +210,7 @@ class Draw:
 
 
 def _mean_and_std(images: Tensor) -> Scale:
-    """Of every channel (C,); the std of a channel that has one value only is taken as 1.
-
-    From the histogram of the values: exact, and without a copy of the images in floats.
-    """
+    """Of every channel (C,), without a copy of the images in floats; a std of 0 is taken as 1."""
     counts = torch.stack([c.flatten().bincount(minlength=256) for c in images.unbind(1)]).double()
     values, total = torch.arange(256, dtype=torch.float64), counts.sum(1)
     mean = counts @ values / total

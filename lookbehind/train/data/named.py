@@ -81,8 +81,7 @@ def cifar10(root: Folder | None = None, **options: Any) -> Dataset:
 
     Downloaded into `data_root(root)` where it is not there yet: 170 MB, from a slow host, or from
     the folder (an address or a path) that the environment variable LOOKBEHIND_MIRROR names. A
-    download that broke off goes on where it was. A checksum guards every file; what is not whole is
-    fetched again.
+    download that broke off goes on where it was. A checksum guards every file.
 
     `options`, all drawn by `seed` = 0: `train` = None and `validation` = 0 are numbers of training
     images, `test` = None of test images; None takes all that are left. `label_noise` = 0 and
@@ -194,11 +193,10 @@ def _advice(error: Exception, kind: Any, root: Path) -> str:
     if isinstance(error, OSError | HTTPException):
         return (
             f"{_address(kind)} cannot be downloaded ({error}): go online and call again, to go on "
-            f"where it was, name the folder of another host in LOOKBEHIND_MIRROR, or get the "
-            f"file from somebody who has it and put it into {root}"
+            f"where it was, name the folder of another host in LOOKBEHIND_MIRROR, or get the file "
+            f"elsewhere and put it into {root}"
         )
     return (
-        f"{archive} or what it holds has a wrong checksum ({error}): the download was cut short or "
-        f"changed on its way. Call again to restart it; if this stays, delete {archive} and "
-        f"{root / kind.base_folder} first"
+        f"{archive} or what it holds has a wrong checksum ({error}). Call again to restart the "
+        f"download; if this stays, delete {archive} and {root / kind.base_folder} first"
     )

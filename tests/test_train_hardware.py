@@ -52,17 +52,11 @@ def test_auto_is_the_fastest_there_is_and_a_choice_wins(machine, asked, found, m
     assert choose_hardware(**asked) == found
 
 
-UNKNOWN = "device must be one of auto, cuda, .*got "
-MISSING = "device is {!r}, but this machine has no usable"
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [(name, UNKNOWN + repr(name)) for name in ("gpu", "cuda:x", "cpu:0", "auto:1", "")]
-    + [(name, MISSING.format(name)) for name in ("cuda", "cuda:2", "mps")],
-)
-def test_an_unknown_or_missing_device_is_an_error(name, words, monkeypatch):
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cpu:0", "auto:1", "", "cuda", "cuda:2", "mps"])
+def test_an_unknown_or_missing_device_is_an_error(name, monkeypatch):
     pretend(monkeypatch, cuda=2 if name == "cuda:2" else 0)
+    there = "auto, cuda, cuda:0, cuda:1, cpu" if name == "cuda:2" else "auto, cpu"
+    words = f"device must be one of {there}, as this machine has them, got {name!r}"
     with pytest.raises(ValueError, match=words):
         choose_hardware(name)
 

@@ -10,8 +10,6 @@ from dataclasses import astuple, dataclass
 import torch
 from torch import nn
 
-DEVICES = ("auto", "cuda", "mps", "cpu")
-
 
 @dataclass(frozen=True)
 class Hardware:
@@ -91,13 +89,10 @@ def has_compiler() -> bool:
 
 
 def _device(name: str) -> torch.device:
-    kind, _, index = name.partition(":")
-    if name not in DEVICES and not (kind == "cuda" and index.isdecimal()):
-        raise ValueError(f"device must be one of {', '.join(DEVICES)}, or cuda:0, …, got {name!r}")
-    cuda = int(index or 0) < torch.cuda.device_count()
-    there = {"cuda": cuda, "mps": torch.backends.mps.is_available()}
-    if kind == "auto":
-        return torch.device(next((kind for kind, found in there.items() if found), "cpu"))
-    if not there.get(kind, True):
-        raise ValueError(f"device is {name!r}, but this machine has no usable {kind} device")
-    return torch.device(name)
+    count, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
+    cuda = ["cuda", *(f"cuda:{i}" for i in range(count))] if count else []
+    usable = [*cuda, *["mps"] * mps, "cpu"]  # the fastest first
+    if name not in ("auto", *usable):
+        allowed = f"one of auto, {', '.join(usable)}, as this machine has them"
+        raise ValueError(f"device must be {allowed}, got {name!r}")
+    return torch.device(usable[0] if name == "auto" else name)

@@ -1,12 +1,12 @@
 """The command line: `python -m lookbehind train …` trains one recipe and keeps what it did.
 
-A folder of the run holds history.json, which is up to date after every record, and a checkpoint.
-The options (`OPTIONS`) are the fields of a `Recipe`, which checks their values, and a few more; the
-defaults are the official script's (`OFFICIAL`), and some depend on others (`fill_in`).
+What it says and leaves is in `train/journal.py`. The options (`OPTIONS`) are the fields of a
+`Recipe`, which checks their values, and a few more; the defaults are the official script's
+(`OFFICIAL`), and some depend on others (`fill_in`).
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import chain
@@ -16,20 +16,7 @@ from typing import Any
 import torch
 
 from lookbehind.optim import METHODS
-from lookbehind.scores import History
-from lookbehind.train import (
-    ALONE,
-    MODELS,
-    SCHEDULES,
-    Alone,
-    Ranks,
-    Recipe,
-    Setup,
-    choose_hardware,
-    journal,
-    started_as_one_of_several,
-)
-from lookbehind.train.data import Dataset
+from lookbehind.train import CHOICES, Recipe, Setup, choose_hardware, join, journal
 
 try:
     import click
@@ -37,7 +24,6 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f"The command line needs {error.name}: pip install 'lookbehind[notebooks]'")
 
-HISTORY, CHECKPOINT = journal.HISTORY, journal.CHECKPOINT
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 OFFICIAL = Recipe(
     dataset="cifar10", model="resnet34", rho=0.05, alpha="adaptive", lr=0.1, batch_size=128,
@@ -45,6 +31,8 @@ OFFICIAL = Recipe(
 )  # fmt: skip
 MOST = {int: torch.iinfo(torch.int64).max, float: torch.finfo(torch.float32).max}
 DEFAULTS = {"device": "auto", **vars(Setup()), **asdict(OFFICIAL)}
+NAMES = {**CHOICES, "dataset": ("digits", "cifar10", "cifar100")}  # or the path of a folder
+ADAPTIVE = [name for name, method in METHODS.items() if method.adaptive]
 
 
 def plain(name: str) -> str:
@@ -57,48 +45,18 @@ def fill_in(values: dict[str, Any]) -> Recipe:
     for name, value in values.items():
         if type(value) in MOST and value > (most := MOST[type(value)]):
             raise ValueError(f"{name} must be at most {most}, got {value}")
-    method, dataset = values["method"], values["dataset"]
-    if plain(dataset) in ("digits", "cifar10", "cifar100"):  # else the path of a folder
-        dataset = plain(dataset)
+    for name, known in NAMES.items():
+        spelled = {plain(each): each for each in known}
+        values[name] = spelled.get(plain(values[name]), values[name])
+    method = values["method"]
     defaults: dict[str, Any] = {
         "rho": 0.5 if "ASAM" in method else OFFICIAL.rho,
-        "alpha": OFFICIAL.alpha if METHODS[method].adaptive else 0.5,
-        "augment": dataset != "digits",
+        "alpha": OFFICIAL.alpha if method in ADAPTIVE else 0.5,
+        "augment": values["dataset"] != "digits",
         "epochs": OFFICIAL.epochs if values["gradients"] is None else None,
     }
     given = {name: value for name, value in values.items() if value is not None}
-    return Recipe(**{**values, **defaults, **given, "dataset": dataset})
-
-
-def description(recipe: Recipe, dataset: Dataset, facts: dict[str, Any]) -> str:
-    """What is going to be done, in a few lines."""
-    sizes = ", ".join(f"{count:,} {name}" for name, count in facts["images"].items())
-    shape = " x ".join(map(str, (dataset.channels, *dataset.size)))
-    noise = f", {100 * recipe.label_noise:g}% of the training labels wrong"
-    several = f", in {facts['processes']} processes" * (facts["processes"] > 1)
-    budget = f"{recipe.epochs} epochs" if recipe.epochs else f"{recipe.gradients:,} gradients"
-    minibatches = f"{len(recipe.batches(dataset)):,} minibatches of {recipe.batch_size} an epoch"
-    return (
-        f"{recipe}, {recipe.schedule} schedule, seed {recipe.seed}\n"
-        f"{recipe.dataset}: {sizes} images of {shape}, {len(dataset.classes)} classes"
-        f"{noise * bool(recipe.label_noise)}{', augmented' * recipe.augment}\n{recipe.model}: "
-        f"{facts['parameters']:,} parameters, on {facts['hardware']['name']}{several}\n"
-        f"{budget}, {minibatches}, {METHODS[recipe.method].cost(recipe.k)} gradients a minibatch"
-    )
-
-
-def claim(folder: Path, resume: bool) -> None:
-    """Refuse a folder that holds a run which is not to be resumed."""
-    files = journal.held(folder)
-    if files and not resume:
-        raise click.ClickException(
-            f"{folder} already holds a run ({' and '.join(files)}). "
-            "Add --resume to go on with it, or name another folder with --out."
-        )
-    if resume and CHECKPOINT not in files:
-        click.echo(f"There is no checkpoint in {folder}: the run starts anew.", err=True)
-        if files:
-            (folder / HISTORY).replace(folder / f"{HISTORY}.old")
+    return Recipe(**{**values, **defaults, **given})
 
 
 @contextmanager
@@ -113,52 +71,6 @@ def in_words(kind: type[click.ClickException], *errors: type[Exception]) -> Iter
         sys.exit(INTERRUPTED)
 
 
-def join(device: str) -> tuple[Alone, str]:
-    """The processes that train together, where a launcher has started several; the device."""
-    if not started_as_one_of_several():
-        return ALONE, device
-    if device not in ("auto", "cuda", "cpu"):
-        raise ValueError(f"device of several processes must be auto, cuda or cpu, got {device!r}")
-    ranks = Ranks(cpu=device == "cpu")
-    return ranks, ranks.device.type  # the current one of them is its own
-
-
-def follow(log: journal.Journal, ranks: Alone, run: Callable[[], History]) -> None:
-    """`run`, and what the main process says of it; exits where it was stopped or diverged."""
-    try:
-        history = run()
-    except FloatingPointError as error:
-        reason, code = str(error), 1
-        ranks.once(lambda: tell_divergence(log, reason))
-    else:
-        code = INTERRUPTED if history.stopped else 0
-        ranks.once(lambda: tell(log, history))
-    ranks.leave()
-    sys.exit(code)
-
-
-def tell_divergence(log: journal.Journal, reason: str) -> None:
-    words = f"{reason}. Try a lower --lr or --rho."
-    if log.records:
-        log.write("diverged", log.records)
-        words += f" The scores so far are in {log.folder / HISTORY}."
-    click.ClickException(words).show()
-
-
-def tell(log: journal.Journal, history: History) -> None:
-    """What the run came to: scores, files, how to go on."""
-    result = log.write("stopped" if history.stopped else "finished", history.records)
-    click.echo(f"{result['state'].capitalize()} after {log.elapsed}:")
-    for name, last in result["last"].items():
-        click.echo(f"  {name:<10}  loss {last['loss']:.4f}  accuracy {last['accuracy']:.2%}")
-    if best := result["best_by_validation"].get("test"):
-        words = f"Best by validation, at epoch {best['epoch']:g}"
-        click.echo(f"{words}: test loss {best['loss']:.4f}, accuracy {best['accuracy']:.2%}")
-    click.echo(f"In {log.folder}: {' and '.join(journal.held(log.folder))}")
-    if history.stopped:
-        click.echo("Go on with the same command and --resume.")
-
-
 def alpha(value: str) -> float | str:
     """A number, or "adaptive", which the official script calls -1."""
     try:
@@ -167,26 +79,13 @@ def alpha(value: str) -> float | str:
         return value
 
 
-def one_of(names: Iterable[str]) -> Callable[[str], str]:
-    spelled = {plain(name): name for name in names}
-
-    def name_of(value: str) -> str:
-        if plain(value) not in spelled:
-            raise click.BadParameter(f"{value!r} is not one of {str([*spelled.values()])[1:-1]}")
-        return spelled[plain(value)]
-
-    return name_of
-
-
 def option(name: str, kind: Any, help: str, shown: str | bool = True) -> click.Option:
-    """An option of a type, or of some names; its default may be None, which means what is shown."""
-    field = name.split()[0].partition("/")[0].strip("-").replace("-", "_")
-    default = DEFAULTS.get(field, False if kind is bool else None) if shown is True else None
-    some = isinstance(kind, Mapping | tuple)
+    """An option of a type; its default may be None, which means what is shown."""
+    field, flag = name.split()[0].partition("/")[0].strip("-").replace("-", "_"), kind is bool
+    default = DEFAULTS.get(field, False if flag else None) if shown is True else None
     return click.Option(
-        name.split(), type=one_of(kind) if some else kind, default=default, help=help,
-        is_flag=kind is bool or None, show_default=shown, metavar="NAME" if some else None,
-    )  # fmt: skip
+        name.split(), type=kind, default=default, help=help, is_flag=flag, show_default=shown
+    )
 
 
 FOLDER, FASTEST = click.Path(file_okay=False, path_type=Path), "on where it is faster"
@@ -202,20 +101,20 @@ OPTIONS: dict[str, list[click.Option]] = {
         option("--batch-size", int, "Images a minibatch."),
     ],
     "Model and method": [
-        option("--model", MODELS, f"{', '.join(MODELS)}."),
-        option("--method --minimizer", METHODS, f"{', '.join(METHODS)}."),
+        option("--model", str, f"{', '.join(CHOICES['model'])}."),
+        option("--method --minimizer", str, f"{', '.join(METHODS)}."),
         option("--rho", float, "Radius of one ascent.", "0.05; 0.5 for ASAM kinds"),
         option("--eta", float, "Of ASAM kinds, added to |w|; official script: 0."),
         option("--k", int, "Inner steps."),
         option("--alpha", alpha, "Interpolation, 0 to 1 or adaptive.", "adaptive; Lookahead 0.5"),
-        option("--gradient", ("last", "mean"), "Of Multistep-SAM: last, mean."),
+        option("--gradient", str, "Of Multistep-SAM: last, mean."),
     ],
     "Training": [
         option("--lr", float, "Learning rate at the start."),
         option("--momentum", float, "Momentum of SGD, in [0, 1]."),
         option("--weight-decay", float, "Weight decay of SGD."),
         option("--label-smoothing --smoothing", float, "Smoothing of training labels, in [0, 1]."),
-        option("--schedule", SCHEDULES, "cosine, constant, or multistep: lr x 0.1 at "
+        option("--schedule", str, "cosine, constant, or multistep: lr x 0.1 at "
                "1/4, 1/2 and 3/4 of the run (epochs 50, 100, 150 of 200)."),
         option("--epochs", int, "Length of the run.", "200"),
         option("--gradients", int, "Length of the run in gradients, instead."),
@@ -226,12 +125,12 @@ OPTIONS: dict[str, list[click.Option]] = {
         option("--bf16/--no-bf16", bool, "Mixed precision.", FASTEST),
         option("--channels-last/--no-channels-last", bool, "Images as N, H, W, C.", FASTEST),
         option("--compile", bool, "Use torch.compile."),
-        option("--statistics", ("slow", "every"), "Gradients that update BatchNorm: "
+        option("--statistics", str, "Gradients that update BatchNorm: "
                "slow (at the slow weights), every (as the official script)."),
-        option("--perturbation", ("global", "local"), "Of several processes: global, or local."),
+        option("--perturbation", str, "Of several processes: global, or local."),
     ],
     "Output": [
-        option("--out", FOLDER, f"Folder of {HISTORY} and {CHECKPOINT}.", "runs/ and the settings"),
+        option("--out", FOLDER, "Folder of its history and checkpoint.", "runs/ and the settings"),
         option("--resume", bool, "Go on from the checkpoint in --out."),
         option("--quiet", bool, "Print the result only."),
     ],
@@ -273,25 +172,37 @@ def train(
     alpha those of its README. Ctrl-C stops after the step under way, for --resume to go on.
     """
     form = {name: values.pop(name) for name in ("bf16", "channels_last", "compile")}
-    gradient = {name: values.pop(name) for name in ("statistics", "perturbation")}
+    gradient: dict[str, Any] = {
+        name: plain(values.pop(name)) for name in ("statistics", "perturbation")
+    }
     with in_words(click.UsageError, TypeError, ValueError, RuntimeError):
+        Setup(**gradient)
         recipe, (ranks, device) = fill_in(values), join(device)
         hardware = choose_hardware(device, **form)
     folder = out or Path("runs", journal.folder_name(recipe))
     silent = quiet or not ranks.main
     say: Callable[[str], None] = (lambda _: None) if silent else tqdm.write
     with in_words(click.ClickException, ValueError, OSError, RuntimeError):
-        ranks.once(lambda: claim(folder, resume))
+        ranks.once(lambda: journal.claim(folder, resume))
         dataset = recipe.load(root, hardware.device)
         facts = journal.facts_of(recipe, hardware, dataset) | gradient | {"processes": ranks.world}
         ranks.once(lambda: folder.mkdir(parents=True, exist_ok=True))
-        say(description(recipe, dataset, facts))
+        say(journal.description(recipe, dataset, facts))
         log = journal.Journal(folder, facts, say)
-        follow(log, ranks, lambda: recipe.run(
-            hardware=hardware, dataset=dataset, ranks=ranks, **gradient,
-            callbacks=[log] if ranks.main else [], checkpoint=folder / CHECKPOINT,
-            resume=resume, progress=not silent and sys.stderr.isatty(),
-        ).history)  # fmt: skip
+        try:
+            history = recipe.run(
+                hardware=hardware, dataset=dataset, ranks=ranks, **gradient,
+                callbacks=[log] if ranks.main else [], checkpoint=folder / journal.CHECKPOINT,
+                resume=resume, progress=not silent and sys.stderr.isatty(),
+            ).history  # fmt: skip
+        except FloatingPointError as error:
+            code, reason = 1, str(error)
+            ranks.once(lambda: click.echo(f"Error: {log.divergence(reason)}", err=True))
+        else:
+            code = INTERRUPTED if history.stopped else 0
+            ranks.once(lambda: click.echo(log.end(history)))
+    ranks.leave()
+    sys.exit(code)
 
 
 def main() -> None:

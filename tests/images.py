@@ -1,34 +1,32 @@
 """What the tests of data share: datasets compared, images that are known, a root of their own."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
-from lookbehind.train.data import Dataset, Split
+from lookbehind.train.data import Split
 
 
 @pytest.fixture(autouse=True)
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(tmp_path, monkeypatch):
     """No test reads or writes the user's cache folder."""
     monkeypatch.setenv("LOOKBEHIND_DATA", str(tmp_path / "root"))
     return tmp_path / "root"
 
 
-def splits(dataset: Dataset) -> list[Split]:
+def splits(dataset):
     return [dataset.train, dataset.validation, dataset.test]
 
 
-def fingerprint(dataset: Dataset) -> list[torch.Tensor]:
+def fingerprint(dataset):
     return [tensor for split in splits(dataset) for tensor in (split.images, split.labels)]
 
 
-def same(a: Dataset, b: Dataset) -> bool:
+def same(a, b):
     pairs = zip(fingerprint(a), fingerprint(b), strict=True)
     return all(torch.equal(x, y) for x, y in pairs)
 
 
-def numbered(count: int, channels: int = 3, height: int = 6, width: int = 5) -> Split:
+def numbered(count, channels=3, height=6, width=5):
     """Images of random pixels; the label of each is its number."""
     generator = torch.Generator().manual_seed(0)
     shape = (count, channels, height, width)
@@ -37,6 +35,6 @@ def numbered(count: int, channels: int = 3, height: int = 6, width: int = 5) -> 
     return Split(images, torch.arange(count), mean, std[:channels])
 
 
-def pixels(split: Split, images: torch.Tensor) -> torch.Tensor:
+def pixels(split, images):
     """What was normalized, back in units of the pixels."""
     return images * split.std.view(-1, 1, 1) + split.mean.view(-1, 1, 1)

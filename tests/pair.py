@@ -1,16 +1,14 @@
-"""Two processes (gloo, on loopback) that run all of `CHECKS`, and leave what each found in a file.
+"""Two processes (gloo, on loopback) that train together, and all that is checked in them."""
 
-`python tests/pair.py FOLDER` is one of them.
-"""
-
-import os
 import socket
-import subprocess
 import sys
+import tempfile
+import time
 import warnings
 from functools import partial
 from pathlib import Path
 
+import forks
 import problems
 import pytest
 import torch
@@ -20,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from training import stop_after
 
 from lookbehind.optim import METHODS, make_method, param_groups
-from lookbehind.train import ALONE, Ranks, constant, evaluate, fit, grouped
+from lookbehind.train import ALONE, Ranks, constant, evaluate, fit
 
 K, RHO, ETA, ALPHA, LR, DECAY = 3, 0.3, 0.01, 0.5, 0.1, 0.01
 VARIANTS = {name: (name, ALPHA) for name in METHODS}
@@ -55,8 +53,8 @@ def trained(variant="Lookbehind-SAM", ranks=ALONE, batches=None, model=None, **o
     model = network() if model is None else model
     splits = options.pop("splits", {"all": minibatches((8, 6, 1))})
     options = {"epochs": 2, "schedule": constant, "ranks": ranks, **options}
-    batches, options = batches or minibatches(), grouped(**options)
-    history = fit(model, optimizer_of(model, variant), batches, splits=splits, **options)
+    optimizer, batches = optimizer_of(model, variant), batches or minibatches()
+    history = fit(model, optimizer, batches, splits=splits, **options)
     return weights_of(model), torch.tensor([[r.loss, r.accuracy, r.epoch] for r in history.records])
 
 
@@ -197,9 +195,8 @@ def check_sharded(ranks, folder):
 CHECKS = {name: check for name, check in globals().items() if name.startswith("check_")}
 
 
-def work(folder):
-    """One of the two processes."""
-    torch.set_num_threads(1)
+def check(folder):
+    """One of two processes does all of `CHECKS`, and leaves what it found in a file."""
     warnings.simplefilter("error")
     ranks = Ranks(cpu=True)
     found = {name: check(ranks, folder) for name, check in CHECKS.items()}
@@ -207,25 +204,41 @@ def work(folder):
     ranks.leave()
 
 
-def run_pair(command):
-    """Two processes that look for each other on this machine; neither may fail."""
-    with socket.socket() as probe:
+def threads():
+    return sum("gloo" in file.read_text() for file in Path("/proc/self/task").glob("*/comm"))
+
+
+def command(*words):
+    """One of two processes that train by the command line, and end without a thread of gloo.
+
+    A thread that lets go of a tensor while the interpreter ends aborts the process.
+    """
+    leave, before = Ranks.leave, []
+    Ranks.leave = lambda ranks: (before.append(threads()), leave(ranks))
+    with pytest.raises(SystemExit) as end:
+        forks.lookbehind(*words)
+    deadline = time.monotonic() + 5
+    while threads() and time.monotonic() < deadline:  # one that has ended is listed for a moment
+        time.sleep(0.01)
+    assert (end.value.code, threads()) == (0, 0)
+    assert before[0] or sys.platform != "linux"
+
+
+def run_pair(target, *arguments):
+    """What each of two processes says, that look for each other here; neither may fail."""
+    with socket.socket() as probe, tempfile.TemporaryDirectory() as folder:
         probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    job = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2",
-           "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}  # fmt: skip
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    processes = [
-        subprocess.Popen(command, env={**job, "RANK": rank, "LOCAL_RANK": rank}, **options)
-        for rank in "01"
-    ]
-    try:
-        said = [process.communicate(timeout=180)[0] for process in processes]
-    finally:
+        job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+        job |= {"WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
+        said = [Path(folder, rank) for rank in "01"]
+        probe.close()
+        processes = [
+            forks.start(target, *arguments, said=file, **job, RANK=file.name, LOCAL_RANK=file.name)
+            for file in said
+        ]
         for process in processes:
+            process.join(180)
             process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
-
-
-if __name__ == "__main__":
-    work(Path(sys.argv[1]))
+        words = [file.read_text(encoding="utf-8") for file in said]
+    assert [process.exitcode for process in processes] == [0, 0], "\n".join(words)
+    return words

@@ -2,14 +2,12 @@
 
 import math
 from collections import UserDict
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from measuring import with_weights
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from lookbehind import Ball, Lookbehind
@@ -32,7 +30,7 @@ from lookbehind.measure import (
     worst_rise,
 )
 from lookbehind.scores import examples
-from lookbehind.train import Ranks, Session, evaluate, fit
+from lookbehind.train import Ranks, evaluate, fit
 
 V = 7  # words
 
@@ -40,31 +38,31 @@ V = 7  # words
 class Language(nn.Module):
     """A small causal language model that returns a dictionary, as many do."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.words = nn.Embedding(V, 6)
         self.mix = nn.MultiheadAttention(6, 2, batch_first=True)
         self.out = nn.Linear(6, V)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+    def forward(self, input_ids, attention_mask):
         x, ahead = self.words(input_ids), torch.ones(2 * input_ids.shape[1:]).triu(1).bool()
         hidden = attention_mask == 0
         return {"logits": self.out(self.mix(x, x, x, attn_mask=ahead, key_padding_mask=hidden)[0])}
 
 
-def next_word(model: nn.Module, minibatch: Any) -> Tensor:
+def next_word(model, minibatch):
     logits = model(**minibatch)["logits"]
     return cross_entropy(logits[:, :-1].flatten(0, 1), minibatch["input_ids"][:, 1:].flatten())
 
 
-def language() -> tuple[nn.Module, list[Any], dict[str, Any]]:
+def language():
     torch.manual_seed(0)
     words = torch.arange(9)[:, None] * torch.tensor([1, 2, 3, 4, 5]) % V
     tokens = [{"input_ids": w, "attention_mask": torch.ones_like(w)} for w in words.split(4)]
     return Language().double(), tokens, {"batch_loss": next_word}
 
 
-def regression() -> tuple[nn.Module, list[Any], dict[str, Any]]:
+def regression():
     torch.manual_seed(0)
     x = torch.randn(9, 3, dtype=torch.float64)
     y = torch.stack([x.sum(1), x[:, 0] * x[:, 1]], 1)
@@ -76,7 +74,7 @@ PROBLEMS = {"language": language, "regression": regression}
 both = pytest.mark.parametrize("name", PROBLEMS)
 
 
-def mean_loss(model: nn.Module, data: list[Any], losses: dict[str, Any]) -> float:
+def mean_loss(model, data, losses):
     """The independent oracle: a loop over minibatches."""
     total = 0.0
     for one in data:
@@ -89,12 +87,13 @@ def mean_loss(model: nn.Module, data: list[Any], losses: dict[str, Any]) -> floa
 
 @both
 @pytest.mark.parametrize("sam", [False, True])
-def test_fit_trains_and_scores(name: str, sam: bool, tmp_path: Path) -> None:
+def test_fit_trains_and_scores(name, sam, tmp_path):
     model, data, losses = PROBLEMS[name]()
-    optimizer: Any = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
     optimizer = Lookbehind(optimizer, Ball(0.01), k=2) if sam else optimizer
-    start, session = mean_loss(model, data, losses), Session(tmp_path / "run.pt", progress=True)
-    history = fit(model, optimizer, data, epochs=5, splits={"all": data}, session=session, **losses)
+    start, options = mean_loss(model, data, losses), {"epochs": 5, "progress": True, **losses}
+    path = tmp_path / "run.pt"
+    history = fit(model, optimizer, data, splits={"all": data}, checkpoint=path, **options)
     assert history.of("all")[0].loss == pytest.approx(start, rel=1e-12)
     assert history.last("all").loss == pytest.approx(mean_loss(model, data, losses), rel=1e-12)
     assert history.last("all").loss < 0.9 * start
@@ -104,7 +103,7 @@ def test_fit_trains_and_scores(name: str, sam: bool, tmp_path: Path) -> None:
 
 
 @both
-def test_landscapes_and_noise(name: str, tmp_path: Path) -> None:
+def test_landscapes_and_noise(name, tmp_path):
     model, data, losses = PROBLEMS[name]()
     w, start = weights_of(model), mean_loss(model, data, losses)
     d, e = (unit(gaussian_direction(model, seed=seed)) for seed in (1, 2))
@@ -123,7 +122,7 @@ def test_landscapes_and_noise(name: str, tmp_path: Path) -> None:
 
 
 @both
-def test_sharpness_and_curvature_are_of_this_loss(name: str) -> None:
+def test_sharpness_and_curvature_are_of_this_loss(name):
     model, data, losses = PROBLEMS[name]()
     objective, start = Objective(model, data, **losses), mean_loss(model, data, losses)
     w, slope = objective.weights, objective.gradient()[1]
@@ -133,7 +132,7 @@ def test_sharpness_and_curvature_are_of_this_loss(name: str) -> None:
     for n, d in v.items():
         expected = (up[n] - down[n]) / 2e-5
         torch.testing.assert_close(value * d, expected, rtol=0, atol=1e-6 * value)
-    few: Any = {"draws": 2, **losses}
+    few = {"draws": 2, **losses}
     density = spectral_density(model, data, steps=4, **few)
     trace = hessian_trace(model, data, **few).mean / sum(t.numel() for t in w.values())
     assert density.nodes.max() <= value * (1 + 1e-9)
@@ -162,11 +161,11 @@ class Pair(NamedTuple):
         ([None, ((torch.zeros(1),),)], 1),
     ],
 )
-def test_examples_are_counted_in_the_first_tensor(minibatch: Any, count: int) -> None:
+def test_examples_are_counted_in_the_first_tensor(minibatch, count):
     assert examples(minibatch) == count
-    seen: list[Any] = []
+    seen = []
 
-    def loss(model: nn.Module, got: Any) -> Tensor:
+    def loss(model, got):
         seen.append(got)
         return next(model.parameters()).sum()
 
@@ -177,14 +176,14 @@ def test_examples_are_counted_in_the_first_tensor(minibatch: Any, count: int) ->
 
 
 @pytest.mark.parametrize("minibatch", [{}, (None, "a"), [torch.zeros(())]])
-def test_a_minibatch_without_examples_is_named(minibatch: Any) -> None:
+def test_a_minibatch_without_examples_is_named(minibatch):
     with pytest.raises(ValueError, match="must hold a tensor of examples"):
         Objective(nn.Linear(1, 1), [minibatch])
 
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.zeros(6, dtype=torch.int64)
-UNFIT: dict[str, tuple[int, Any, Any]] = {  # outputs, targets, a loss for them
+UNFIT = {  # outputs, targets, a loss for them
     "float targets (B, 1)": (1, torch.rand(6, 1), mse_loss),
     "float targets (B,)": (3, torch.rand(6), lambda out, y: mse_loss(out[:, 0], y)),
     "probabilities": (3, torch.rand(6, 3).softmax(1), cross_entropy),
@@ -193,7 +192,7 @@ UNFIT: dict[str, tuple[int, Any, Any]] = {  # outputs, targets, a loss for them
     "one class": (1, LABELS, lambda out, y: out.square().mean()),
     "none": (2, None, lambda out, y: out.square().mean()),
 }
-CALLS: dict[str, Callable[..., Any]] = {
+CALLS = {
     "objective": lambda model, data, **o: Objective(model, data, **o).loss(),
     "worst rise": lambda model, data, **o: worst_rise(model, data, Ball(0.1), **o),
     "evaluate": lambda model, data, **o: evaluate(model, data, **o),
@@ -205,9 +204,7 @@ CALLS: dict[str, Callable[..., Any]] = {
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("name", UNFIT)
-def test_what_the_default_loss_does_not_fit_is_refused_and_works_with_its_own(
-    name: str, call: str
-) -> None:
+def test_what_the_default_loss_does_not_fit_is_refused_and_works_with_its_own(name, call):
     outputs, targets, loss = UNFIT[name]
     model = nn.Linear(4, outputs)
     with pytest.raises(ValueError, match=r"default loss, cross-entropy, needs .* Give loss= or"):
@@ -218,7 +215,7 @@ def test_what_the_default_loss_does_not_fit_is_refused_and_works_with_its_own(
 
 @pytest.mark.parametrize("call", ["objective", "worst rise", "evaluate"])
 @pytest.mark.parametrize("label", [-100, -1, 3])
-def test_labels_of_no_class_are_named(label: int, call: str) -> None:
+def test_labels_of_no_class_are_named(label, call):
     labels = torch.tensor([0, 1, 2, 0, 1, label])
     words = rf"labels from {min(label, 0)} to {max(label, 2)}"
     with pytest.raises(ValueError, match=words):
@@ -226,7 +223,7 @@ def test_labels_of_no_class_are_named(label: int, call: str) -> None:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_wrong_losses_are_named(call: str) -> None:
+def test_wrong_losses_are_named(call):
     model, data = nn.Linear(4, 3), [(X, LABELS)]
     with pytest.raises(TypeError, match="loss must be a function, got 'mse'"):
         CALLS[call](model, data, loss="mse")
@@ -239,7 +236,7 @@ def test_wrong_losses_are_named(call: str) -> None:
             CALLS[call](model, data, loss=lambda out, y: out)
 
 
-def test_accuracy_is_counted_with_any_loss_that_has_labels() -> None:
+def test_accuracy_is_counted_with_any_loss_that_has_labels():
     model, labels = nn.Linear(4, 3), torch.arange(6) % 3
     plain = evaluate(model, [(X, labels)])
     smooth = evaluate(
@@ -252,7 +249,7 @@ def test_accuracy_is_counted_with_any_loss_that_has_labels() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
-def test_processes_share_a_minibatch_of_any_structure(count: int) -> None:
+def test_processes_share_a_minibatch_of_any_structure(count):
     rows = torch.arange(count)
     seen, counted = list[int](), 0
     for rank in range(3):

@@ -4,14 +4,12 @@ import json
 import re
 import runpy
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from test_train_recipe import pictures
 
 from lookbehind.__main__ import OPTIONS, cli, fill_in, main
@@ -32,12 +30,12 @@ RECIPE = Recipe(
 
 
 @pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.set_num_threads(1)
 
 
-def command(*arguments: str) -> Result:
+def command(*arguments):
     """The outcome of `python -m lookbehind train …`, but in this process."""
     words = ["train", *" ".join(arguments).split()]
     result = CliRunner().invoke(cli, words, prog_name="python -m lookbehind")
@@ -46,14 +44,14 @@ def command(*arguments: str) -> Result:
     return result
 
 
-def recipe_of(*arguments: str) -> Recipe:
+def recipe_of(*arguments):
     """What would be trained."""
     words, group = " ".join(arguments).split(), cli.make_context("", ["train"])
     values = TRAIN.make_context("train", words, parent=group)
     return fill_in({n: v for n, v in values.params.items() if n not in RUN_ONLY})
 
 
-def history_in(folder: str | Path) -> dict[str, Any]:
+def history_in(folder):
     return json.loads(Path(folder, HISTORY).read_text(encoding="utf-8"))
 
 
@@ -88,17 +86,15 @@ LINES = {  # every command line of the official README, in its old and its new s
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_the_command_lines_of_the_official_readme_are_understood(line: str) -> None:
+def test_the_command_lines_of_the_official_readme_are_understood(line):
     assert recipe_of(line) == LINES[line]
 
 
 @pytest.mark.parametrize(
     ("spell", "between"), [(str.upper, ""), (str.lower, "-"), (str.title, "_")]
 )
-def test_names_are_known_however_they_are_spelled(
-    spell: Callable[[str], str], between: str
-) -> None:
-    def spelled(name: str) -> str:
+def test_names_are_known_however_they_are_spelled(spell, between):
+    def spelled(name):
         return spell(name.replace("-", between))
 
     values = {"method": METHODS, "model": MODELS, "schedule": SCHEDULES}
@@ -115,9 +111,7 @@ def test_names_are_known_however_they_are_spelled(
             assert not any("No such option" in command(word, "--k x").output for word in words)
 
 
-def test_the_console_script_is_the_command_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_console_script_is_the_command_line(monkeypatch, capsys):
     settings = Path(main.__code__.co_filename).parents[1] / "pyproject.toml"
     script = '\n[project.scripts]\nlookbehind = "lookbehind.__main__:main"\n'
     assert script in settings.read_text(encoding="utf-8")
@@ -127,12 +121,12 @@ def test_the_console_script_is_the_command_line(
     assert "train [OPTIONS]" in capsys.readouterr().err
 
 
-def test_every_setting_of_a_recipe_has_its_option() -> None:
+def test_every_setting_of_a_recipe_has_its_option():
     names = {option.name for options in OPTIONS.values() for option in options}
     assert names == {*asdict(RECIPE), *RUN_ONLY}
 
 
-def test_help_fits_80_columns_and_tells_every_option() -> None:
+def test_help_fits_80_columns_and_tells_every_option():
     text = command("--help").output
     assert max(map(len, text.splitlines())) <= 80
     for options in OPTIONS.values():
@@ -145,13 +139,13 @@ def test_help_fits_80_columns_and_tells_every_option() -> None:
     assert "train" in CliRunner().invoke(cli, ["--help"]).output
 
 
-def test_the_command_of_the_help_is_a_command() -> None:
+def test_the_command_of_the_help_is_a_command():
     text = command("--help").output.partition("Examples")[2].replace("\\\n", " ")
     commands = re.findall(r"python -m lookbehind train (.*)", text)
     assert [recipe_of(line).dataset for line in commands] == ["digits", "cifar10"]
 
 
-def test_a_run_is_the_run_of_its_recipe() -> None:
+def test_a_run_is_the_run_of_its_recipe():
     result = command(SMALL)
     assert result.exit_code == 0, result.output
     folder = "runs/digits-mlp-lookbehind-sam-k2-rho0.05-adaptive-lr0.03-seed0"
@@ -171,7 +165,7 @@ def test_a_run_is_the_run_of_its_recipe() -> None:
     assert not list(Path(folder).glob("*.part"))
 
 
-def test_a_run_says_what_it_does() -> None:
+def test_a_run_says_what_it_does():
     lines = command(SMALL, "--label-noise", "0.4").output.splitlines()
     start, records, end = lines[:4], lines[4:8], lines[8:]
     assert "Lookbehind-SAM: k 2, ρ 0.05, α adaptive, lr 0.03" in start[0]
@@ -183,13 +177,13 @@ def test_a_run_says_what_it_does() -> None:
     assert end[-1].endswith("history.json and checkpoint.pt")
 
 
-def test_quiet_prints_the_result_only_and_without_validation_no_best() -> None:
+def test_quiet_prints_the_result_only_and_without_validation_no_best():
     output = command(SMALL, "--quiet", "--validation", "0", "--out a").output
     assert [line.split()[0] for line in output.splitlines()] == ["Finished", "train", "test", "In"]
     assert history_in("a")["summary"]["best_by_validation"] == {}
 
 
-def test_a_folder_that_holds_a_run_is_refused_or_resumed_and_stays_as_it_was() -> None:
+def test_a_folder_that_holds_a_run_is_refused_or_resumed_and_stays_as_it_was():
     command(SMALL, "--out a")
     before = {path: path.read_bytes() for path in Path("a").iterdir()}
     for more in ("", "--resume --lr 0.1"):
@@ -203,7 +197,7 @@ def test_a_folder_that_holds_a_run_is_refused_or_resumed_and_stays_as_it_was() -
     assert history_in("a") == history
 
 
-def test_resume_without_a_checkpoint_starts_anew_aloud_and_keeps_the_old_history() -> None:
+def test_resume_without_a_checkpoint_starts_anew_aloud_and_keeps_the_old_history():
     Path("a").mkdir()
     Path("a", HISTORY).write_text("old")
     result = command(SMALL, "--out a", "--resume")
@@ -212,7 +206,7 @@ def test_resume_without_a_checkpoint_starts_anew_aloud_and_keeps_the_old_history
     assert history_in("a")["records"] == RECIPE.run().history.rows()
 
 
-def test_a_foreign_checkpoint_is_an_error_in_words() -> None:
+def test_a_foreign_checkpoint_is_an_error_in_words():
     Path("a").mkdir()
     Path("a", CHECKPOINT).write_text("a text")
     result = command(SMALL, "--out a", "--resume")
@@ -220,8 +214,8 @@ def test_a_foreign_checkpoint_is_an_error_in_words() -> None:
     assert [path.name for path in Path("a").iterdir()] == [CHECKPOINT]
 
 
-def test_what_torch_refuses_is_an_error_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
+def test_what_torch_refuses_is_an_error_in_words(monkeypatch):
+    def refuse(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
 
     monkeypatch.setattr(Recipe, "run", refuse)
@@ -230,13 +224,13 @@ def test_what_torch_refuses_is_an_error_in_words(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("name", ["lr", "rho", "weight-decay"])
-def test_the_largest_numbers_are_no_traceback(name: str) -> None:
+def test_the_largest_numbers_are_no_traceback(name):
     result = command(SMALL, f"--{name} 3e38 --out {name}")
     assert result.exit_code == 1 and "Error: " in result.output
 
 
-def test_ctrl_c_while_the_data_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: Any) -> None:
+def test_ctrl_c_while_the_data_is_loaded(monkeypatch):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Recipe, "load", interrupted)
@@ -244,7 +238,7 @@ def test_ctrl_c_while_the_data_is_loaded(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not Path("runs").exists()
 
 
-def test_divergence_is_told_with_a_hint_and_the_history_is_kept() -> None:
+def test_divergence_is_told_with_a_hint_and_the_history_is_kept():
     result = command(SMALL, "--method sgd --lr 1e18 --out a")
     assert result.exit_code == 1
     assert "not finite" in result.output and "Try a lower --lr or --rho" in result.output
@@ -253,7 +247,7 @@ def test_divergence_is_told_with_a_hint_and_the_history_is_kept() -> None:
     assert [record["gradients"] for record in written["records"]] == [0, 0, 0]
 
 
-def test_a_folder_of_images_is_augmented() -> None:
+def test_a_folder_of_images_is_augmented():
     folder = pictures(Path("images"), side=8)
     result = command(f"--dataset {folder} --model tiny-cnn --epochs 1 --batch-size 6 --out a")
     assert result.exit_code == 0 and "images of 3 x 8 x 8, 2 classes, augmented" in result.output
@@ -261,7 +255,7 @@ def test_a_folder_of_images_is_augmented() -> None:
     assert history_in("a")["images"] == {"train": 12, "test": 6}
 
 
-def test_statistics_and_hardware_reach_the_run() -> None:
+def test_statistics_and_hardware_reach_the_run():
     small = "--dataset digits --model tiny-cnn --train 60 --epochs 1 --quiet"
     variants = ["", "--statistics every", "--bf16", "--no-channels-last"]
     for i, more in enumerate(variants):
@@ -278,7 +272,7 @@ DEVICE = "device of several processes must be auto, cuda or cpu"
 
 
 @pytest.mark.parametrize("given", ["", "two", "-1", "0", "1.5", "2"])
-def test_wrong_processes_are_an_error_in_words(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_processes_are_an_error_in_words(given, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", given)
     result = command("--device cuda:1")
     assert result.exit_code == 2 and (DEVICE if given == "2" else NUMBER) in result.output
@@ -287,30 +281,27 @@ def test_wrong_processes_are_an_error_in_words(given: str, monkeypatch: pytest.M
 BAD = {
     "--lr abc": "'--lr': 'abc' is not a valid float",
     "--lr -1": "lr must be a finite number ≥ 0; got -1.0",
-    "--k 0": "k must be an int ≥ 1, got 0",
     "--k 1.5": "'--k': '1.5' is not a valid integer",
     "--alpha auto": """alpha must be a finite number in [0, 1] or "adaptive"; got 'auto'""",
-    "--model vgg": "'vgg' is not one of 'mlp', 'tiny-cnn'",
-    "--minimizer adam": "'--method' / '--minimizer': 'adam' is not one of 'SGD', 'SAM'",
+    "--model vgg": "model must be one of mlp, tiny-cnn, ",
+    "--minimizer adam": "method must be one of SGD, SAM, ",
+    "--statistics fast": 'statistics must be "slow" or "every", got \'fast\'',
     "--lr 1e39": "lr must be at most 3.4028234663852886e+38, got 1e+39",
     "--seed 99999999999999999999": "seed must be at most 9223372036854775807, got 99999999999999",
-    "--device tpu": "device must be one of auto, cuda, mps, cpu, or cuda:0, …, got 'tpu'",
-    "--epochs 3 --gradients 9": "exactly one of epochs and gradients must be given",
-    "--method lookahead-sam --alpha adaptive": "alpha must be a finite number in [0, 1]",
-    "--dataset digits --augment": "augment must be False for the dataset digits, got True",
+    "--device tpu": "cpu, as this machine has them, got 'tpu'",
     "--mode resnet34": "No such option '--mode'",
 }
 
 
 @pytest.mark.parametrize("arguments", BAD)
-def test_a_wrong_option_is_named_with_what_is_allowed(arguments: str) -> None:
+def test_a_wrong_option_is_named_with_what_is_allowed(arguments):
     result = command(arguments)
     assert result.exit_code == 2
     assert BAD[arguments] in " ".join(result.output.split())
     assert not list(Path().iterdir())
 
 
-def test_data_that_cannot_be_had_is_an_error_in_words() -> None:
+def test_data_that_cannot_be_had_is_an_error_in_words():
     Path("images").mkdir()
     cases = {
         "--dataset images": "put the images into",
@@ -325,8 +316,8 @@ def test_data_that_cannot_be_had_is_an_error_in_words() -> None:
 
 
 def test_without_click_the_command_line_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    monkeypatch,
+):
     monkeypatch.setitem(sys.modules, "click", None)
     with pytest.raises(SystemExit, match=r"needs click: pip install 'lookbehind\[notebooks\]'"):
         runpy.run_path(str(Path(cli.callback.__code__.co_filename)))

@@ -2,12 +2,11 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
+import forks
+import pair
 import pytest
 import torch
 from test_command_line import SMALL, command, history_in, in_an_empty_folder  # noqa: F401
@@ -15,36 +14,29 @@ from test_command_line import SMALL, command, history_in, in_an_empty_folder  # 
 from lookbehind.train import read_checkpoint
 from lookbehind.train.journal import CHECKPOINT
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
-PIPES: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
 
-
-def start_and_interrupt(arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def start_and_interrupt(arguments, folder):
     """SIGINT to a run of its own process, once its first epoch is on the disk."""
-    words = ["train", *arguments.split(), "--out", str(folder)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lookbehind", *words], env=ENVIRONMENT, **PIPES
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while not (folder / CHECKPOINT).exists() and process.poll() is None:
-            assert time.monotonic() < deadline, "no checkpoint after two minutes"
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+    said, words = folder.with_name("said"), ["train", *arguments.split(), "--out", str(folder)]
+    process = forks.start(forks.lookbehind, *words, said=said)
+    deadline = time.monotonic() + 120
+    while not (folder / CHECKPOINT).exists() and process.is_alive():
+        assert time.monotonic() < deadline, "no checkpoint after two minutes"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    process.kill()
+    return process.exitcode, said.read_text(encoding="utf-8")
 
 
-def test_ctrl_c_keeps_the_run_and_resume_goes_on_bit_for_bit() -> None:
-    arguments = f"{SMALL} --epochs 60"
-    done = start_and_interrupt(arguments, Path("a").absolute())
-    assert (done.returncode, done.stderr) == (130, "")
-    assert "Stopped" in done.stdout and "the same command and --resume" in done.stdout
+def test_ctrl_c_keeps_the_run_and_resume_goes_on_bit_for_bit():
+    arguments = f"{SMALL} --epochs 30"
+    code, said = start_and_interrupt(arguments, Path("a").absolute())
+    assert code == 130
+    assert "Stopped" in said and "the same command and --resume" in said
     stopped = history_in("a")
     assert stopped["summary"]["state"] == "stopped"
-    assert 1 <= len(stopped["records"]) // 3 - 1 < 60
+    assert 1 <= len(stopped["records"]) // 3 - 1 < 30
     assert command(arguments, "--out a --resume --quiet").exit_code == 0
     assert command(arguments, "--out b --quiet").exit_code == 0
     assert history_in("a") == history_in("b")
@@ -52,40 +44,19 @@ def test_ctrl_c_keeps_the_run_and_resume_goes_on_bit_for_bit() -> None:
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-TRAIN = """
-import sys, time
-from pathlib import Path
-from lookbehind.__main__ import main
-from lookbehind.train import Ranks
-
-def threads():
-    return sum("gloo" in file.read_text() for file in Path("/proc/self/task").glob("*/comm"))
-
-leave, before = Ranks.leave, []
-Ranks.leave = lambda ranks: (before.append(threads()), leave(ranks))
-try:
-    main()
-except SystemExit as end:
-    code = end.code
-deadline = time.monotonic() + 5
-while threads() and time.monotonic() < deadline:  # one that has ended is listed for a moment
-    time.sleep(0.01)
-sys.exit(code or threads() or (sys.platform == "linux" and not before[0] and "no threads"))
-"""
-
-
-def test_two_processes_of_torchrun_leave_what_one_does_and_no_thread() -> None:
-    """One of them speaks and writes; a single process can go on with their checkpoint.
-
-    A thread of gloo that lets go of a tensor while the interpreter ends aborts the process.
-    """
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    launcher += ["--monitor-interval=0.1", "--no-python", sys.executable, "-c", TRAIN]
-    words = ["train", *SMALL.split(), "--batch-size=24", "--device=cpu", "--out=two"]
-    done = subprocess.run([*launcher, *words], env=ENVIRONMENT, timeout=300, **PIPES)
-    assert done.returncode == 0, done.stderr
+def test_two_processes_leave_what_one_does_and_no_thread():
+    """One of them speaks and writes; a single process can go on with their checkpoint."""
+    words = [
+        "train",
+        *SMALL.split(),
+        "--batch-size=24",
+        "--device=cpu",
+        f"--out={Path('two').absolute()}",
+    ]
+    said = pair.run_pair(pair.command, *words)
     alone = command(SMALL, "--batch-size 24 --out one").output
-    lines = done.stdout.splitlines()
+    lines = said[0].splitlines()
+    assert said[1] == ""
     assert len(lines) == len(alone.splitlines()) and lines[2].endswith(", in 2 processes")
     before = history_in("two")
     for ours, theirs in zip(before["records"], history_in("one")["records"], strict=True):

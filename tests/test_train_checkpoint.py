@@ -1,19 +1,17 @@
 """Checkpoints: whole or not at all, read without running code, continued bit for bit."""
 
 import math
-import multiprocessing
 import pickle
 import random
 import re
 import time
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 from training import FAMILY, same, stop_after
@@ -21,22 +19,21 @@ from training import FAMILY, same, stop_after
 from lookbehind import Ball
 from lookbehind.train import (
     CheckpointError,
-    MultiStep,
+    constant,
     cosine,
     fit,
-    grouped,
     read_checkpoint,
     save_checkpoint,
 )
 
-BASES: dict[str, Callable[..., torch.optim.Optimizer]] = {
+BASES = {
     "SGD": partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=1e-3),
     "Adam": partial(torch.optim.Adam, lr=0.01),
 }
 KINDS = [*((method, "SGD") for method in FAMILY), ("Lookbehind", "Adam")]
 
 
-def problem(method: str = "Lookbehind", base: str = "SGD", classes: int = 3) -> tuple[Any, ...]:
+def problem(method="Lookbehind", base="SGD", classes=3):
     """A network with BatchNorm and dropout, and batches that torch's global generator shuffles."""
     torch.manual_seed(0)
     x, y = torch.randn(60, 4), torch.randint(3, (60,))
@@ -46,16 +43,16 @@ def problem(method: str = "Lookbehind", base: str = "SGD", classes: int = 3) -> 
     return model, optimizer, DataLoader(TensorDataset(x, y), batch_size=8, shuffle=True)
 
 
-def run(path: Path | None, made: tuple[Any, ...] | None = None, **options: Any) -> list[Any]:
+def run(path, made=None, **options):
     """What a run leaves: 4 epochs of 8 minibatches."""
     model, optimizer, loader = made or problem()
     options = {"epochs": 4, "splits": {"all": [loader.dataset.tensors]}} | options
-    history = fit(model, optimizer, loader, **grouped(checkpoint=path, **options))
+    history = fit(model, optimizer, loader, checkpoint=path, **options)
     return [model.state_dict(), optimizer.state_dict(), history]
 
 
 @pytest.mark.parametrize(("method", "base"), KINDS)
-def test_a_stopped_run_goes_on_bit_for_bit(method: str, base: str, tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_bit_for_bit(method, base, tmp_path):
     expected = run(None, problem(method, base))
     path = tmp_path / "new folder" / "run.pt"
     for steps in (0, 3, 5, 2):  # within an epoch and across its end
@@ -68,7 +65,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(method: str, base: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("budget", [{"epochs": 4}, {"epochs": None, "gradients": 44}])
-def test_a_finished_run_is_not_trained_again(budget: dict[str, Any], tmp_path: Path) -> None:
+def test_a_finished_run_is_not_trained_again(budget, tmp_path):
     """The second budget ends within an epoch."""
     path = tmp_path / "run.pt"
     first = run(path, **budget)
@@ -76,10 +73,10 @@ def test_a_finished_run_is_not_trained_again(budget: dict[str, Any], tmp_path: P
     assert same(again, first)
 
 
-def test_settings_moved_during_the_run_are_continued_from_any_step(tmp_path: Path) -> None:
+def test_settings_moved_during_the_run_are_continued_from_any_step(tmp_path):
     path = tmp_path / "run.pt"
 
-    def move(run: Any) -> None:
+    def move(run):
         if run.minibatches == 5:
             run.optimizer.k, run.optimizer.ball, run.optimizer.alpha = 2, Ball(0.01), "adaptive"
             run.optimizer.param_groups[0]["initial_lr"] = 0.02
@@ -94,35 +91,24 @@ def test_settings_moved_during_the_run_are_continued_from_any_step(tmp_path: Pat
     assert made[1].param_groups[0]["lr"] == 0.02 * cosine(31 / 32)
 
 
-def killed_run(path: Path, epochs: int, nap: float) -> None:
+def killed_run(path, epochs, nap):
     """What the process below runs until it is killed; the naps let a kill come anywhere."""
-    torch.set_num_threads(1)
-    run(path, epochs=epochs, resume=True, callbacks=[lambda run: time.sleep(nap)])
+    run(path, problem("SGD"), epochs=epochs, resume=True, callbacks=[lambda run: time.sleep(nap)])
 
 
-@pytest.fixture
-def processes(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A server that has imported this file already and forks a process for each run."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "torch._dynamo"])  # torch loads that late
-    return context
-
-
-def epoch_of(path: Path) -> int:
+def epoch_of(path):
     return read_checkpoint(path)["position"][0] if path.exists() else 0
 
 
-def inode(path: Path) -> int | None:
+def inode(path):
     return path.stat().st_ino if path.exists() else None
 
 
-def test_kills_lose_nothing_but_the_epoch_under_way(processes: Any, tmp_path: Path) -> None:
+def test_kills_lose_nothing_but_the_epoch_under_way(tmp_path):
     path, epochs, moments = tmp_path / "run.pt", 25, random.Random(0)
     for _ in range(5):
         before, old, deadline = epoch_of(path), inode(path), time.monotonic() + 60
-        process = processes.Process(target=killed_run, args=(path, epochs, 0.001))
-        process.start()
+        process = forks.start(killed_run, path, epochs, 0.004)
         while inode(path) == old and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(moments.uniform(0, 0.04))
@@ -131,16 +117,15 @@ def test_kills_lose_nothing_but_the_epoch_under_way(processes: Any, tmp_path: Pa
         process.join()
         assert process.exitcode == -9, "the run ended: it is too short to be killed 5 times"
         assert epoch_of(path) >= seen > before
-    assert same(run(path, epochs=epochs, resume=True), run(None, epochs=epochs))
+    ends = [run(to, problem("SGD"), epochs=epochs, resume=to is path) for to in (path, None)]
+    assert same(*ends)
 
 
-def test_a_failed_write_leaves_the_old_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "run.pt"
     save_checkpoint(path, {"n": 1})
 
-    def full(handle: int) -> None:
+    def full(handle):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
@@ -150,7 +135,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(
     assert [*tmp_path.iterdir()] == [path]
 
 
-def test_every_truncation_and_every_changed_weight_is_found(tmp_path: Path) -> None:
+def test_every_truncation_and_every_changed_weight_is_found(tmp_path):
     path = tmp_path / "run.pt"
     weights = torch.randn(200)
     save_checkpoint(path, {"weights": weights})
@@ -169,7 +154,7 @@ def test_every_truncation_and_every_changed_weight_is_found(tmp_path: Path) -> N
 
 
 class Bomb:
-    def __reduce__(self) -> Any:
+    def __reduce__(self):
         return (pytest.fail, ("code from the file was run",))
 
 
@@ -181,7 +166,7 @@ class Bomb:
         (lambda path: torch.save(nn.Linear(2, 2).state_dict(), path), "not written by lookbehind"),
     ],
 )
-def test_foreign_files_are_named_and_run_nothing(write: Any, words: str, tmp_path: Path) -> None:
+def test_foreign_files_are_named_and_run_nothing(write, words, tmp_path):
     write(tmp_path / "run.pt")
     with pytest.raises(CheckpointError, match=words):
         read_checkpoint(tmp_path / "run.pt")
@@ -195,13 +180,13 @@ def test_foreign_files_are_named_and_run_nothing(write: Any, words: str, tmp_pat
         ({"method": "SAM"}, {}, "holds another optimizer: .*Lookbehind"),
         ({"classes": 5}, {}, r"holds another model: 4\.weight has shape \(3, 8\), here \(5, 8\)"),
         ({}, {"epochs": 9}, r"budget = \['minibatches', 32\], this one has budget = "),
-        ({}, {"schedule": MultiStep()}, "schedule = 'cosine', this one has schedule = 'MultiStep"),
+        ({}, {"schedule": constant}, "schedule = 'cosine', this one has schedule = 'constant"),
         ({}, {"config": {"lr": 0.1}}, "lr = None, this one has lr = 0.1"),
     ],
 )
 def test_another_runs_checkpoint_is_refused_before_anything_is_changed(
-    other: dict[str, Any], change: dict[str, Any], words: str, tmp_path: Path
-) -> None:
+    other, change, words, tmp_path
+):
     path = tmp_path / "run.pt"
     run(path, stop=stop_after(12))
     kept = path.read_bytes()
@@ -212,11 +197,11 @@ def test_another_runs_checkpoint_is_refused_before_anything_is_changed(
     assert path.read_bytes() == kept
 
 
-def test_a_record_holds_all_splits_or_none() -> None:
+def test_a_record_holds_all_splits_or_none():
     made, runs = problem(), list[Any]()
     good, splits = [made[2].dataset.tensors], {}
 
-    def spoil(run: Any) -> None:
+    def spoil(run):
         runs.append(run)
         splits["other"] = [(good[0][0] * math.nan, good[0][1])]
 
@@ -226,10 +211,10 @@ def test_a_record_holds_all_splits_or_none() -> None:
     assert [record.split for record in runs[-1].records] == ["one", "other"]
 
 
-def test_a_loss_that_diverges_keeps_the_last_epochs_checkpoint(tmp_path: Path) -> None:
+def test_a_loss_that_diverges_keeps_the_last_epochs_checkpoint(tmp_path):
     path = tmp_path / "run.pt"
 
-    def diverging(logits: Tensor, labels: Tensor) -> Tensor:
+    def diverging(logits, labels):
         scale = float("inf") if path.exists() and epoch_of(path) == 2 else 1
         return cross_entropy(logits, labels) * scale
 

@@ -10,7 +10,7 @@ from images import numbered, pixels, root  # noqa: F401
 from lookbehind.train.data import Split, digits
 
 
-def test_minibatches_are_normalized_and_of_the_default_float_type() -> None:
+def test_minibatches_are_normalized_and_of_the_default_float_type():
     split = numbered(20)
     expected = (split.images.double() - split.mean.view(-1, 1, 1)) / split.std.view(-1, 1, 1)
     for dtype in (torch.float32, torch.float64):
@@ -20,7 +20,7 @@ def test_minibatches_are_normalized_and_of_the_default_float_type() -> None:
         torch.testing.assert_close(images, expected.to(dtype))
 
 
-def test_an_epoch_holds_every_image_once_with_its_own_label() -> None:
+def test_an_epoch_holds_every_image_once_with_its_own_label():
     split = numbered(23)
     batches = split.batches(5, seed=0)
     epoch = list(batches)
@@ -32,7 +32,7 @@ def test_an_epoch_holds_every_image_once_with_its_own_label() -> None:
     assert torch.equal(found.round().byte(), split.images[order])
 
 
-def test_the_last_minibatch_is_dropped_by_choice() -> None:
+def test_the_last_minibatch_is_dropped_by_choice():
     split = numbered(23)
     batches = split.batches(5, seed=0, drop_last=True)
     epoch = [labels for _, labels in batches]
@@ -42,7 +42,7 @@ def test_the_last_minibatch_is_dropped_by_choice() -> None:
     assert len(list(split.batches(23, drop_last=True))) == 1
 
 
-def test_without_a_seed_the_order_is_the_splits() -> None:
+def test_without_a_seed_the_order_is_the_splits():
     split = numbered(23)
     assert torch.equal(torch.cat([labels for _, labels in split.batches(5)]), split.labels)
     assert [len(labels) for _, labels in split.batches(5000)] == [23]
@@ -51,11 +51,11 @@ def test_without_a_seed_the_order_is_the_splits() -> None:
 
 
 @pytest.mark.parametrize(("crop", "flip"), [(4, True), (2, False), (0, True)])
-def test_a_crop_is_a_window_of_the_bordered_image_mirrored_or_not(crop: int, flip: bool) -> None:
+def test_a_crop_is_a_window_of_the_bordered_image_mirrored_or_not(crop, flip):
     """The oracle: every window of every image, padded and cut by NumPy."""
     split = numbered(40)
     height, width = split.images.shape[2:]
-    seen: Counter[tuple[int, int, bool]] = Counter()
+    seen = Counter()
     for images, labels in split.batches(16, seed=1, crop=crop, flip=flip):
         found = pixels(split, images).round().byte().numpy()
         for image, label in zip(found, labels, strict=True):
@@ -73,7 +73,7 @@ def test_a_crop_is_a_window_of_the_bordered_image_mirrored_or_not(crop: int, fli
     assert {mirrored for _, _, mirrored in seen} == ({False, True} if flip else {False})
 
 
-def test_every_corner_and_both_sides_are_equally_likely_and_independent() -> None:
+def test_every_corner_and_both_sides_are_equally_likely_and_independent():
     """One image of distinct pixels, many times: 9 corners x 2 sides, chi-squared at p = 1e-4."""
     image = torch.arange(1, 26, dtype=torch.uint8).view(1, 1, 5, 5)
     count = 9000
@@ -85,7 +85,7 @@ def test_every_corner_and_both_sides_are_equally_likely_and_independent() -> Non
     assert sum((n - 500) ** 2 / 500 for n in found.values()) < 45.0
 
 
-def test_an_epoch_depends_on_its_seed_and_number_alone() -> None:
+def test_an_epoch_depends_on_its_seed_and_number_alone():
     split = numbered(50)
     batches = split.batches(16, seed=5, crop=4, flip=True)
     epochs = [torch.cat([images for images, _ in batches]) for _ in range(4)]
@@ -102,7 +102,7 @@ def test_an_epoch_depends_on_its_seed_and_number_alone() -> None:
     assert not torch.equal(next(iter(other))[0], epochs[0])
 
 
-def test_neighbouring_seeds_have_nothing_in_common_and_crops_leave_the_order() -> None:
+def test_neighbouring_seeds_have_nothing_in_common_and_crops_leave_the_order():
     """`seed + epoch` would give seed 1, epoch 0 the order of seed 0, epoch 1."""
     split = numbered(50)
     zero, one = split.batches(50, seed=0), split.batches(50, seed=1)
@@ -123,9 +123,7 @@ def test_neighbouring_seeds_have_nothing_in_common_and_crops_leave_the_order() -
         ({"flip": True}, ValueError, "for random crops and flips, got None"),
     ],
 )
-def test_wrong_options_of_batches_are_named(
-    wrong: dict, error: type[Exception], words: str
-) -> None:
+def test_wrong_options_of_batches_are_named(wrong, error, words):
     with pytest.raises(error, match=words):
         numbered(23).batches(**{"size": 5} | wrong)
     with pytest.raises(ValueError, match="epoch must be an int ≥ 0, got -1"):
@@ -133,7 +131,7 @@ def test_wrong_options_of_batches_are_named(
 
 
 @pytest.mark.gpu
-def test_a_gpu_gives_the_minibatches_of_the_cpu() -> None:
+def test_a_gpu_gives_the_minibatches_of_the_cpu():
     split = numbered(50)
     options = {"size": 16, "seed": 3, "crop": 4, "flip": True}
     pairs = zip(split.batches(**options), split.to("cuda").batches(**options), strict=True)
@@ -144,7 +142,7 @@ def test_a_gpu_gives_the_minibatches_of_the_cpu() -> None:
 
 
 @pytest.mark.gpu
-def test_within_an_epoch_the_gpu_is_never_waited_for() -> None:
+def test_within_an_epoch_the_gpu_is_never_waited_for():
     """What throughput needs, without a clock: an epoch is drawn at once, then only queued."""
     minibatches = iter(numbered(50).to("cuda").batches(8, 3, crop=4, flip=True))
     next(minibatches)

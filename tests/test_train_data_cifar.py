@@ -7,13 +7,9 @@ import io
 import os
 import pickle
 import tarfile
-import threading
 import urllib.error
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,15 +17,15 @@ import torch
 from images import root, same, splits  # noqa: F401
 from torchvision import datasets
 
-from lookbehind.train.data import DataError, cifar10, cifar100, load
+from lookbehind.train.data import DataError, cifar10, cifar100, load, named
 
 
 class Cifar:
-    """A CIFAR-10 of 60 images: an archive on a server of this machine, and what is asked of it."""
+    """A CIFAR of 60 images: an archive in a folder, and what is fetched from there."""
 
-    def __init__(self, folder: Path, kind: type) -> None:
+    def __init__(self, folder, kind):
         self.folder, self.kind = folder, kind
-        self.requests: list[str] = []
+        self.requests = []
         rng = np.random.default_rng(0)
         files = [name for name, _ in kind.train_list + kind.test_list]
         key = "fine_labels" if kind is datasets.CIFAR100 else "labels"
@@ -51,13 +47,13 @@ class Cifar:
                 tar.addfile(member, io.BytesIO(content))
 
     @property
-    def archive(self) -> Path:
+    def archive(self):
         return self.folder / self.kind.filename
 
-    def md5(self, name: str) -> str:
+    def md5(self, name):
         return hashlib.md5(self.content[name], usedforsecurity=False).hexdigest()
 
-    def announce(self, patch: pytest.MonkeyPatch, port: int) -> None:
+    def announce(self, patch):
         """Torchvision expects these files instead of the real ones."""
         for listed in ("train_list", "test_list"):
             names = [name for name, _ in getattr(self.kind, listed)]
@@ -66,43 +62,30 @@ class Cifar:
         patch.setattr(self.kind, "meta", meta | {"md5": self.md5(meta["filename"])})
         archive = self.archive.read_bytes()
         patch.setattr(self.kind, "tgz_md5", hashlib.md5(archive, usedforsecurity=False).hexdigest())
-        patch.setattr(self.kind, "url", f"http://127.0.0.1:{port}/{self.kind.filename}")
+        patch.setattr(self.kind, "url", self.archive.as_uri())
 
-    def unpacked(self, root: Path) -> Path:
+    def unpacked(self, root):
         return root / self.kind.base_folder
 
 
 @pytest.fixture
-def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type], Cifar]]:
-    folder = tmp_path / "server"
+def serve(tmp_path, monkeypatch):
+    """A function: a small CIFAR of this kind where the real one is fetched from."""
+    folder, requests, download = tmp_path / "server", [], named.download
     folder.mkdir()
-    requests: list[str] = []
+    monkeypatch.setattr(named, "download", lambda *to: (requests.append(to), download(*to)))
 
-    class Handler(SimpleHTTPRequestHandler):
-        def log_request(self, *_: object) -> None:
-            requests.append(self.command)
+    def make(kind):
+        cifar = Cifar(folder, kind)
+        cifar.announce(monkeypatch)
+        cifar.requests = requests
+        return cifar
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    monkeypatch.setenv("no_proxy", "*")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder)) as server:
-        thread = threading.Thread(target=partial(server.serve_forever, 0.01))
-        thread.start()
-
-        def make(kind: type) -> Cifar:
-            cifar = Cifar(folder, kind)
-            cifar.announce(monkeypatch, server.server_port)
-            cifar.requests = requests
-            return cifar
-
-        yield make
-        server.shutdown()
-        thread.join()
+    return make
 
 
 @pytest.fixture
-def cifar(serve: Callable[[type], Cifar]) -> Cifar:
+def cifar(serve):
     return serve(datasets.CIFAR10)
 
 
@@ -112,9 +95,7 @@ downloads = pytest.mark.filterwarnings("ignore:Python 3.14 will:DeprecationWarni
 
 @downloads
 @pytest.mark.parametrize("kind", [datasets.CIFAR10, datasets.CIFAR100])
-def test_cifar_is_read_from_its_own_format(
-    serve: Callable[[type], Cifar], kind: type, root: Path
-) -> None:
+def test_cifar_is_read_from_its_own_format(serve, kind, root):
     cifar = serve(kind)
     found = {datasets.CIFAR10: cifar10, datasets.CIFAR100: cifar100}[kind]()
     test = cifar.batches[kind.test_list[0][0]]
@@ -132,9 +113,7 @@ def test_cifar_is_read_from_its_own_format(
 
 
 @downloads
-def test_cifar_is_downloaded_once_and_then_read_without_the_network(
-    cifar: Cifar, tmp_path: Path
-) -> None:
+def test_cifar_is_downloaded_once_and_then_read_without_the_network(cifar, tmp_path):
     first = load("cifar10", tmp_path / "shared")
     cifar.requests.clear()
     (tmp_path / "shared" / cifar.kind.filename).unlink()  # only the unpacked files are needed
@@ -143,7 +122,7 @@ def test_cifar_is_downloaded_once_and_then_read_without_the_network(
 
 
 @downloads
-def test_two_that_share_a_folder_download_once(cifar: Cifar, tmp_path: Path) -> None:
+def test_two_that_share_a_folder_download_once(cifar, tmp_path):
     cifar10(tmp_path / "one")
     alone = len(cifar.requests)
     with ThreadPoolExecutor(3) as pool:
@@ -153,7 +132,7 @@ def test_two_that_share_a_folder_download_once(cifar: Cifar, tmp_path: Path) -> 
 
 
 @downloads
-def test_cifar_is_drawn_by_seed_into_disjoint_splits(cifar: Cifar) -> None:
+def test_cifar_is_drawn_by_seed_into_disjoint_splits(cifar):
     draw = partial(cifar10, validation=8, test=4)
     whole, few, noisy = draw(), draw(train=12), draw(label_noise=0.5)
     assert [len(split) for split in splits(whole)] == [42, 8, 4]
@@ -175,22 +154,16 @@ def test_cifar_is_drawn_by_seed_into_disjoint_splits(cifar: Cifar) -> None:
     [
         ({"validation": 10, "train": 41}, ValueError, r"train must be an int in \[1, 40\], got 41"),
         ({"test": 11}, ValueError, r"test must be an int in \[1, 10\], got 11"),
-        ({"label_noise": 2}, ValueError, "label_noise must be .* got 2"),
-        ({"seed": -2}, ValueError, "seed must be an int ≥ 0, got -2"),
     ],
 )
-def test_wrong_options_of_cifar_are_named(
-    cifar: Cifar, wrong: dict, error: type[Exception], words: str
-) -> None:
+def test_wrong_options_of_cifar_are_named(cifar, wrong, error, words):
     with pytest.raises(error, match=words):
         cifar10(**wrong)
 
 
 @downloads
 @pytest.mark.parametrize("damage", ["cut", "changed"])
-def test_a_bad_download_is_an_error_and_the_next_call_starts_anew(
-    cifar: Cifar, damage: str, root: Path
-) -> None:
+def test_a_bad_download_is_an_error_and_the_next_call_starts_anew(cifar, damage, root):
     good = cifar.archive.read_bytes()
     half = len(good) // 2
     rest = bytes([good[half] ^ 1]) + good[half + 1 :] if damage == "changed" else b""
@@ -203,7 +176,7 @@ def test_a_bad_download_is_an_error_and_the_next_call_starts_anew(
 
 
 @downloads
-def test_damaged_unpacked_files_are_unpacked_again(cifar: Cifar, root: Path) -> None:
+def test_damaged_unpacked_files_are_unpacked_again(cifar, root):
     expected = cifar10()
     cifar.requests.clear()
     batch = cifar.unpacked(root) / "data_batch_3"
@@ -218,8 +191,8 @@ def test_damaged_unpacked_files_are_unpacked_again(cifar: Cifar, root: Path) -> 
 @downloads
 @pytest.mark.parametrize("as_address", [True, False])
 def test_a_mirror_is_asked_instead_and_held_to_the_same_checksum(
-    cifar: Cifar, monkeypatch: pytest.MonkeyPatch, as_address: bool, root: Path
-) -> None:
+    cifar, monkeypatch, as_address, root
+):
     monkeypatch.setattr(cifar.kind, "url", "http://127.0.0.1:9/closed")
     mirror = cifar.folder.as_uri() + "/" if as_address else str(cifar.folder)
     monkeypatch.setenv("LOOKBEHIND_MIRROR", mirror)
@@ -233,12 +206,8 @@ def test_a_mirror_is_asked_instead_and_held_to_the_same_checksum(
     assert len(cifar10().train) == 50
 
 
-def test_offline_is_said_and_no_other_dataset_takes_its_place(
-    cifar: Cifar, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
-        port = server.server_port  # nobody listens there after this
-    monkeypatch.setattr(cifar.kind, "url", f"http://127.0.0.1:{port}/{cifar.kind.filename}")
+def test_offline_is_said_and_no_other_dataset_takes_its_place(cifar, monkeypatch):
+    monkeypatch.setattr(cifar.kind, "url", "http://127.0.0.1:9/closed")
     words = "cannot be downloaded .* go online .* put it into"
     with pytest.raises(DataError, match=words) as found:
         cifar10()
@@ -248,13 +217,11 @@ def test_offline_is_said_and_no_other_dataset_takes_its_place(
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda cifar, root: cifar.archive.unlink(), "cannot be downloaded .HTTP Error 404"),
+        (lambda cifar, root: cifar.archive.unlink(), "cannot be downloaded .*No such file"),
         (lambda cifar, root: root.write_text("no folder"), "root must be a folder, not a file"),
     ],
 )
-def test_what_is_not_there_is_said(
-    cifar: Cifar, root: Path, damage: Callable[[Cifar, Path], None], words: str
-) -> None:
+def test_what_is_not_there_is_said(cifar, root, damage, words):
     damage(cifar, root)
     with pytest.raises(DataError, match=words):
         cifar10()
@@ -269,12 +236,10 @@ def test_what_is_not_there_is_said(
         (errno.ECONNRESET, "cannot be downloaded"),
     ],
 )
-def test_what_the_system_refuses_is_said_with_what_to_do(
-    cifar: Cifar, monkeypatch: pytest.MonkeyPatch, number: int, words: str
-) -> None:
-    def refuse(*_: object) -> None:
+def test_what_the_system_refuses_is_said_with_what_to_do(cifar, monkeypatch, number, words):
+    def refuse(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("lookbehind.train.data.named.download", refuse)
+    monkeypatch.setattr(named, "download", refuse)
     with pytest.raises(DataError, match=words):
         cifar10()

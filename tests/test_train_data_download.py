@@ -1,14 +1,12 @@
 """`download` over hosts that break off, that know no ranges, and that have sent it all before."""
 
 import threading
-from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
 
 import numpy as np
 import pytest
 
-from lookbehind.train.data.download import download
+from lookbehind.train.data.named import download
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 
@@ -19,7 +17,7 @@ class Host(BaseHTTPRequestHandler):
     most, ranges = len(CONTENT), True
     asked: list[str] = []  # noqa: RUF012
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         wanted = self.headers.get("Range", "bytes=0-")
         self.asked.append(wanted)
         start = int(wanted[6:-1]) if self.ranges else 0
@@ -29,12 +27,12 @@ class Host(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(rest[: self.most])
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, *_):
         pass
 
 
 @pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+def host(monkeypatch):
     """A function: the address of a host of the settings given."""
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(Host, "asked", [])
@@ -42,7 +40,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
 
-        def address(**settings: Any) -> str:
+        def address(**settings):
             for name, value in settings.items():
                 monkeypatch.setattr(Host, name, value)
             return f"http://127.0.0.1:{server.server_port}/file"
@@ -53,7 +51,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_it_goes_on_where_it_broke_off_or_starts_anew(host, tmp_path, ranges, capsys) -> None:
+def test_it_goes_on_where_it_broke_off_or_starts_anew(host, tmp_path, ranges, capsys):
     path = tmp_path / "file.bin"
     with pytest.raises(ConnectionError, match="it broke off after 200,000 of 300,000 bytes"):
         download(host(most=200_000, ranges=ranges), path)
@@ -65,13 +63,13 @@ def test_it_goes_on_where_it_broke_off_or_starts_anew(host, tmp_path, ranges, ca
     assert "file.bin: " in capsys.readouterr().err
 
 
-def test_a_file_that_lacks_but_its_name_is_not_sent_again(host, tmp_path) -> None:
+def test_a_file_that_lacks_but_its_name_is_not_sent_again(host, tmp_path):
     (tmp_path / "file.bin.part").write_bytes(CONTENT)
     download(host(), tmp_path / "file.bin")
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
 
 
-def test_a_host_that_refuses_keeps_what_has_come(tmp_path, host) -> None:
+def test_a_host_that_refuses_keeps_what_has_come(tmp_path, host):
     (tmp_path / "file.bin.part").write_bytes(b"some")
     with pytest.raises(OSError, match="refused"):
         download("http://127.0.0.1:9/file", tmp_path / "file.bin")

@@ -4,9 +4,6 @@
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,15 +12,13 @@ from images import root, same  # noqa: F401
 from PIL import Image
 from torchvision import datasets
 
-from lookbehind.train.data import DataError, Split, image_folder, load
+from lookbehind.train.data import DataError, image_folder, load
 from lookbehind.train.data import folder as folder_module
 
 PARTS = ("train", "test")
 
 
-def paint(
-    folder: Path, per_class: int = 3, classes: Iterable[str] = "ab", mode: str = "RGB"
-) -> Path:
+def paint(folder, per_class=3, classes="ab", mode="RGB"):
     """PNG images of 5 x 4 random pixels; returns the folder."""
     rng = np.random.default_rng(0)
     for part in PARTS:
@@ -34,18 +29,18 @@ def paint(
     return folder
 
 
-def draw(file: Path, seed: Any = 0, mode: str = "RGB", size: tuple[int, int] = (5, 4)) -> None:
+def draw(file, seed=0, mode="RGB", size=(5, 4)):
     shape = (size[1], size[0], 3)
     noise = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
     Image.fromarray(noise).convert(mode).save(file)
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     return paint(tmp_path / "images")
 
 
-def test_a_folder_holds_what_torchvision_reads(folder: Path) -> None:
+def test_a_folder_holds_what_torchvision_reads(folder):
     found = image_folder(folder)
     for part, split in (("train", found.train), ("test", found.test)):
         expected = [(np.asarray(i).tolist(), c) for i, c in datasets.ImageFolder(folder / part)]
@@ -59,7 +54,7 @@ def test_a_folder_holds_what_torchvision_reads(folder: Path) -> None:
     assert same(load(str(folder), validation=2, seed=1), image_folder(folder, validation=2, seed=1))
 
 
-def test_grey_images_have_one_channel_unless_one_is_coloured(tmp_path: Path) -> None:
+def test_grey_images_have_one_channel_unless_one_is_coloured(tmp_path):
     grey = image_folder(paint(tmp_path / "grey", mode="L"))
     assert grey.channels == 1
     folder = paint(tmp_path / "mixed", 60, mode="L")  # more than a thread decodes at once
@@ -70,7 +65,7 @@ def test_grey_images_have_one_channel_unless_one_is_coloured(tmp_path: Path) -> 
     assert (images[:, 0] == images[:, 2]).flatten(1).all(1).sum() == 119
 
 
-def test_a_channel_of_one_value_is_not_divided_by_zero(tmp_path: Path) -> None:
+def test_a_channel_of_one_value_is_not_divided_by_zero(tmp_path):
     folder = paint(tmp_path / "images")
     for file in folder.rglob("*.png"):
         Image.new("RGB", (5, 4), (7, 0, 0)).save(file)
@@ -79,27 +74,27 @@ def test_a_channel_of_one_value_is_not_divided_by_zero(tmp_path: Path) -> None:
     assert torch.equal(images, torch.zeros(6, 3, 4, 5))
 
 
-def moved(old: str, new: str) -> Callable[[Path], Any]:
+def moved(old, new):
     return lambda folder: (folder / old).rename(folder / new)
 
 
-def linked(name: str, to: str) -> Callable[[Path], Any]:
-    def link(folder: Path) -> None:
+def linked(name, to):
+    def link(folder):
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(to)
 
     return link
 
 
-def deep_image(folder: Path) -> None:
+def deep_image(folder):
     Image.fromarray(np.full((4, 5), 60000, np.uint16)).save(folder / "test/a/2.png")
 
 
-def name_alike(folder: Path) -> None:
+def name_alike(folder):
     paint(folder, 1, ("caf\u00e9", "cafe\u0301"))
 
 
-DAMAGES: dict[str, Callable[[Path], Any]] = {
+DAMAGES = {
     "images.test is missing: put the images into .*test.<class>": moved("test", "tests"),
     "images.train holds no classes": lambda f: [moved(f"train/{c}", c)(f) for c in "ab"],
     "test.b holds no images: add": lambda f: [(f / f"test/b/{i}.png").unlink() for i in "012"],
@@ -122,20 +117,20 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("words", DAMAGES)
-def test_what_is_wrong_with_a_folder_is_said(folder: Path, words: str) -> None:
+def test_what_is_wrong_with_a_folder_is_said(folder, words):
     DAMAGES[words](folder)
     with pytest.raises(DataError, match=words):
         image_folder(folder)
 
 
-def link_to_a_sibling(folder: Path) -> None:
+def link_to_a_sibling(folder):
     for name in ("all", "zip"):  # one before and one after what it leads to
         (folder / "test/b" / name).symlink_to("more")
     (folder / "test/b/more").mkdir()
     (folder / "test/b/2.png").rename(folder / "test/b/more/2.png")
 
 
-def link_everything(folder: Path) -> None:
+def link_everything(folder):
     """The images lie elsewhere: a class, a folder in it and a file are links."""
     for name in ("train/a", "test/a/more", "test/b/0.png"):
         here, there = folder / name, folder.with_name("pool") / name
@@ -148,7 +143,7 @@ def link_everything(folder: Path) -> None:
         here.symlink_to(there)
 
 
-def leave_junk(folder: Path) -> None:
+def leave_junk(folder):
     """What systems and editors put into any folder."""
     for part in ("train", "test"):
         for name in (".git", ".ipynb_checkpoints", "__MACOSX", "$RECYCLE.BIN"):
@@ -163,7 +158,7 @@ def leave_junk(folder: Path) -> None:
         os.mkfifo(folder / part / "a" / "pipe.png")
 
 
-CHANGES: dict[str, Callable[[Path], Any]] = {
+CHANGES = {
     "a link to itself": linked("train/a/again", "."),  # torchvision reads train/a 41 times
     "a link upwards": linked("train/a/up", ".."),
     "a link to a sibling": link_to_a_sibling,
@@ -174,7 +169,7 @@ CHANGES: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_every_image_counts_once_and_what_is_hidden_never(folder: Path, change: str) -> None:
+def test_every_image_counts_once_and_what_is_hidden_never(folder, change):
     before = image_folder(folder)
     CHANGES[change](folder)
     after = image_folder(folder)
@@ -183,13 +178,13 @@ def test_every_image_counts_once_and_what_is_hidden_never(folder: Path, change: 
         assert images_of(one) == images_of(other)
 
 
-def images_of(split: Split) -> list[tuple[int, list[int]]]:
+def images_of(split):
     pixels = split.images.flatten(1).tolist()
     return sorted(zip(split.labels.tolist(), pixels, strict=True))
 
 
-def test_what_cannot_be_read_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(path: object, *_: object) -> None:
+def test_what_cannot_be_read_is_said(folder, monkeypatch):
+    def refused(path, *_):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     with monkeypatch.context() as patch:
@@ -205,7 +200,7 @@ def test_what_cannot_be_read_is_said(folder: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("kind", "mode"), [("png", "L"), ("jpg", "RGB"), ("tif", "L"), ("webp", "RGB")]
 )
-def test_images_are_turned_as_their_exif_says(folder: Path, kind: str, mode: str) -> None:
+def test_images_are_turned_as_their_exif_says(folder, kind, mode):
     """The 8 orientations of one picture of one colour, with a dark corner."""
     upright = np.full((40, 40, 3), 200, np.uint8)
     upright[:20, :10] = 0
@@ -226,12 +221,12 @@ def test_images_are_turned_as_their_exif_says(folder: Path, kind: str, mode: str
 
 
 @pytest.fixture
-def decodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def decodes(monkeypatch):
     """The number of images of every decoding."""
-    calls: list[int] = []
+    calls = []
     decode = folder_module._decode
 
-    def count(files: list[Path]) -> np.ndarray:
+    def count(files):
         calls.append(len(files))
         return decode(files)
 
@@ -239,18 +234,18 @@ def decodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def kept(root: Path) -> Path:
+def kept(root):
     (file,) = (root / "decoded").iterdir()
     return file
 
 
-def test_a_folder_is_decoded_once(folder: Path, decodes: list[int], root: Path) -> None:
+def test_a_folder_is_decoded_once(folder, decodes, root):
     assert same(image_folder(folder), image_folder(folder))
     assert decodes == [12]
     assert kept(root).suffix == ".npz"
 
 
-def repaint(folder: Path) -> None:
+def repaint(folder):
     """Another image of the same size in bytes and the same time of change."""
     file = folder / "test/b/2.png"
     old = file.stat()
@@ -264,9 +259,7 @@ def repaint(folder: Path) -> None:
     "change",
     [repaint, moved("test/a/0.png", "test/a/9.png"), lambda f: draw(f / "test/b/3.png", 5)],
 )
-def test_a_changed_folder_is_decoded_again_in_place_of_the_old(
-    folder: Path, decodes: list[int], root: Path, change: Callable[[Path], Any]
-) -> None:
+def test_a_changed_folder_is_decoded_again_in_place_of_the_old(folder, decodes, root, change):
     old = image_folder(folder)
     change(folder)
     new = image_folder(folder)
@@ -276,16 +269,14 @@ def test_a_changed_folder_is_decoded_again_in_place_of_the_old(
     assert new.test.images.permute(0, 2, 3, 1).tolist() == expected
 
 
-def test_a_copy_of_a_folder_is_a_folder_of_its_own(tmp_path: Path, decodes: list[int]) -> None:
+def test_a_copy_of_a_folder_is_a_folder_of_its_own(tmp_path, decodes):
     for name in ("one", "two", "one"):
         image_folder(paint(tmp_path / name))
     assert decodes[:2] == [12, 12]
 
 
 @pytest.mark.parametrize(("place", "cut"), [(0, True), (0.5, True), (0.3, False), (0.9, False)])
-def test_a_damaged_file_of_decoded_images_is_made_anew(
-    folder: Path, decodes: list[int], root: Path, place: float, cut: bool
-) -> None:
+def test_a_damaged_file_of_decoded_images_is_made_anew(folder, decodes, root, place, cut):
     expected = image_folder(folder)
     content = bytearray(kept(root).read_bytes())
     at = int(place * len(content))
@@ -295,10 +286,8 @@ def test_a_damaged_file_of_decoded_images_is_made_anew(
     assert decodes == [12, 12]
 
 
-def test_a_full_disk_is_a_warning_and_leaves_no_partial_file(
-    folder: Path, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
+def test_a_full_disk_is_a_warning_and_leaves_no_partial_file(folder, root, monkeypatch):
+    def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
@@ -309,9 +298,7 @@ def test_a_full_disk_is_a_warning_and_leaves_no_partial_file(
     assert list((root / "decoded").iterdir()) == []
 
 
-def test_a_bar_is_shown_on_a_terminal_only(
-    folder: Path, capsys: pytest.CaptureFixture[str], root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bar_is_shown_on_a_terminal_only(folder, capsys, root, monkeypatch):
     image_folder(folder)
     assert capsys.readouterr().err == ""
     kept(root).unlink()

@@ -3,31 +3,30 @@
 import copy
 import math
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import cross_entropy
 from training import FAMILY, X, Y, family, same, stop_after
 
 from lookbehind import SAM, Ball, Lookbehind
 from lookbehind.study import Ensemble, member_cross_entropy
-from lookbehind.train import Session, Setup, constant, fit, read_checkpoint
+from lookbehind.train import constant, fit, read_checkpoint
 from lookbehind.train.passes import LossScale
 
 X32 = X.float()
 DATA = list(zip(X32.split(20), Y.split(20), strict=True))
 
 
-def model_and(name: str) -> tuple[nn.Module, Any]:
+def model_and(name):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3))
     return model, FAMILY[name][0](torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
 
 
-def fitted(name: str, **options: Any) -> tuple[nn.Module, Any]:
+def fitted(name, **options):
     """A model after an epoch, or as long as `options` say; its history."""
     model, optimizer = model_and(name)
     return model, fit(model, optimizer, DATA, **{"epochs": 1, "splits": {}, **options})
@@ -36,41 +35,38 @@ def fitted(name: str, **options: Any) -> tuple[nn.Module, Any]:
 @pytest.mark.parametrize("statistics", ["slow", "every"])
 @pytest.mark.parametrize("name", [name for name in FAMILY if name != "SGD"])
 @pytest.mark.parametrize("bad", [0, 1], ids=["at the first gradient", "at the second"])
-def test_a_step_that_fails_leaves_statistics_as_they_were(
-    name: str, statistics: str, bad: int
-) -> None:
+def test_a_step_that_fails_leaves_statistics_as_they_were(name, statistics, bad):
     model, optimizer = model_and(name)
     fit(model, optimizer, DATA, epochs=1, splits={})
     before, calls = copy.deepcopy(model.state_dict()), []
 
-    def infinite(logits: Tensor, labels: Tensor) -> Tensor:
+    def infinite(logits, labels):
         calls.append(None)
         return cross_entropy(logits, labels) * (math.inf if len(calls) > bad else 1.0)
 
-    setup = Setup(statistics=statistics)
     with pytest.raises(FloatingPointError):
-        fit(model, optimizer, DATA, epochs=1, splits={}, loss=infinite, setup=setup)
+        fit(model, optimizer, DATA, epochs=1, splits={}, loss=infinite, statistics=statistics)
     assert same(model.state_dict(), before)
     fit(model, optimizer, DATA, epochs=1, splits={})  # and it can go on
     assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
-def test_buffers_go_back_after_ctrl_c() -> None:
-    def interrupted(logits: Tensor, labels: Tensor) -> Tensor:
+def test_buffers_go_back_after_ctrl_c():
+    def interrupted(logits, labels):
         raise KeyboardInterrupt
 
     model, history = fitted("SGD", loss=interrupted)
     assert history.stopped and same(model.state_dict(), model_and("SGD")[0].state_dict())
 
 
-def test_a_member_that_is_put_back_keeps_its_statistics() -> None:
+def test_a_member_that_is_put_back_keeps_its_statistics():
     models = [nn.Sequential(nn.Flatten(), model_and("SGD")[0]) for _ in range(3)]
     ensemble = Ensemble(models).train()
     images = X32[:20].view(20, 4, 1, 1)
     base = torch.optim.SGD(ensemble.parameters(), lr=0.1)
     before = copy.deepcopy(dict(ensemble.named_buffers()))
 
-    def broken(logits: Tensor, labels: Tensor) -> Tensor:
+    def broken(logits, labels):
         return member_cross_entropy(logits, labels) * torch.tensor([1.0, math.inf, 1.0])
 
     optimizer = Lookbehind(base, Ball(torch.full((3,), 0.05)), k=2)
@@ -84,74 +80,72 @@ class Steep(torch.autograd.Function):
     """The loss as it is; its gradient overflows where the loss was multiplied by more than most."""
 
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, most: float) -> Tensor:
+    def forward(ctx, loss, most):
         ctx.most = most
         return loss.clone()
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx, slope):
         return torch.where(slope > ctx.most, math.inf, slope), None
 
 
-def steep(most: float) -> Any:
+def steep(most):
     return lambda logits, labels: Steep.apply(cross_entropy(logits, labels), most)
 
 
-HALF = Setup(autocast=torch.float16)
+HALF = {"autocast": torch.float16}
 
 
 @family
-def test_float16_trains_as_float32_and_lowers_the_scale_where_gradients_overflow(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options: dict[str, Any] = {"epochs": 4, "splits": {"all": [(X32, Y)]}, "schedule": constant}
-    scales: list[float] = []
+def test_float16_trains_as_float32_and_lowers_the_scale_where_gradients_overflow(name, monkeypatch):
+    options = {"epochs": 4, "splits": {"all": [(X32, Y)]}, "schedule": constant}
+    scales = []
     note = lambda run: scales.append(run.scale.factor)  # noqa: E731
-    model, half = fitted(name, loss=steep(3000.0), setup=HALF, callbacks=[note], **options)
+    model, half = fitted(name, loss=steep(3000.0), **HALF, callbacks=[note], **options)
     assert set(scales) == {2048.0}  # from 65536, in the first step
     expected = fitted(name, **options)[1].last("all")
     assert half.last("all").loss == pytest.approx(expected.loss, rel=0.02)
     assert half.last("all").gradients == expected.gradients + 5  # five were in vain
-    monkeypatch.setattr("lookbehind.train.loop.LossScale", partial(LossScale, 2048.0))
-    lower, _ = fitted(name, loss=steep(3000.0), setup=HALF, **options)
+    monkeypatch.setattr("lookbehind.train.run.LossScale", partial(LossScale, 2048.0))
+    lower, _ = fitted(name, loss=steep(3000.0), **HALF, **options)
     assert same(model.state_dict(), lower.state_dict())  # what overflowed left no trace
 
 
 @pytest.mark.parametrize("size", [1e-7, 1e4])
-def test_real_gradients_overflow_and_underflow_in_float16(size: float) -> None:
+def test_real_gradients_overflow_and_underflow_in_float16(size):
     """No fake: 70 000 is beyond float16, and so is 1e-9 below it."""
     model = nn.Linear(4, 3)
     before = model.weight.detach().clone()
     loss = lambda outputs, labels: cross_entropy(outputs, labels) * size  # noqa: E731
     optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1 / size), 0.01)
-    fit(model, optimizer, DATA, epochs=1, splits={}, loss=loss, setup=HALF)
+    fit(model, optimizer, DATA, epochs=1, splits={}, loss=loss, **HALF)
     assert (model.weight - before).abs().min() > 1e-4
     assert model.weight.isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["SGD", "Lookbehind"])
 @pytest.mark.parametrize("most", [0.0, 0.5])
-def test_a_gradient_that_overflows_at_any_scale_ends_the_run(name: str, most: float) -> None:
+def test_a_gradient_that_overflows_at_any_scale_ends_the_run(name, most):
     model, optimizer = model_and(name)
     with pytest.raises(FloatingPointError, match="gradient is not finite in float16 at a loss sca"):
-        fit(model, optimizer, DATA, epochs=1, splits={}, loss=steep(most), setup=HALF)
+        fit(model, optimizer, DATA, epochs=1, splits={}, loss=steep(most), **HALF)
     assert same(model.state_dict(), model_and(name)[0].state_dict())
 
 
 @pytest.mark.parametrize("name", ["SGD", "Lookbehind"])
-def test_a_loss_that_is_not_finite_is_no_matter_of_scale(name: str) -> None:
-    calls: list[None] = []
+def test_a_loss_that_is_not_finite_is_no_matter_of_scale(name):
+    calls = []
 
-    def infinite(logits: Tensor, labels: Tensor) -> Tensor:
+    def infinite(logits, labels):
         calls.append(None)
         return cross_entropy(logits, labels) * math.nan
 
     with pytest.raises(FloatingPointError, match="the loss is not finite"):
-        fitted(name, loss=infinite, setup=HALF)
+        fitted(name, loss=infinite, **HALF)
     assert len(calls) == 1
 
 
-def test_the_scale_grows_after_good_steps_and_is_kept(tmp_path: Path) -> None:
+def test_the_scale_grows_after_good_steps_and_is_kept(tmp_path):
     scale = LossScale(1024.0, 1998)
     for expected in [(1024.0, 1999), (2048.0, 0), (2048.0, 1)]:
         scale.count()
@@ -160,24 +154,24 @@ def test_the_scale_grows_after_good_steps_and_is_kept(tmp_path: Path) -> None:
     path, seen = tmp_path / "run.pt", list[Any]()
     note = lambda run: seen.append((run.minibatches, run.scale.good))  # noqa: E731
     for stop in (stop_after(3), bool):
-        session = Session(path, resume=True, stop=stop)
-        fitted("SAM", epochs=2, loss=steep(3000.0), setup=HALF, session=session, callbacks=[note])
+        fitted("SAM", epochs=2, loss=steep(3000.0), **HALF, checkpoint=path, resume=True, stop=stop,
+               callbacks=[note])  # fmt: skip
     assert seen == [(n, n) for n in range(1, 7)]
     assert read_checkpoint(path)["scale"] == [2048.0, 6]
 
 
-def test_an_ensemble_in_float16_is_refused() -> None:
+def test_an_ensemble_in_float16_is_refused():
     ensemble = Ensemble([model_and("SGD")[0]])
     optimizer = torch.optim.SGD(ensemble.parameters(), lr=0.1)
     with pytest.raises(ValueError, match=r"autocast must be .* for an ensemble"):
-        fit(ensemble, optimizer, DATA, epochs=1, splits={}, setup=HALF)
+        fit(ensemble, optimizer, DATA, epochs=1, splits={}, **HALF)
 
 
 PIXELS = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 1, 2), nn.BatchNorm2d(1))
 ROWS = torch.utils.data.TensorDataset(X32[:21], Y[:21])
 
 
-def normalizing(layer: nn.Module) -> tuple[nn.Module, Any]:
+def normalizing(layer):
     model = nn.Sequential(copy.deepcopy(layer), nn.Flatten(), nn.LazyLinear(3))
     model(X32)
     return model, torch.optim.SGD(model.parameters())
@@ -185,12 +179,10 @@ def normalizing(layer: nn.Module) -> tuple[nn.Module, Any]:
 
 @pytest.mark.parametrize("kind", ["list", "loader", "shuffled"])
 @pytest.mark.parametrize("layer", [nn.BatchNorm1d(4), PIXELS], ids=["rows", "pixels"])
-def test_a_last_minibatch_of_one_is_named_before_the_first_step(
-    layer: nn.Module, kind: str
-) -> None:
+def test_a_last_minibatch_of_one_is_named_before_the_first_step(layer, kind):
     model, optimizer = normalizing(layer)
     loader = partial(torch.utils.data.DataLoader, ROWS, 20, shuffle=kind == "shuffled")
-    batches: Any = list(loader()) if kind == "list" else loader()
+    batches = list(loader()) if kind == "list" else loader()
     before, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     with pytest.raises(ValueError, match="batches must not end with a minibatch of one example"):
         fit(model, optimizer, batches, epochs=1, splits={})
@@ -198,7 +190,7 @@ def test_a_last_minibatch_of_one_is_named_before_the_first_step(
     fit(model, optimizer, loader(drop_last=True), epochs=1, splits={})
 
 
-def test_a_last_minibatch_of_one_that_can_be_normalized_is_taken() -> None:
+def test_a_last_minibatch_of_one_that_can_be_normalized_is_taken():
     layer = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.BatchNorm2d(1))
     batches = list(torch.utils.data.DataLoader(ROWS, 20))
     history = fit(*normalizing(layer), batches, epochs=1, splits={"all": [(X32, Y)]})

@@ -1,21 +1,27 @@
 """`hardware`: the device, and what is switched on there."""
 
 import platform
-import subprocess
-import sys
+import resource
 from dataclasses import replace
-from pathlib import Path
 
+import forks
 import pytest
 import torch
 from torch import nn
 
-from lookbehind.train import Hardware, Recipe, choose_hardware, has_compiler, make_model
+from lookbehind.train import (
+    Hardware,
+    Recipe,
+    choose_hardware,
+    has_compiler,
+    keep_freed_memory,
+    make_model,
+)
 
 CPU = torch.device("cpu")
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, cuda: int = 0, mps: bool = False, old: bool = False):
+def pretend(monkeypatch, cuda=0, mps=False, old=False):
     """A machine with so many CUDA devices, of an old kind or not, with or without Apple's."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
     capability = (7, 5) if old else (8, 0)
@@ -24,7 +30,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, cuda: int = 0, mps: bool = False, o
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
 
 
-def on(device: str, bf16: bool = False, channels_last: bool = True) -> Hardware:
+def on(device, bf16=False, channels_last=True):
     return Hardware(torch.device(device), torch.bfloat16 if bf16 else None, channels_last)
 
 
@@ -41,46 +47,36 @@ def on(device: str, bf16: bool = False, channels_last: bool = True) -> Hardware:
         ({"cuda": 1}, {"bf16": False, "channels_last": False}, on("cuda", False, False)),
     ],
 )
-def test_auto_is_the_fastest_there_is_and_a_choice_wins(
-    machine: dict, asked: dict, found: Hardware, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_is_the_fastest_there_is_and_a_choice_wins(machine, asked, found, monkeypatch):
     pretend(monkeypatch, **machine)
     assert choose_hardware(**asked) == found
 
 
-UNKNOWN = "device must be one of auto, cuda, .*got "
-MISSING = "device is {!r}, but this machine has no usable"
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [(name, UNKNOWN + repr(name)) for name in ("gpu", "cuda:x", "cpu:0", "auto:1", "")]
-    + [(name, MISSING.format(name)) for name in ("cuda", "cuda:2", "mps")],
-)
-def test_an_unknown_or_missing_device_is_an_error(
-    name: str, words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "cpu:0", "auto:1", "", "cuda", "cuda:2", "mps"])
+def test_an_unknown_or_missing_device_is_an_error(name, monkeypatch):
     pretend(monkeypatch, cuda=2 if name == "cuda:2" else 0)
+    there = "auto, cuda, cuda:0, cuda:1, cpu" if name == "cuda:2" else "auto, cpu"
+    words = f"device must be one of {there}, as this machine has them, got {name!r}"
     with pytest.raises(ValueError, match=words):
         choose_hardware(name)
 
 
-def test_compile_needs_a_compiler_that_torch_would_find(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_compile_needs_a_compiler_that_torch_would_find(monkeypatch, tmp_path):
     """torch._inductor calls CXX, which may hold options, or g++; it doesn't look for c++."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr("sys.platform", "linux")
 
-    def program(name: str) -> Path:
+    def program(name):
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
         return tmp_path / name
 
     program("c++")
     assert not has_compiler()
-    with pytest.raises(ValueError, match=r"compile needs a C\+\+ compiler: 'g\+\+' was not found"):
+    with pytest.raises(
+        ValueError, match=r"compile needs a C\+\+ compiler: g\+\+, .* what CXX names"
+    ):
         choose_hardware("cpu", compile=True)
     program("g++")
     assert has_compiler() and choose_hardware("cpu", compile=True).compile
@@ -92,7 +88,7 @@ def test_compile_needs_a_compiler_that_torch_would_find(
     assert not has_compiler()
 
 
-def test_place_changes_the_layout_and_keeps_the_weights() -> None:
+def test_place_changes_the_layout_and_keeps_the_weights():
     model = make_model("resnet8")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     placed = Hardware(CPU, channels_last=True).place(model)
@@ -106,10 +102,6 @@ def test_place_changes_the_layout_and_keeps_the_weights() -> None:
     torch.testing.assert_close(placed(images), plain(images), rtol=1e-4, atol=1e-5)
 
 
-FAULTS = """
-import resource, torch
-from lookbehind.train.hardware import keep_freed_memory
-
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(5):
@@ -117,23 +109,23 @@ def faults():
         del some
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-torch.set_num_threads(1)
-first = faults()
-assert keep_freed_memory()
-faults()
-print(first, faults())
-"""
+
+def kept_memory():
+    """What a process of its own does: it keeps its freed memory to its end."""
+    first = faults()
+    assert keep_freed_memory()
+    faults()
+    assert faults() < first / 20
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc only")
-def test_freed_memory_is_kept() -> None:
-    command = [sys.executable, "-c", FAULTS]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    before, after = map(int, done.stdout.split())
-    assert after < before / 20
+def test_freed_memory_is_kept():
+    process = forks.start(kept_memory)
+    process.join()
+    assert process.exitcode == 0
 
 
-def test_a_compiled_network_keeps_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_network_keeps_its_names(monkeypatch):
     """A checkpoint of a compiled run is one of the plain network, too."""
     model = make_model("tiny-cnn", channels=1)
     names = list(model.state_dict())
@@ -143,7 +135,7 @@ def test_a_compiled_network_keeps_its_names(monkeypatch: pytest.MonkeyPatch) -> 
     assert called == [model]
 
 
-def test_hardware_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hardware_says_what_it_is(monkeypatch):
     assert str(Hardware(CPU)) == "CPU"
     pretend(monkeypatch, cuda=1, mps=True)
     everything = Hardware(torch.device("cuda"), torch.bfloat16, True, True)
@@ -154,7 +146,7 @@ def test_hardware_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("compile", [False, True])
-def test_a_recipe_trains_on_a_gpu(compile: bool) -> None:
+def test_a_recipe_trains_on_a_gpu(compile):
     """Mixed precision, channels_last, and compiled: the loss falls, the weights stay float32."""
     if compile and not has_compiler():
         pytest.skip("no C++ compiler")
@@ -167,7 +159,7 @@ def test_a_recipe_trains_on_a_gpu(compile: bool) -> None:
 
 
 @pytest.mark.gpu
-def test_a_recipe_gives_the_same_twice_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipe_gives_the_same_twice_on_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     recipe = Recipe(model="resnet8", epochs=2, gradients=None)

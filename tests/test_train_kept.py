@@ -1,8 +1,6 @@
 """Values that a file keeps become plain, or are refused, where they enter; altered checkpoints."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ import torch
 from training import MINIBATCHES, SPLITS, model_and, same, stop_after
 
 from lookbehind.checks import kept, plain
-from lookbehind.train import CheckpointError, Session, fit, read_checkpoint, save_checkpoint
+from lookbehind.train import CheckpointError, fit, read_checkpoint, save_checkpoint
 
 
 @pytest.mark.parametrize(
@@ -20,7 +18,7 @@ from lookbehind.train import CheckpointError, Session, fit, read_checkpoint, sav
         (np.str_("a"), "a"), (torch.tensor(2), 2), (np.array(0.5), 0.5), ("a", "a"), (None, None),
     ],
 )  # fmt: skip
-def test_a_number_of_numpy_becomes_plain(value: Any, expected: Any) -> None:
+def test_a_number_of_numpy_becomes_plain(value, expected):
     assert plain(value) == expected and type(plain(value)) is type(expected)
     if not isinstance(value, torch.Tensor):
         assert type(kept("x", {"a": [value]})["a"][0]) is type(expected)
@@ -34,14 +32,14 @@ class Odd:
     ("value", "where"),
     [({"a": [1, Odd()]}, r"x\['a'\]\[1\]"), ((Odd,), r"x\[0\]"), (Path("p"), "x"), ({1, 2}, "x")],
 )
-def test_what_cant_be_kept_is_named(value: Any, where: str) -> None:
+def test_what_cant_be_kept_is_named(value, where):
     with pytest.raises(TypeError, match=f"{where} must be plain, to be kept in a checkpoint"):
         kept("x", value)
     with pytest.raises(TypeError, match=r"config.* must be plain"):
-        Session(config={"settings": value})
+        fit(*model_and("SGD"), MINIBATCHES, epochs=1, splits={}, config={"settings": value})
 
 
-RATES: dict[str, Callable[[float], Any]] = {
+RATES = {
     "float64": lambda share: np.float64(1 - share / 2),
     "tensor": lambda share: torch.tensor(1 - share / 2),
     "array": lambda share: np.cos(np.array(share)),
@@ -50,38 +48,38 @@ RATES: dict[str, Callable[[float], Any]] = {
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_a_run_with_numbers_of_numpy_everywhere_goes_on(rate: str, tmp_path: Path) -> None:
+def test_a_run_with_numbers_of_numpy_everywhere_goes_on(rate, tmp_path):
     path, steps = tmp_path / "run.pt", list[int]()
     schedule = lambda share: RATES[rate](share)  # noqa: E731  # all of one name
     for stop in (stop_after(8), bool):
         model, optimizer = model_and("SGD", lr=np.float64(0.1), weight_decay=np.float32(1e-4))
-        session = Session(path, resume=True, stop=stop, config={"lr": np.float64(0.1)})
-        fit(model, optimizer, MINIBATCHES, epochs=3, splits=SPLITS, schedule=schedule,
-            session=session, callbacks=[lambda run: steps.append(run.minibatches)])  # fmt: skip
+        fit(model, optimizer, MINIBATCHES, epochs=3, splits=SPLITS, schedule=schedule, stop=stop,
+            checkpoint=path, resume=True, config={"lr": np.float64(0.1)},
+            callbacks=[lambda run: steps.append(run.minibatches)])  # fmt: skip
     assert steps == [*range(1, 19)]
     assert type(optimizer.param_groups[0]["lr"]) is float
     assert read_checkpoint(path)["plan"]["config"] == {"lr": 0.1}
 
 
 @pytest.mark.parametrize("value", ["fast", None, float("nan"), float("inf"), torch.ones(2)])
-def test_a_schedule_that_returns_no_number_is_named(value: Any) -> None:
+def test_a_schedule_that_returns_no_number_is_named(value):
     with pytest.raises(ValueError, match="schedule must return finite numbers, at 0 it is"):
         fit(*model_and("SAM"), MINIBATCHES, epochs=1, splits={}, schedule=lambda share: value)
 
 
-def test_an_optimizer_that_cant_be_kept_is_named_before_the_first_step(tmp_path: Path) -> None:
+def test_an_optimizer_that_cant_be_kept_is_named_before_the_first_step(tmp_path):
     model, optimizer = model_and("SGD")
     optimizer.param_groups[0]["helper"] = Odd()
     with pytest.raises(TypeError, match=r"optimizer's state\['param_groups'\]\[0\]\['helper'\]"):
-        fit(model, optimizer, MINIBATCHES, epochs=1, splits={}, session=Session(tmp_path / "a.pt"),
+        fit(model, optimizer, MINIBATCHES, epochs=1, splits={}, checkpoint=tmp_path / "a.pt",
             callbacks=[lambda run: pytest.fail("a step")])  # fmt: skip
     assert not [*tmp_path.iterdir()]
 
 
-def changed(*keys: Any, to: Any) -> Callable[[Any], None]:
+def changed(*keys, to):
     """An edit of a checkpoint; "groups" are those of its optimizer, or of the one within."""
 
-    def edit(state: Any) -> None:
+    def edit(state):
         for key in keys[:-1]:
             state = state[key]
             state = state.get("inner", state) if key == "optimizer" else state
@@ -90,50 +88,38 @@ def changed(*keys: Any, to: Any) -> Callable[[Any], None]:
     return edit
 
 
-RECORD, LR = ("records", 0), ("optimizer", "param_groups", 0, "lr")
-EDITS: dict[str, Callable[[Any], Any]] = {
-    "position of words": changed("position", to=["a", 0, 0, 0]),
-    "position too short": changed("position", to=[1, 2]),
-    "position below 0": changed("position", to=[-1, 0, 0, 0]),
+GROUP = ("optimizer", "param_groups", 0)
+EDITS = {
     "position beyond the epoch": changed("position", 1, to=6),
-    "records too short": changed(*RECORD, to=[0.0, 0]),
-    "records of words": changed(*RECORD, to=["0", 0, "train", 1.0, 0.5]),
-    "records without a split": changed(*RECORD, to=[0.0, 0, 3, 1.0, 0.5]),
+    "records of words": changed("records", 0, to=["0", 0, "train", 1.0, 0.5]),
     "records is None": changed("records", to=None),
     "rng is lacking": lambda state: state.pop("rng"),
-    "rng is empty": changed("rng", to={}),
     "rng of another length": changed("rng", "now", to=torch.zeros(3, dtype=torch.uint8)),
-    "rng of floats": changed("rng", "epoch", to=torch.zeros(5056)),
     "plan is a list": changed("plan", to=[]),
-    "plan without config": changed("plan", to={"budget": ["minibatches", 12]}),
     "model is a list": changed("model", to=[]),
-    "a weight is a number": changed("model", "0.weight", to=1.0),
+    "another weight": changed("model", "0.bias", to=torch.zeros(8)),
     "a weight is lacking": lambda state: state["model"].pop("0.weight"),
-    "another weight": changed("model", "9.weight", to=torch.zeros(2)),
-    "optimizer is empty": changed("optimizer", to={}),
     "optimizer is None": changed("optimizer", to=None),
-    "lr is a word": changed(*LR, to="fast"),
-    "first lr is a word": changed(*LR[:-1], "initial_lr", to="fast"),
-    "momentum is a list": changed(*LR[:-1], "momentum", to=[0.9]),
-    "no groups": changed(*LR[:2], to=[]),
+    "another lr": changed(*GROUP, "lr", to=0.2),
+    "momentum is a list": changed(*GROUP, "momentum", to=[0.9]),
 }
 
 
 @pytest.fixture(scope="module", params=["SGD", "Lookbehind"])
-def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def saved(request, tmp_path_factory):
     """A method, and the checkpoint of a run of it."""
     path = tmp_path_factory.mktemp("saved") / "run.pt"
-    fit(*model_and(request.param), MINIBATCHES, epochs=2, splits=SPLITS, session=Session(path))
+    fit(*model_and(request.param), MINIBATCHES, epochs=2, splits=SPLITS, checkpoint=path)
     return request.param, path
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_an_edited_checkpoint_is_refused_in_words(name: str, saved: Any, tmp_path: Path) -> None:
+def test_an_edited_checkpoint_is_refused_in_words(name, saved, tmp_path):
     method, whole = saved
     state, path = read_checkpoint(whole), tmp_path / "run.pt"
     EDITS[name](state)
     save_checkpoint(path, state)
     made, words = model_and(method), r"run\.pt (was altered|holds another|is (no|of)) "
     with pytest.raises(CheckpointError, match=words):
-        fit(*made, MINIBATCHES, epochs=2, splits=SPLITS, session=Session(path, resume=True))
+        fit(*made, MINIBATCHES, epochs=2, splits=SPLITS, checkpoint=path, resume=True)
     assert same(*([part.state_dict() for part in each] for each in (made, model_and(method))))

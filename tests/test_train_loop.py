@@ -3,28 +3,26 @@
 import math
 import os
 import signal
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn.functional import cross_entropy
 from training import FAMILY, MINIBATCHES, SPLITS, family, model_and, stop_after, weights
 
 from lookbehind import Lookahead
-from lookbehind.train import SCHEDULES, Session, constant, cosine, evaluate, fit, grouped
+from lookbehind.train import SCHEDULES, constant, cosine, evaluate, fit
 
 
 @family
-def test_the_loop_is_the_plain_loop(name: str) -> None:
+def test_the_loop_is_the_plain_loop(name):
     """The independent oracle: the loop that a user would write for this optimizer."""
     ours, optimizer = model_and(name)
     fit(ours, optimizer, MINIBATCHES, gradients=24, splits={}, schedule=constant)
     plain, optimizer = model_and(name)
 
-    def closure_of(minibatch: tuple[Tensor, Tensor]) -> Callable[[], Tensor]:
-        def closure() -> Tensor:
+    def closure_of(minibatch):
+        def closure():
             optimizer.zero_grad()
             loss = cross_entropy(plain(minibatch[0]), minibatch[1])
             loss.backward()
@@ -40,11 +38,11 @@ def test_the_loop_is_the_plain_loop(name: str) -> None:
 
 
 @family
-def test_the_budget_counts_gradients_and_the_last_step_is_finished(name: str) -> None:
+def test_the_budget_counts_gradients_and_the_last_step_is_finished(name):
     model, optimizer = model_and(name)
-    calls: list[bool] = []
+    calls = []
     model.register_forward_pre_hook(lambda *_: calls.append(model.training))
-    seen: list[int] = []
+    seen = []
     history = fit(
         model, optimizer, MINIBATCHES, gradients=23, splits=SPLITS, records=2,
         callbacks=[lambda run: seen.append(run.gradients)],
@@ -54,13 +52,13 @@ def test_the_budget_counts_gradients_and_the_last_step_is_finished(name: str) ->
     assert [r.gradients for r in history.of("train")] == [0, 12, seen[-1]]
 
 
-def test_a_budget_in_epochs_counts_minibatches_and_announces_and_records_every_epoch() -> None:
+def test_a_budget_in_epochs_counts_minibatches_and_announces_and_records_every_epoch():
     class Announced(list[Any]):
-        def set_epoch(self, epoch: int) -> None:
+        def set_epoch(self, epoch):
             epochs.append(epoch)
 
-    epochs: list[int] = []
-    seen: list[tuple[float, int, int]] = []
+    epochs = []
+    seen = []
     history = fit(
         *model_and("Lookbehind"), Announced(MINIBATCHES), epochs=3, splits=SPLITS,
         callbacks=[lambda run: seen.append((run.epoch, run.images, run.minibatches))],
@@ -71,9 +69,9 @@ def test_a_budget_in_epochs_counts_minibatches_and_announces_and_records_every_e
     assert found == [(0, 0), (1, 24), (2, 48), (3, 72)]
 
 
-def test_the_schedule_scales_the_first_lr_by_the_share_of_the_budget() -> None:
+def test_the_schedule_scales_the_first_lr_by_the_share_of_the_budget():
     model, optimizer = model_and("SAM", lr=0.1)
-    rates: list[float] = []
+    rates = []
     callback = lambda *_: rates.append(optimizer.param_groups[0]["lr"])  # noqa: E731
     fit(model, optimizer, MINIBATCHES, gradients=8, splits={}, callbacks=[callback])
     expected = [0.1 * (1 + math.cos(math.pi * p)) / 2 for p in (0, 1 / 4, 1 / 2, 3 / 4)]
@@ -81,7 +79,7 @@ def test_the_schedule_scales_the_first_lr_by_the_share_of_the_budget() -> None:
     assert (cosine(0), cosine(1), constant(0.3)) == (1, 0, 1)
 
 
-def test_multistep_is_the_official_scripts_schedule() -> None:
+def test_multistep_is_the_official_scripts_schedule():
     base = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     official = torch.optim.lr_scheduler.MultiStepLR(base, milestones=[50, 100, 150], gamma=0.1)
     for epoch in range(200):
@@ -91,13 +89,13 @@ def test_multistep_is_the_official_scripts_schedule() -> None:
         official.step()
 
 
-def interrupted_run(presses: int) -> tuple[Any, list[Tensor]]:
+def interrupted_run(presses):
     """The history of a run with Ctrl-C in the fourth step, and the weights after each."""
     model, optimizer = model_and("Lookbehind")
-    kept: list[Tensor] = []
-    calls: list[None] = []
+    kept = []
+    calls = []
 
-    def interrupting(logits: Tensor, labels: Tensor) -> Tensor:
+    def interrupting(logits, labels):
         calls.append(None)
         if len(calls) == 4 * 3 + 2:  # a step takes 4 gradients
             for _ in range(presses):
@@ -112,26 +110,26 @@ def interrupted_run(presses: int) -> tuple[Any, list[Tensor]]:
     return history, kept
 
 
-def test_ctrl_c_and_a_stop_finish_the_step_under_way() -> None:
+def test_ctrl_c_and_a_stop_finish_the_step_under_way():
     before = signal.getsignal(signal.SIGINT)
     _, kept = interrupted_run(presses=1)
     assert len(kept) == 4 and signal.getsignal(signal.SIGINT) == before
     model, optimizer = model_and("Lookbehind")
-    session = Session(stop=stop_after(4))
-    history = fit(model, optimizer, MINIBATCHES, gradients=400, splits=SPLITS, session=session)
+    stop = stop_after(4)
+    history = fit(model, optimizer, MINIBATCHES, gradients=400, splits=SPLITS, stop=stop)
     assert history.stopped and history.last("train").gradients == 0
     assert torch.equal(weights(model), kept[-1])
 
 
-def test_a_second_ctrl_c_ends_at_once_with_the_weights_of_the_last_whole_step() -> None:
+def test_a_second_ctrl_c_ends_at_once_with_the_weights_of_the_last_whole_step():
     assert len(interrupted_run(presses=2)[1]) == 3
 
 
 class EndsEarly:
-    def __len__(self) -> int:
+    def __len__(self):
         return 5
 
-    def __iter__(self) -> Any:
+    def __iter__(self):
         return iter([])
 
 
@@ -143,16 +141,15 @@ class EndsEarly:
         (EndsEarly(), "batches must give 5 minibatches, .* ended after 0"),
     ],
 )
-def test_empty_data_is_an_error_not_an_endless_loop(batches: Any, words: str) -> None:
+def test_empty_data_is_an_error_not_an_endless_loop(batches, words):
     with pytest.raises(ValueError, match=words):
         fit(*model_and("SGD"), batches, gradients=100, splits={})
     with pytest.raises(ValueError, match="batches must hold at least one image"):
         evaluate(model_and("SGD")[0], [])
 
 
-def test_the_bar_counts_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
-    session = Session(progress=True)
-    fit(*model_and("Lookbehind"), MINIBATCHES, gradients=10, splits=SPLITS, session=session)
+def test_the_bar_counts_the_budget(capsys):
+    fit(*model_and("Lookbehind"), MINIBATCHES, gradients=10, splits=SPLITS, progress=True)
     shown = capsys.readouterr().err
     assert "10/10" in shown and "train=" in shown
 
@@ -174,6 +171,6 @@ def test_the_bar_counts_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
         ({"epochs": 1, "resume": True}, "checkpoint must name the file"),
     ],
 )
-def test_wrong_arguments_are_named(wrong: dict[str, Any], words: str) -> None:
+def test_wrong_arguments_are_named(wrong, words):
     with pytest.raises((TypeError, ValueError), match=words):
-        fit(*model_and("SGD"), MINIBATCHES, splits={}, **grouped(**wrong))
+        fit(*model_and("SGD"), MINIBATCHES, splits={}, **wrong)

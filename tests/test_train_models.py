@@ -33,7 +33,8 @@ COUNTS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_as_many_parameters_as_published_and_asam_scales_all_but_the_biases(name):
     """`param_groups` goes by the names, as the official code."""
-    model = make_model(name)
+    with torch.device("meta"):
+        model = make_model(name)
     assert sum(p.numel() for p in model.parameters()) == COUNTS[name]
     scaled, rest = param_groups(model)
     biases = {id(p) for at, p in model.named_parameters() if at.endswith("bias")}
@@ -149,11 +150,11 @@ def test_convolutions_start_as_he_et_al(name):
     [
         ({"name": "resnet9"}, ValueError, "name must be one of mlp, .*wrn28-10, got 'resnet9'"),
         ({"channels": 2}, ValueError, "channels must be 1 or 3, got 2"),
-        ({"channels": True}, TypeError, "channels must be 1 or 3, got True"),
+        ({"channels": True}, ValueError, "channels must be 1 or 3, got True"),
         ({"classes": 1}, ValueError, "classes must be an int ≥ 2, got 1"),
         ({"size": (32, 7)}, ValueError, r"size must be \(height, width\).* ≥ 8, got \(32, 7\)"),
-        ({"size": (32, 8.5)}, TypeError, r"size must be \(height, width\).* got \(32, 8.5\)"),
-        ({"size": 32}, TypeError, r"size must be \(height, width\).* got 32"),
+        ({"size": (32, 8.5)}, ValueError, r"size must be \(height, width\).* got \(32, 8.5\)"),
+        ({"size": 32}, ValueError, r"size must be \(height, width\).* got 32"),
         ({"size": (8, 8, 8)}, ValueError, r"size must be \(height, width\).* got \(8, 8, 8\)"),
     ],
 )

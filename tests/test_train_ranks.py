@@ -4,8 +4,6 @@ One pair of processes runs all checks of `pair.py`; the tests compare what it fo
 process, or with two shares written down by hand.
 """
 
-import sys
-
 import pair
 import problems
 import pytest
@@ -15,7 +13,7 @@ from pair import CLIMBING, DECAY, ETA, LR, RHO, VARIANTS, K, trained
 from torch.nn.functional import cross_entropy
 from training import stop_after
 
-from lookbehind.train import ALONE, Ranks, started_as_one_of_several
+from lookbehind.train import ALONE, Ranks, join
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +26,7 @@ def found(folder):
     """What each process found."""
     torch.set_num_threads(1)
     trained(checkpoint=folder / "by one.pt", stop=stop_after(4))
-    pair.run_pair([sys.executable, pair.__file__, str(folder)])
+    pair.run_pair(pair.check, folder)
     return [torch.load(folder / f"rank {rank}.pt") for rank in range(2)]
 
 
@@ -171,8 +169,6 @@ def test_sharded_parameters_end_where_whole_ones_do(name, found):
 def test_one_process_is_no_ranks(monkeypatch):
     for name in ("WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-    assert not started_as_one_of_several()
+    assert join("cuda:1") == (ALONE, "cuda:1")
     with pytest.raises(RuntimeError, match="torchrun, accelerate launch or notebook_launcher"):
         Ranks(cpu=True)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert started_as_one_of_several()

@@ -3,7 +3,6 @@
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,19 +12,18 @@ from torch.nn.functional import cross_entropy
 from training import weights
 
 from lookbehind.optim import METHODS
-from lookbehind.train import SCHEDULES, Hardware, Outcome, Recipe, evaluation_batches
-from lookbehind.train.data import Dataset
+from lookbehind.train import SCHEDULES, Hardware, Recipe, evaluation_batches
 
 SHORT = Recipe(train=60, batch_size=20, epochs=2, gradients=None, method="SGD")
 CPU = Hardware(torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
-def digits() -> Dataset:
+def digits():
     return SHORT.load()
 
 
-def pictures(root: Path, side: int) -> str:
+def pictures(root, side):
     """A folder of two classes, 6 training and 3 test images each."""
     generator = torch.Generator().manual_seed(0)
     for part, count in {"train": 6, "test": 3}.items():
@@ -38,11 +36,11 @@ def pictures(root: Path, side: int) -> str:
     return str(root)
 
 
-def run(recipe: Recipe, dataset: Dataset, **options: Any) -> Outcome:
+def run(recipe, dataset, **options):
     return recipe.run(dataset=dataset, hardware=CPU, **options)
 
 
-def test_the_run_is_the_loop_that_one_would_write(digits: Dataset) -> None:
+def test_the_run_is_the_loop_that_one_would_write(digits):
     """The independent oracle: torch alone, bit for bit."""
     recipe = replace(SHORT, label_smoothing=0.1, lr=0.1, momentum=0.5, weight_decay=0.01)
     outcome = run(recipe, digits)
@@ -66,7 +64,7 @@ def test_the_run_is_the_loop_that_one_would_write(digits: Dataset) -> None:
     assert (last.epoch, last.gradients) == (2, 6)
 
 
-def test_a_recipe_is_one_run_whatever_the_global_generator_holds(digits: Dataset) -> None:
+def test_a_recipe_is_one_run_whatever_the_global_generator_holds(digits):
     first = run(SHORT, digits)
     torch.manual_seed(5)
     state = torch.get_rng_state()
@@ -78,7 +76,7 @@ SETTINGS = replace(SHORT, method="Lookbehind-ASAM", rho=0.5, lr=0.1, gradients=1
 
 
 @pytest.fixture(scope="module")
-def trained(digits: Dataset) -> torch.Tensor:
+def trained(digits):
     return weights(run(SETTINGS, digits).model)
 
 
@@ -90,14 +88,12 @@ def trained(digits: Dataset) -> torch.Tensor:
         ("schedule", "constant"), ("model", "tiny-cnn"), ("seed", 1), ("gradients", 30),
     ],
 )  # fmt: skip
-def test_every_setting_reaches_the_run(
-    name: str, value: Any, digits: Dataset, trained: torch.Tensor
-) -> None:
+def test_every_setting_reaches_the_run(name, value, digits, trained):
     other = run(replace(SETTINGS, **{name: value}), digits)
     assert weights(other.model).tolist() != trained.tolist()
 
 
-def test_only_settings_that_a_method_has_reach_the_run(digits: Dataset) -> None:
+def test_only_settings_that_a_method_has_reach_the_run(digits):
     other = replace(SHORT, k=7, rho=9.0, eta=1.0, alpha="anything", gradient="mean")
     assert run(other, digits).history == run(SHORT, digits).history
     recipe = replace(SHORT, method="Multistep-SAM")
@@ -106,14 +102,14 @@ def test_only_settings_that_a_method_has_reach_the_run(digits: Dataset) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_trains_at_its_cost(method: str, digits: Dataset) -> None:
+def test_every_method_trains_at_its_cost(method, digits):
     recipe = replace(SHORT, method=method, k=3, rho=0.05, lr=0.05, epochs=4)
     first, *_, last = run(recipe, digits).history.of("train")
     assert last.loss < 0.97 * first.loss
     assert last.gradients == 4 * 3 * METHODS[method].cost(3)
 
 
-def test_sizes_noise_and_seed_reach_the_data() -> None:
+def test_sizes_noise_and_seed_reach_the_data():
     recipe = Recipe(train=50, validation=20, label_noise=0.2, seed=3)
     dataset = recipe.load()
     assert [len(split) for split in dataset.splits.values()] == [50, 20, 1727]
@@ -122,7 +118,7 @@ def test_sizes_noise_and_seed_reach_the_data() -> None:
     assert not torch.equal(dataset.train.images, other.train.images)
 
 
-def test_scores_are_of_every_split_and_no_more_training_than_test_images(digits: Dataset) -> None:
+def test_scores_are_of_every_split_and_no_more_training_than_test_images(digits):
     few = replace(digits, test=replace(digits.test, images=digits.test.images[:30],
                                        labels=digits.test.labels[:30]))  # fmt: skip
     seen = {
@@ -136,9 +132,7 @@ def test_scores_are_of_every_split_and_no_more_training_than_test_images(digits:
 
 
 @pytest.mark.parametrize(("side", "crop"), [(8, 1), (16, 2), (32, 4)])
-def test_augmentation_crops_and_flips_a_folder_of_images(
-    side: int, crop: int, tmp_path: Path
-) -> None:
+def test_augmentation_crops_and_flips_a_folder_of_images(side, crop, tmp_path):
     recipe = replace(SHORT, dataset=pictures(tmp_path, side), train=None, augment=True)
     dataset = recipe.load()
     batches = recipe.batches(dataset)
@@ -151,7 +145,7 @@ def test_augmentation_crops_and_flips_a_folder_of_images(
         assert not (batch.crop or batch.flip)  # type: ignore[attr-defined]
 
 
-BAD: dict[str, list[Any]] = {
+BAD = {
     "dataset": [3, None],
     "model": ["resnet9", None, ["mlp"]],
     "method": ["lookbehind", "Lookbehind_SAM"],
@@ -179,7 +173,7 @@ BAD: dict[str, list[Any]] = {
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name, values in BAD.items() for value in values]
 )
-def test_a_wrong_value_is_named_before_any_data_is_loaded(name: str, value: Any) -> None:
+def test_a_wrong_value_is_named_before_any_data_is_loaded(name, value):
     got = re.escape(repr(value.item() if isinstance(value, np.generic) else value))
     with pytest.raises((TypeError, ValueError), match=f"^{name} must be .*{got}"):
         Recipe(**{"epochs": 2, "gradients": None, name: value})
@@ -193,13 +187,13 @@ def test_a_wrong_value_is_named_before_any_data_is_loaded(name: str, value: Any)
         ({"method": "Lookahead-SAM", "alpha": "adaptive"}, r"alpha .* \[0, 1\]; got 'adaptive'"),
     ],
 )
-def test_values_that_are_wrong_together_are_named(wrong: dict[str, Any], words: str) -> None:
+def test_values_that_are_wrong_together_are_named(wrong, words):
     with pytest.raises(ValueError, match=words):
         Recipe(**wrong)
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.tensor])
-def test_a_recipe_takes_numbers_of_numpy_and_the_path_of_a_folder(kind: Any) -> None:
+def test_a_recipe_takes_numbers_of_numpy_and_the_path_of_a_folder(kind):
     for name in ("rho", "alpha", "k", "gradients", "seed", "label_noise"):
         value = getattr(Recipe(), name)
         found = getattr(Recipe(**{name: kind(value)[()]}), name)
@@ -207,14 +201,14 @@ def test_a_recipe_takes_numbers_of_numpy_and_the_path_of_a_folder(kind: Any) -> 
     assert Recipe(dataset=Path("a folder")) == Recipe(dataset="a folder")  # type: ignore[arg-type]
 
 
-def test_a_recipe_says_what_its_method_uses() -> None:
+def test_a_recipe_says_what_its_method_uses():
     assert str(Recipe()) == "Lookbehind-SAM: k 2, ρ 0.2, α 0.5, lr 0.03"
     assert str(Recipe(alpha="adaptive")) == "Lookbehind-SAM: k 2, ρ 0.2, α adaptive, lr 0.03"
     assert str(Recipe(method="SGD")) == "SGD: lr 0.03"
     assert METHODS["ASAM"].sliders == ("rho",)
 
 
-def test_fine_values_are_fine() -> None:
+def test_fine_values_are_fine():
     Recipe(rho=0, alpha=0, lr=0.0, momentum=0, weight_decay=0, validation=0)
     Recipe(dataset="cifar10", augment=True, test=10, epochs=1, gradients=None)
     assert hash(Recipe(alpha=1, label_noise=1)) == hash(Recipe(alpha=1, label_noise=1))

@@ -7,16 +7,16 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import cross_entropy
 from training import MINIBATCHES, SPLITS, X, Y, model_and, weights
 
 from lookbehind import SAM, Ball, Lookbehind
 from lookbehind.scores import History, Record
-from lookbehind.train import Setup, evaluate, fit, frozen_statistics  # fmt: skip
+from lookbehind.train import evaluate, fit, frozen_statistics
 
 
-def test_evaluate_weighs_every_image_alike_and_leaves_the_model_as_it_was() -> None:
+def test_evaluate_weighs_every_image_alike_and_leaves_the_model_as_it_was():
     model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5), nn.BatchNorm1d(3)).double()
     before = copy.deepcopy(model.state_dict())
     uneven = [(X[:50], Y[:50]), (X[50:], Y[50:])]
@@ -33,8 +33,8 @@ def test_evaluate_weighs_every_image_alike_and_leaves_the_model_as_it_was() -> N
     assert model.training
 
 
-def test_history_early_stopping_and_rows() -> None:
-    def record(gradients: int, split: str, accuracy: float) -> Record:
+def test_history_early_stopping_and_rows():
+    def record(gradients, split, accuracy):
         return Record(gradients / 10, gradients, split, 1.0, accuracy)
 
     history = History(
@@ -52,7 +52,7 @@ def test_history_early_stopping_and_rows() -> None:
         history.of("train")
 
 
-def normed() -> tuple[nn.Module, Lookbehind]:
+def normed():
     torch.manual_seed(0)
     layers = {"first": nn.Linear(4, 6), "norm": nn.BatchNorm1d(6), "tanh": nn.Tanh()}
     model = nn.Sequential(OrderedDict(layers, last=nn.Linear(6, 3))).double()
@@ -60,11 +60,11 @@ def normed() -> tuple[nn.Module, Lookbehind]:
 
 
 @pytest.mark.parametrize(("statistics", "updates"), [("slow", 1), ("every", 3)])
-def test_running_statistics_are_those_at_the_slow_weights(statistics: str, updates: int) -> None:
+def test_running_statistics_are_those_at_the_slow_weights(statistics, updates):
     model, optimizer = normed()
-    inputs: list[Tensor] = []
+    inputs = []
     model.norm.register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach()))
-    fit(model, optimizer, MINIBATCHES[:1], epochs=1, splits={}, setup=Setup(statistics=statistics))
+    fit(model, optimizer, MINIBATCHES[:1], epochs=1, splits={}, statistics=statistics)
     expected = torch.zeros(6, dtype=torch.float64)
     for features in inputs[:updates]:
         expected = 0.9 * expected + 0.1 * features.mean(0)
@@ -73,21 +73,21 @@ def test_running_statistics_are_those_at_the_slow_weights(statistics: str, updat
     assert len(inputs) == 3
 
 
-def test_where_the_statistics_go_does_not_change_the_weights() -> None:
+def test_where_the_statistics_go_does_not_change_the_weights():
     ends = []
     for statistics in ("slow", "every"):
         model, optimizer = normed()
-        fit(model, optimizer, MINIBATCHES, epochs=2, splits={}, setup=Setup(statistics=statistics))
+        fit(model, optimizer, MINIBATCHES, epochs=2, splits={}, statistics=statistics)
         ends.append(weights(model))
     assert torch.equal(*ends)
 
 
-def test_frozen_statistics_serve_an_optimizers_around() -> None:
+def test_frozen_statistics_serve_an_optimizers_around():
     model, _ = normed()
     statistics = lambda i: frozen_statistics(model) if i else contextlib.nullcontext()  # noqa: E731
     base = torch.optim.SGD(model.parameters(), lr=0.1)
     optimizer = Lookbehind(base, Ball(0.1), k=2, around=statistics)
-    fit(model, optimizer, MINIBATCHES, epochs=1, splits={}, setup=Setup(statistics="every"))
+    fit(model, optimizer, MINIBATCHES, epochs=1, splits={}, statistics="every")
     other, optimizer = normed()
     fit(other, optimizer, MINIBATCHES, epochs=1, splits={})
     assert torch.equal(model.norm.running_var, other.norm.running_var)
@@ -97,7 +97,7 @@ def test_frozen_statistics_serve_an_optimizers_around() -> None:
     assert model.norm.track_running_stats
 
 
-def test_scores_are_at_the_slow_weights_and_know_no_label_smoothing() -> None:
+def test_scores_are_at_the_slow_weights_and_know_no_label_smoothing():
     model, optimizer = model_and("Lookbehind")
     smooth = functools.partial(cross_entropy, label_smoothing=0.3)
     history = fit(model, optimizer, MINIBATCHES, epochs=2, splits=SPLITS, loss=smooth)
@@ -109,12 +109,12 @@ def test_scores_are_at_the_slow_weights_and_know_no_label_smoothing() -> None:
     assert not torch.equal(weights(plain), weights(model))
 
 
-def test_bf16_on_a_cpu_trains_and_scores_under_autocast() -> None:
+def test_bf16_on_a_cpu_trains_and_scores_under_autocast():
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
     kinds = []
     model.register_forward_hook(lambda *args: kinds.append(args[2].dtype))
     data = [(x.float(), y) for x, y in MINIBATCHES]
     optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1))
-    fit(model, optimizer, data, epochs=1, splits={"train": data}, setup=Setup(torch.bfloat16))
+    fit(model, optimizer, data, epochs=1, splits={"train": data}, autocast=torch.bfloat16)
     assert set(kinds) == {torch.bfloat16}
     assert {p.dtype for p in model.parameters()} == {torch.float32}

@@ -16,7 +16,7 @@ MINIBATCHES = list(zip(X.split(10), Y.split(10), strict=True))
 SPLITS = {"train": [(X, Y)]}
 
 Make = Callable[[torch.optim.Optimizer], Any]
-FAMILY: dict[str, tuple[Make, int]] = {
+FAMILY = {
     "SGD": (lambda base: base, 1),
     "SAM": (lambda base: SAM(base, 0.05), 2),
     "ASAM": (lambda base: ASAM(base, 0.5), 2),
@@ -27,7 +27,7 @@ FAMILY: dict[str, tuple[Make, int]] = {
 family = pytest.mark.parametrize("name", FAMILY)
 
 
-def model_and(name: str, lr: float = 0.1, **options: Any) -> tuple[nn.Module, Any]:
+def model_and(name, lr=0.1, **options):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double()
@@ -35,11 +35,11 @@ def model_and(name: str, lr: float = 0.1, **options: Any) -> tuple[nn.Module, An
     return model, FAMILY[name][0](base)
 
 
-def weights(model: nn.Module) -> Tensor:
+def weights(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-def same(one: Any, other: Any) -> bool:
+def same(one, other):
     """Whether two states, of dictionaries and lists, are equal to the last bit."""
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
@@ -48,7 +48,7 @@ def same(one: Any, other: Any) -> bool:
     return torch.equal(one, other) if isinstance(one, Tensor) else one == other
 
 
-def stop_after(steps: int) -> Callable[[], bool]:
+def stop_after(steps):
     """Asks for a stop after so many steps."""
     taken = iter([False] * steps)
     return lambda: next(taken, True)

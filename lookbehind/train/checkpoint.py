@@ -1,14 +1,16 @@
 """Checkpoints: one file, written whole or not at all, read without running code from it."""
 
+import hashlib
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lookbehind.files import written_whole
+from lookbehind.scores import changed
 
 FORMAT = "lookbehind checkpoint 1"
 
@@ -54,3 +56,43 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path} was not written by lookbehind ({FORMAT!r} is missing)")
     return state
+
+
+def save_sealed(path: str | Path, state: Mapping[str, Any]) -> None:
+    """The state with a fingerprint of all that it holds."""
+    save_checkpoint(path, {**state, "fingerprint": _fingerprint(state)})
+
+
+def read_sealed(path: str | Path, ours: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of a run of our plan and weights; CheckpointError where it was altered or isn't."""
+    theirs = read_checkpoint(path)
+    parts = {*ours, "fingerprint"} - {"scale"}  # only a float16 run has one
+    if missing := sorted(parts - theirs.keys()):
+        raise CheckpointError(f"{path} is no checkpoint of a run: it lacks {missing}")
+    del theirs["format"]
+    if theirs.pop("fingerprint") != _fingerprint(theirs):
+        raise CheckpointError(f"{path} was altered after it was written")
+    plans = [{**plan, **plan["config"], "config": None} for plan in (theirs["plan"], ours["plan"])]
+    for name, found, here in _differences(*plans):
+        words = f"{name} = {found!r}, this one has {name} = {here!r}"
+        raise CheckpointError(f"{path} is of a run with {words}")
+    shapes = [{n: tuple(w.shape) for n, w in each["model"].items()} for each in (theirs, ours)]
+    for name, found, here in _differences(*shapes):
+        raise CheckpointError(f"{path} holds another model: {name} has shape {found}, here {here}")
+    return theirs
+
+
+def _fingerprint(state: Mapping[str, Any]) -> str:
+    """Of tensors by their bytes, of the rest by its words."""
+    words = changed(state, lambda t: _sha256(t.cpu().flatten().view(torch.uint8).numpy()))
+    return _sha256(repr(words).encode())
+
+
+def _sha256(data: Any) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _differences(theirs: Any, ours: Any) -> Iterator[tuple[str, Any, Any]]:
+    for name in {**ours, **theirs}:
+        if theirs.get(name) != ours.get(name):
+            yield name, theirs.get(name), ours.get(name)

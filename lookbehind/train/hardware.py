@@ -10,16 +10,13 @@ from dataclasses import astuple, dataclass
 import torch
 from torch import nn
 
-DEVICES = ("auto", "cuda", "mps", "cpu")
-
 
 @dataclass(frozen=True)
 class Hardware:
     """A device, and what is switched on there.
 
-    `autocast` is torch.bfloat16 or torch.float16 for mixed precision, or None. `channels_last`
-    stores images and convolution weights as (N, H, W, C), `compile` hands the network to
-    `torch.compile`.
+    `autocast` is as in `Setup`. `channels_last` stores images and convolution weights as
+    (N, H, W, C), `compile` hands the network to `torch.compile`.
     """
 
     device: torch.device
@@ -58,8 +55,7 @@ def choose_hardware(
     capability ≥ 8.0), channels_last for CUDA, whose tensor cores take that layout, and for the CPU
     (ResNet-8 at 32 x 32: about 1.4 times faster, see `bench_epoch.py`).
 
-    Raises ValueError for an unknown or missing device, or where `compile` is asked for and there is
-    no C++ compiler (see `has_compiler`).
+    Raises ValueError for an unknown or missing device, or for `compile` without a C++ compiler.
     """
     chosen = _device(device)
     if bf16 is None:
@@ -67,7 +63,7 @@ def choose_hardware(
     if channels_last is None:
         channels_last = chosen.type != "mps"
     if compile and not has_compiler():
-        raise ValueError(f"compile needs a C++ compiler: {_compiler()!r} was not found (see CXX)")
+        raise ValueError("compile needs a C++ compiler: g++, clang++ on macOS, or what CXX names")
     return Hardware(chosen, torch.bfloat16 if bf16 else None, channels_last, compile)
 
 
@@ -87,23 +83,16 @@ def keep_freed_memory() -> bool:
 
 def has_compiler() -> bool:
     """Whether `torch.compile` will find a C++ compiler: CXX, else g++ (on macOS clang++)."""
-    return shutil.which(_compiler()) is not None
-
-
-def _compiler() -> str:
-    """What torch._inductor calls; CXX may hold options, too."""
     default = "clang++" if sys.platform == "darwin" else "g++"
-    return (shlex.split(os.environ.get("CXX", default)) or [""])[0]
+    command = shlex.split(os.environ.get("CXX", default))  # may hold options, too
+    return shutil.which("".join(command[:1])) is not None
 
 
 def _device(name: str) -> torch.device:
-    kind, _, index = name.partition(":")
-    if name not in DEVICES and not (kind == "cuda" and index.isdecimal()):
-        raise ValueError(f"device must be one of {', '.join(DEVICES)}, or cuda:0, …, got {name!r}")
-    cuda = int(index or 0) < torch.cuda.device_count()
-    there = {"cuda": cuda, "mps": torch.backends.mps.is_available()}
-    if kind == "auto":
-        return torch.device(next((kind for kind, found in there.items() if found), "cpu"))
-    if not there.get(kind, True):
-        raise ValueError(f"device is {name!r}, but this machine has no usable {kind} device")
-    return torch.device(name)
+    count, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
+    cuda = ["cuda", *(f"cuda:{i}" for i in range(count))] if count else []
+    usable = [*cuda, *["mps"] * mps, "cpu"]  # the fastest first
+    if name not in ("auto", *usable):
+        allowed = f"one of auto, {', '.join(usable)}, as this machine has them"
+        raise ValueError(f"device must be {allowed}, got {name!r}")
+    return torch.device(usable[0] if name == "auto" else name)

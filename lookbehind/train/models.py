@@ -13,9 +13,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from lookbehind.checks import whole
-
-Sizes = Sequence[int]
+from lookbehind.checks import one_of, whole
 
 
 def conv(kernel: int, inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
@@ -92,7 +90,9 @@ class WideBlock(nn.Module):
 Block = BasicBlock | Bottleneck | WideBlock
 
 
-def stages(block: type[Block], depths: Sizes, widths: Sizes, inputs: int) -> dict[str, nn.Module]:
+def stages(
+    block: type[Block], depths: Sequence[int], widths: Sequence[int], inputs: int
+) -> dict[str, nn.Module]:
     """layer1, layer2, … of `depths` blocks; each layer but the first halves H and W."""
     layers: dict[str, nn.Module] = {}
     for depth, width in zip(depths, widths, strict=True):
@@ -103,15 +103,12 @@ def stages(block: type[Block], depths: Sizes, widths: Sizes, inputs: int) -> dic
     return layers
 
 
-def head(inputs: int, classes: int) -> dict[str, nn.Module]:
-    """The average over all positions, then a linear layer."""
-    fc = nn.Linear(inputs, classes)
-    return {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": fc}
-
-
-def network(**layers: nn.Module) -> nn.Sequential:
-    """The layers one after the other, under their names, convolutions initialized as He et al."""
-    model = nn.Sequential(OrderedDict(layers))
+def network(width: int, classes: int, **layers: nn.Module) -> nn.Sequential:
+    """The layers one after the other, under their names; the average over all positions of their
+    `width` channels, then a linear layer. Convolutions are initialized as He et al."""
+    fc = nn.Linear(width, classes)
+    end = {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": fc}
+    model = nn.Sequential(OrderedDict(layers | end))
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -120,40 +117,34 @@ def network(**layers: nn.Module) -> nn.Sequential:
 
 def resnet(
     block: type[Block],
-    depths: Sizes,
-    widths: Sizes,
-    channels: int,
-    classes: int,
+    depths: Sequence[int],
+    channels: int = 3,
+    classes: int = 10,
+    *,
+    width: int = 64,
     stem_stride: int = 1,
 ) -> nn.Sequential:
-    """A ResNet for small images: a 3×3 stem and no max-pool in front of the stages."""
-    stem = {"conv1": conv(3, channels, widths[0], stem_stride), "bn1": nn.BatchNorm2d(widths[0])}
-    blocks = stages(block, depths, widths, widths[0])
-    end = head(widths[-1] * block.expansion, classes)
-    return network(**stem, relu=nn.ReLU(), **blocks, **end)
+    """A ResNet for small images: a 3×3 stem and no max-pool in front of the stages.
+
+    These have `depths` blocks and width, 2 width, 4 width, … channels (He et al., section 4.2).
+    `stem_stride=2` halves H and W in front of them: about a quarter of the time.
+    """
+    widths = [width * 2**i for i in range(len(depths))]
+    stem = {"conv1": conv(3, channels, width, stem_stride), "bn1": nn.BatchNorm2d(width)}
+    blocks = stages(block, depths, widths, width)
+    return network(widths[-1] * block.expansion, classes, **stem, relu=nn.ReLU(), **blocks)
+
+
+resnet8 = partial(resnet, BasicBlock, (1, 1, 1), width=16)
+resnet20 = partial(resnet, BasicBlock, (3, 3, 3), width=16)
 
 
 def wide_resnet(depth: int, widen: int, channels: int, classes: int) -> nn.Sequential:
     """WRN-depth-widen without dropout (Zagoruyko & Komodakis 2016, arXiv 1605.07146, table 1)."""
     widths = [16 * widen, 32 * widen, 64 * widen]
-    stem = conv(3, channels, 16)
-    blocks = stages(WideBlock, [(depth - 4) // 6] * 3, widths, 16)
-    end = {"bn1": nn.BatchNorm2d(widths[-1]), "relu": nn.ReLU(), **head(widths[-1], classes)}
-    return network(conv1=stem, **blocks, **end)
-
-
-def small_resnet(
-    depth: int, channels: int = 3, classes: int = 10, *, width: int = 16, stem_stride: int = 1
-) -> nn.Sequential:
-    """Three stages of `depth` blocks and width, 2 width, 4 width channels (He et al., section 4.2).
-
-    `stem_stride=2` halves H and W in front of the stages: about a quarter of the time.
-    """
-    widths = [width, 2 * width, 4 * width]
-    return resnet(BasicBlock, [depth] * 3, widths, channels, classes, stem_stride)
-
-
-resnet8, resnet20 = partial(small_resnet, 1), partial(small_resnet, 3)
+    stem, blocks = conv(3, channels, 16), stages(WideBlock, [(depth - 4) // 6] * 3, widths, 16)
+    end = {"bn1": nn.BatchNorm2d(widths[-1]), "relu": nn.ReLU()}
+    return network(widths[-1], classes, conv1=stem, **blocks, **end)
 
 
 def tiny_cnn(channels: int = 3, classes: int = 10) -> nn.Sequential:
@@ -162,28 +153,25 @@ def tiny_cnn(channels: int = 3, classes: int = 10) -> nn.Sequential:
     for i, (inputs, width, stride) in enumerate([(channels, 16, 1), (16, 24, 2), (24, 32, 2)], 1):
         layers[f"conv{i}"] = conv(3, inputs, width, stride)
         layers |= {f"bn{i}": nn.BatchNorm2d(width), f"relu{i}": nn.ReLU()}
-    return network(**layers, **head(32, classes))
+    return network(32, classes, **layers)
 
 
 def mlp(channels: int = 3, classes: int = 10, size: tuple[int, int] = (32, 32)) -> nn.Sequential:
     """C·H·W - 64 - 64 - classes with ReLU; unlike the others it takes images of one size only."""
-    inputs = channels * size[0] * size[1]
-    fc1, fc2, fc3 = nn.Linear(inputs, 64), nn.Linear(64, 64), nn.Linear(64, classes)
-    return network(
-        flatten=nn.Flatten(), fc1=fc1, relu1=nn.ReLU(), fc2=fc2, relu2=nn.ReLU(), fc3=fc3
-    )
+    layers = {"flatten": nn.Flatten(), "fc1": nn.Linear(channels * size[0] * size[1], 64)}
+    layers |= {"relu1": nn.ReLU(), "fc2": nn.Linear(64, 64), "relu2": nn.ReLU()}
+    return nn.Sequential(OrderedDict(layers, fc3=nn.Linear(64, classes)))
 
 
-WIDTHS = (64, 128, 256, 512)
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "tiny-cnn": tiny_cnn,
     "micro-resnet8": partial(resnet8, stem_stride=2),
     "resnet8": resnet8,  # 78,042 parameters
     "resnet20": resnet20,  # 272,474, 2,752 of them in projections
-    "resnet18": partial(resnet, BasicBlock, (2, 2, 2, 2), WIDTHS),  # 11,173,962
-    "resnet34": partial(resnet, BasicBlock, (3, 4, 6, 3), WIDTHS),  # 21,282,122, the paper's
-    "resnet50": partial(resnet, Bottleneck, (3, 4, 6, 3), WIDTHS),  # 23,520,842
+    "resnet18": partial(resnet, BasicBlock, (2, 2, 2, 2)),  # 11,173,962
+    "resnet34": partial(resnet, BasicBlock, (3, 4, 6, 3)),  # 21,282,122, the paper's
+    "resnet50": partial(resnet, Bottleneck, (3, 4, 6, 3)),  # 23,520,842
     "wrn28-2": partial(wide_resnet, 28, 2),  # 1,467,610
     "wrn28-10": partial(wide_resnet, 28, 10),  # 36,479,194
 }
@@ -195,17 +183,14 @@ def make_model(
     """The network called `name` for images of `channels` × H × W, `size` = (H, W).
 
     Raises ValueError for a name that isn't one of `MODELS`, channels that are neither 1 nor 3,
-    fewer than 2 classes, or a side under 8 pixels; TypeError for what isn't an int.
+    fewer than 2 classes, or a side under 8 pixels; TypeError for classes that are no int.
     """
     if name not in MODELS:
         raise ValueError(f"name must be one of {', '.join(MODELS)}, got {name!r}")
-    if type(channels) is not int or channels not in (1, 3):
-        kind = ValueError if type(channels) is int else TypeError
-        raise kind(f"channels must be 1 or 3, got {channels!r}")
+    one_of("channels", channels, 1, 3)
     whole("classes", classes, 2)
-    sides = size if isinstance(size, tuple | list) else [None]
+    sides = size if isinstance(size, tuple | list) else ()
     if len(sides) != 2 or not all(type(side) is int and side >= 8 for side in sides):
-        kind = ValueError if all(type(side) is int for side in sides) else TypeError
-        raise kind(f"size must be (height, width), two ints ≥ 8, got {size!r}")
+        raise ValueError(f"size must be (height, width), two ints ≥ 8, got {size!r}")
     options = {"size": size} if name == "mlp" else {}
     return MODELS[name](channels=channels, classes=classes, **options)

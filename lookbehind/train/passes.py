@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lookbehind.scores import Criterion, Minibatch, Score, changed, examples
 from lookbehind.train.ranks import ALONE, Alone
-from lookbehind.weights import local, norm, per_member
+from lookbehind.weights import copied, local, norm, per_member
 
 
 @torch.no_grad()
@@ -25,8 +25,7 @@ def evaluate(
     """Mean loss and accuracy over all examples, in evaluation mode; the mode is put back.
 
     Cross-entropy, or what loss= or batch_loss= say; accuracy is NaN where it makes no sense (see
-    `Criterion`). Each of several `ranks` scores its share of every minibatch, and gets the score of
-    all.
+    `Criterion`). Each of several `ranks` scores its share, and gets the score of all.
 
     Raises ValueError where `batches` is empty, or doesn't fit the default loss.
     """
@@ -58,19 +57,13 @@ def check_last(model: nn.Module, batches: Any, criterion: Criterion) -> None:
     if not _ends_with_one(batches) or not any(isinstance(m, kind) for m in model.modules()):
         return
     there = [] if device.type == "cpu" else [device]
-    training = model.training
-    with torch.random.fork_rng(there, device_type=device.type), frozen_statistics(model):
+    with torch.random.fork_rng(there, device_type=device.type), torch.no_grad():
         first = changed(next(iter(batches)), lambda t: t[:1].to(device))
         try:
-            with torch.no_grad():
-                criterion.mean(model.train(), first)
+            criterion.mean(copied(model).train(), first)
         except ValueError as error:
-            allowed = (
-                "batches must not end with a minibatch of one example: BatchNorm can't take it"
-            )
-            raise ValueError(f"{allowed} ({error}). Take another size, or drop_last") from error
-        finally:
-            model.train(training)
+            words = "batches must not end with a minibatch of one example: BatchNorm can't take it"
+            raise ValueError(f"{words} ({error}). Take another size, or drop_last") from error
 
 
 def _ends_with_one(batches: Any) -> bool:
@@ -129,8 +122,9 @@ class LossScale:
         if not finite:
             raise FloatingPointError("the loss is not finite")
         if not small:
-            scale = f"at a loss scale of {self.factor:g}"
-            raise Overflow(f"the gradient is not finite in float16 {scale}")
+            raise Overflow(
+                f"the gradient is not finite in float16 at a loss scale of {self.factor:g}"
+            )
         return found
 
     def lower(self) -> bool:

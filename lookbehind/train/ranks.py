@@ -4,7 +4,7 @@
 whole minibatches and takes its share of their images, and gradients are averaged through torch's
 `DistributedDataParallel`: the weights are those of one process, but for rounding.
 
-    fit(model, optimizer, batches, ..., setup=Setup(ranks=Ranks()))
+    fit(model, optimizer, batches, ..., ranks=Ranks())
 """
 
 import gc
@@ -101,12 +101,10 @@ class Ranks(Alone):
 
     def share(self, minibatch: Minibatch) -> tuple[Minibatch, int]:
         count = examples(minibatch)
-        for tensor in tensors_of(minibatch):
-            if tensor.shape[:1] != (count,):
-                raise ValueError(
-                    "labels must have shape (B,) to be shared by processes, and all else in a "
-                    f"minibatch B = {count} as first dimension, got {tuple(tensor.shape)}"
-                )
+        for shape in (tuple(tensor.shape) for tensor in tensors_of(minibatch)):
+            if shape[:1] != (count,):
+                allowed = "labels must have shape (B,) to be shared by processes, and all else in a"
+                raise ValueError(f"{allowed} minibatch B = {count} as first dimension, got {shape}")
         mine = changed(minibatch, lambda tensor: tensor.tensor_split(self.world)[self.rank])
         # all must take part in every gradient: without an image, by one that counts for nothing
         own = examples(mine)
@@ -145,12 +143,17 @@ class Ranks(Alone):
         self._state.destroy_process_group()
 
 
-def started_as_one_of_several() -> bool:
-    """Whether a launcher has started this process beside others.
+def join(device: str) -> tuple[Alone, str]:
+    """The processes that train together, where a launcher has started several; the device of this.
 
-    Raises ValueError where WORLD_SIZE, which it sets, is no int ≥ 1.
+    Raises ValueError where WORLD_SIZE, which it sets, is no int ≥ 1, or for a single device.
     """
     given = os.environ.get("WORLD_SIZE", "1").strip()
     if not given.isdecimal() or int(given) < 1:
         raise ValueError(f"WORLD_SIZE must be an int ≥ 1, as launchers set it, got {given!r}")
-    return int(given) > 1
+    if int(given) == 1:
+        return ALONE, device
+    if device not in ("auto", "cuda", "cpu"):
+        raise ValueError(f"device of several processes must be auto, cuda or cpu, got {device!r}")
+    ranks = Ranks(cpu=device == "cpu")
+    return ranks, ranks.device.type  # the current one of them is its own

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,8 @@ from lookbehind.scores import History
 from lookbehind.train.data.dataset import Dataset
 from lookbehind.train.data.named import load
 from lookbehind.train.hardware import Hardware, choose_hardware, keep_freed_memory
-from lookbehind.train.loop import check_budget, fit
+from lookbehind.train.loop import SCHEDULES, check_budget, fit
 from lookbehind.train.models import MODELS, make_model
-from lookbehind.train.setup import SCHEDULES, grouped
 
 SYMBOLS = {"k": "k", "rho": "ρ", "alpha": "α", "lr": "lr"}
 EVALUATION_BATCH = 1000
@@ -36,7 +35,7 @@ LEAST = {"k": 1, "batch_size": 1, "train": 1, "test": 1, "validation": 0, "seed"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left: the network at its slow weights, and what was measured on the way."""
+    """What a run left: the network at its slow weights, and the scores on the way."""
 
     recipe: "Recipe"
     model: nn.Module
@@ -58,8 +57,8 @@ class Recipe:
     The budget is `epochs` or `gradients`, one of them. `seed` decides the split, the wrong labels,
     the first weights, and the minibatches.
 
-    Numbers of NumPy and tensors of one become Python's own. Raises TypeError or ValueError, before
-    any data is loaded, for a value that is wrong whatever the dataset.
+    Numbers of NumPy become Python's own. Raises TypeError or ValueError, before any data is loaded,
+    for a value that is wrong whatever the dataset.
     """
 
     dataset: str = "digits"
@@ -86,10 +85,9 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in (field.name for field in fields(self)):
-            object.__setattr__(self, name, plain(getattr(self, name)))
-        if isinstance(self.dataset, os.PathLike):
-            object.__setattr__(self, "dataset", os.fspath(self.dataset))
+        for name, value in vars(self).copy().items():
+            value = os.fspath(value) if isinstance(value, os.PathLike) else plain(value)
+            object.__setattr__(self, name, value)
         for name, kind in {"dataset": str, "augment": bool}.items():
             if type(value := getattr(self, name)) is not kind:
                 raise TypeError(f"{name} must be a {kind.__name__}, got {value!r}")
@@ -122,9 +120,9 @@ class Recipe:
 
     def load(self, root: str | Path | None = None, device: str | torch.device = "cpu") -> Dataset:
         """The dataset, on `device`; `root` as in `lookbehind.train.data`."""
-        sizes = {name: getattr(self, name) for name in ("train", "validation", "test")}
-        options = {name: value for name, value in sizes.items() if value is not None}
-        options |= {"label_noise": self.label_noise, "seed": self.seed}
+        names = ("train", "validation", "test", "label_noise", "seed")
+        values = {name: getattr(self, name) for name in names}
+        options = {name: value for name, value in values.items() if value is not None}
         return load(self.dataset, root, device=device, **options)
 
     def make_model(self, dataset: Dataset) -> nn.Module:
@@ -149,8 +147,7 @@ class Recipe:
     ) -> Outcome:
         """Train, and score every split.
 
-        `options` are those of `fit`, of its `Setup` and of its `Session`, each by its own name:
-        callbacks, checkpoint, resume, stop, progress, records, statistics, ranks, ….
+        `options` are those of `fit`: callbacks, checkpoint, resume, stop, progress, ranks, ….
         `dataset`: what `load` gives, where it is at hand. The training split is scored on as many
         of its images as the test split has. On a CPU the process keeps freed memory from then on.
         """
@@ -159,11 +156,11 @@ class Recipe:
         model = hardware.place(self.make_model(dataset))
         if hardware.device.type == "cpu":
             keep_freed_memory()
-        options = {"config": asdict(self), "autocast": hardware.autocast, **options}
         optimizer, batches = self.make_optimizer(model), self.batches(dataset)
-        given = grouped(splits=evaluation_batches(dataset), **self.plan(), **options)
+        splits, own = evaluation_batches(dataset), {"config": asdict(self), **self.plan()}
+        options = {"splits": splits, "autocast": hardware.autocast, **own, **options}
         loss = partial(cross_entropy, label_smoothing=self.label_smoothing)
-        return Outcome(self, model, fit(model, optimizer, batches, loss=loss, **given))
+        return Outcome(self, model, fit(model, optimizer, batches, loss=loss, **options))
 
     def plan(self) -> dict[str, Any]:
         """The budget and the schedule, as `fit` takes them."""

@@ -1,7 +1,9 @@
-"""The datasets that have a name: scikit-learn's digits, and CIFAR, read by torchvision."""
+"""The datasets that have a name: scikit-learn's digits, and CIFAR, fetched and read."""
 
 import errno
 import os
+import urllib.error
+import urllib.request
 from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,10 +15,11 @@ import torch
 
 from lookbehind.checks import whole
 from lookbehind.train.data.dataset import DataError, Dataset, Draw, Folder, data_root
-from lookbehind.train.data.download import download
 from lookbehind.train.data.folder import image_folder
 
 DIGITS = 1797
+PIECE = 1 << 16  # bytes of a download
+PATIENCE = 60  # seconds without one
 # Mean and standard deviation of red, green and blue, where pixels run from 0 to 1.
 STANDARD = {
     "CIFAR10": ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
@@ -59,7 +62,7 @@ def digits(
     """
     whole("train", train, 1, DIGITS - 1)
     whole("validation", validation, 0, DIGITS - train - 1)
-    draw = Draw(label_noise=label_noise, seed=seed)
+    draw = Draw(label_noise=label_noise, seed=seed, device=device)
     found = find_spec("sklearn")  # not imported: that takes a second and 900 modules
     if found is None or found.origin is None:
         raise ModuleNotFoundError("dataset digits needs scikit-learn, which has its images")
@@ -70,33 +73,28 @@ def digits(
     rows = torch.randperm(DIGITS, generator=generator)
     counts = [train, validation, DIGITS - train - validation]
     parts = [(images[some].view(-1, 1, 8, 8), labels[some]) for some in rows.split(counts)]
-    return draw.with_noise(parts, "0123456789", generator).to(device)
+    return draw.with_noise(parts, "0123456789", generator)
 
 
-def cifar10(
-    root: Folder | None = None, *, device: str | torch.device = "cpu", **options: Any
-) -> Dataset:
+def cifar10(root: Folder | None = None, **options: Any) -> Dataset:
     """CIFAR-10: 50,000 training and 10,000 test images of 3 x 32 x 32 pixels in ten classes.
 
     Downloaded into `data_root(root)` where it is not there yet: 170 MB, from a slow host, or from
     the folder (an address or a path) that the environment variable LOOKBEHIND_MIRROR names. A
-    download that broke off goes on where it was. A checksum guards every file; what is not whole is
-    fetched again.
+    download that broke off goes on where it was. A checksum guards every file.
 
     `options`, all drawn by `seed` = 0: `train` = None and `validation` = 0 are numbers of training
-    images, `test` = None of test images; None takes all that are left. `label_noise` = 0 is as for
-    `digits`. Minibatches are normalized by the customary figures, those of the official code.
+    images, `test` = None of test images; None takes all that are left. `label_noise` = 0 and
+    `device` are as for `digits`. Minibatches are normalized by the official code's figures.
 
     Raises DataError where the files cannot be had, TypeError or ValueError for wrong options.
     """
-    return _cifar("CIFAR10", root, Draw(**options)).to(device)
+    return _cifar("CIFAR10", root, Draw(**options))
 
 
-def cifar100(
-    root: Folder | None = None, *, device: str | torch.device = "cpu", **options: Any
-) -> Dataset:
+def cifar100(root: Folder | None = None, **options: Any) -> Dataset:
     """CIFAR-100: as `cifar10`, in a hundred classes."""
-    return _cifar("CIFAR100", root, Draw(**options)).to(device)
+    return _cifar("CIFAR100", root, Draw(**options))
 
 
 def _cifar(name: str, root: Folder | None, draw: Draw) -> Dataset:
@@ -140,6 +138,41 @@ def _fetch(kind: Any, root: Path) -> None:
         raise RuntimeError(f"{_address(kind)} is not the file with MD5 {kind.tgz_md5}")
 
 
+def download(url: str, path: Path) -> None:
+    """Fetch `url` into `path`, with a bar that tells how long it will take.
+
+    What has come stands in `path`.part until all is there: after an interruption, of whatever kind,
+    the same call asks the host for the rest (HTTP's Range; a host that can't starts anew).
+
+    Raises OSError or HTTPException where the host can't be reached or ends too early.
+    """
+    part = path.with_name(f"{path.name}.part")
+    have = part.stat().st_size if part.exists() else 0
+    asked = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:
+            _keep(answer, part, have if answer.status == 206 else 0)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:  # nothing is left to send: the file was whole but for its name
+            raise
+    os.replace(part, path)
+
+
+def _keep(answer: Any, part: Path, have: int) -> None:
+    """Append the answer to the `have` bytes that are there."""
+    from tqdm.auto import tqdm
+
+    length = answer.headers["Content-Length"]
+    total = have + int(length) if length else None
+    bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=part.stem)
+    with part.open("ab" if have else "wb") as file, bar:
+        while piece := answer.read(PIECE):
+            file.write(piece)
+            bar.update(len(piece))
+        if total and file.tell() < total:
+            raise ConnectionError(f"it broke off after {file.tell():,} of {total:,} bytes")
+
+
 def _address(kind: Any) -> str:
     mirror = os.environ.get("LOOKBEHIND_MIRROR", "").rstrip("/")
     if mirror and "://" not in mirror:
@@ -160,11 +193,10 @@ def _advice(error: Exception, kind: Any, root: Path) -> str:
     if isinstance(error, OSError | HTTPException):
         return (
             f"{_address(kind)} cannot be downloaded ({error}): go online and call again, to go on "
-            f"where it was, name the folder of another host in LOOKBEHIND_MIRROR, or get the "
-            f"file from somebody who has it and put it into {root}"
+            f"where it was, name the folder of another host in LOOKBEHIND_MIRROR, or get the file "
+            f"elsewhere and put it into {root}"
         )
     return (
-        f"{archive} or what it holds has a wrong checksum ({error}): the download was cut short or "
-        f"changed on its way. Call again to restart it; if this stays, delete {archive} and "
-        f"{root / kind.base_folder} first"
+        f"{archive} or what it holds has a wrong checksum ({error}). Call again to restart the "
+        f"download; if this stays, delete {archive} and {root / kind.base_folder} first"
     )

@@ -24,7 +24,12 @@ from lookbehind.study import lifelong, sweep
 from lookbehind.study.lifelong import learn, permuted
 from lookbehind.train import Recipe
 
-MEASURED = ("tuned", "control", "peers", "forecast", "budgets", "radius")
+# `measured` of tuned.py made them all; beside the test accuracy each tests some of the measures.
+MEASURED = {
+    "tuned": ("average_rise", "memorized"), "control": ("relative", "worst_rise"),
+    "peers": ("absolute",), "forecast": ("lambda", "relative_rise"), "budgets": (),
+    "radius": ("loss",),
+}  # fmt: skip
 pytestmark = pytest.mark.usefixtures("scripts")
 TINY = {
     "dataset": "cifar10", "model": "mlp", "train": 8, "validation": 4, "test": 4, "batch_size": 4,
@@ -103,16 +108,15 @@ def test_a_stored_study_says_what_it_was_made_with_and_no_path(name: str) -> Non
 
 @pytest.mark.parametrize("name", MEASURED)
 def test_a_network_of_a_study_trained_again_measures_the_same(name: str) -> None:
-    """Two of the measures of one network: all are of one function, `measured` of tuned.py."""
-    script, study, chance = import_module(name), stored(name), random.Random(name)
+    script, study, chance = import_module(name), stored(name), random.Random(1)
     row, i = chance.choice(study["runs"]), chance.randrange(len(study["seeds"]))
     recipe = Recipe(**{**study["common"], **row["settings"]})
     assert recipe.label_noise == row["label_noise"]
     measures = getattr(script, "MEASURES", import_module("tuned").MEASURES)
-    few = {n: measures[n] for n in chance.sample(sorted(measures), min(2, len(measures)))}
+    few = {n: measures[n] for n in MEASURED[name]}
     [found] = script.measured([recipe], sweep, [study["seeds"][i]], few)
-    assert found.pop("diverged") == 0
-    assert found == {n: [pytest.approx(row[n][i], rel=2e-3)] for n in ("test", *few)}
+    few = {n: [pytest.approx(row[n][i], rel=2e-3)] for n in ("test", *few)}
+    assert found == {"diverged": 0, **few}
 
 
 def test_the_lines_are_of_the_tuned_runs_and_lie_around_their_networks() -> None:
@@ -170,7 +174,7 @@ def test_a_step_of_one_size_on_every_k_of_the_grid() -> None:
     ("name", "count", "some", "seeds"),
     [
         ("atlas", 576, [random.Random(0).randrange(576)], slice(None)),
-        ("memorized", 66, [1, 46], slice(2, 3)),
+        ("memorized", 66, [1, 33], slice(2, 3)),
         ("noise", 40, [0], slice(4, 5)),
         ("landscape", 6, [0], slice(3, 4)),
     ],
@@ -236,9 +240,8 @@ def study() -> Any:
 
 
 def test_the_stored_lifelong_study_is_whole(study: Any) -> None:
-    text = (RESULTS / "lifelong.json").read_text(encoding="utf-8")
-    assert len(text) < 125_000
-    kept = json.loads(text)
+    kept = stored("lifelong")
+    assert (RESULTS / "lifelong.json").stat().st_size < 125_000
     assert all(kept[key] for key in ("commit", "torch", "hardware"))
     assert Recipe(**kept["common"]) == study.COMMON
     assert (kept["methods"], kept["sequences"]) == (study.METHODS, study.SEQUENCES)

@@ -19,9 +19,7 @@ FOLDER = Path(os.environ.get("LOOKBEHIND_NOTEBOOKS", Path(__file__).parents[1] /
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 STABLE_OUTPUTS = {"text/plain", "text/markdown", "text/latex", "image/png", WIDGET_VIEW}
-FORBIDDEN = re.compile(
-    r"sys\.path|import \*|\.cuda\(|^\s*[!%]|NBVAL_|PYTEST_VALIDATE", re.MULTILINE
-)
+FORBIDDEN = re.compile(r"(?m)sys\.path|import \*|\.cuda\(|^\s*[!%]|NBVAL_|PYTEST_VALIDATE")
 FENCE = re.compile(r"```.*?```", re.DOTALL)
 SOLUTION = re.compile(r"<details>.*?```python\n(.*?)```.*?</details>", re.DOTALL)
 COLAB = """import os
@@ -35,6 +33,7 @@ if "COLAB_RELEASE_TAG" in os.environ:  # Colab has but the notebook: fetch the r
 
 """
 EMPTY_STUB = "not yet: the function above is still empty. Write your answer in place of ..."
+IMPORTS = (ast.Import, ast.ImportFrom)
 TAGS = {"exercise-stub", "exercise-check", "nbval-ignore-output", "slide", "slide-part"}
 
 every_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -55,9 +54,9 @@ def prose(notebook: NotebookNode) -> str:
     return FENCE.sub("", "\n\n".join(texts))
 
 
-def code_lines(cell: NotebookNode) -> int:
-    """Lines of a cell that aren't empty, without those that serve Colab."""
-    return sum(map(bool, cell.source.removeprefix(COLAB).splitlines()))
+def code_lines(source: str) -> int:
+    """Lines that aren't empty, without those that serve Colab."""
+    return sum(map(bool, source.removeprefix(COLAB).splitlines()))
 
 
 def tags(cell: NotebookNode) -> set[str]:
@@ -66,6 +65,10 @@ def tags(cell: NotebookNode) -> set[str]:
 
 def outputs(notebook: NotebookNode) -> list[NotebookNode]:
     return [output for cell in code_cells(notebook) for output in cell.outputs]
+
+
+def text_of(output: NotebookNode) -> str:
+    return output.get("text", "") or output.get("data", {}).get("text/plain", "")
 
 
 def test_there_are_notebooks_and_each_number_is_used_once() -> None:
@@ -81,14 +84,13 @@ def test_name(path: Path) -> None:
 
 @every_notebook
 def test_imports_then_settings(notebook: NotebookNode) -> None:
-    first, settings = code_cells(notebook)[:2]
-    colab, found, imports = first.source.partition(COLAB)
+    first, settings = (cell.source for cell in code_cells(notebook)[:2])
+    colab, found, imports = first.partition(COLAB)
     assert found and not colab
-    assert len(list(filter(None, imports.splitlines()))) <= 8
-    kinds = (ast.Import, ast.ImportFrom)
-    assert all(isinstance(node, kinds) for node in ast.parse(imports).body)
+    assert code_lines(imports) <= 8
+    assert all(isinstance(node, IMPORTS) for node in ast.parse(imports).body)
+    body = ast.parse(settings).body
     kinds = (ast.Assign, ast.AnnAssign, ast.Expr)
-    body = ast.parse(settings.source).body
     assert all(isinstance(node, kinds) for node in body), "the second code cell holds the settings"
     assert any(isinstance(node, ast.Assign) for node in body), "the settings have names"
 
@@ -104,7 +106,7 @@ def test_title_sections_and_ending(notebook: NotebookNode) -> None:
 
 @every_notebook
 def test_it_is_short(notebook: NotebookNode) -> None:
-    sizes = [code_lines(cell) for cell in code_cells(notebook)]
+    sizes = [code_lines(cell.source) for cell in code_cells(notebook)]
     assert len(notebook.cells) <= 60
     assert len(re.findall(r"\b[^\W\d_]{2,}\b", prose(notebook))) <= 1500
     assert sum(sizes) <= 250
@@ -130,19 +132,21 @@ def test_every_code_cell_shows_something(notebook: NotebookNode) -> None:
 
 
 @every_notebook
-def test_outputs_are_short_and_a_boolean_stands_beside_its_value(notebook: NotebookNode) -> None:
+def test_outputs_are_short_clean_and_comparable(notebook: NotebookNode) -> None:
     for output in outputs(notebook):
-        text = output.get("text", "") or output.get("data", {}).get("text/plain", "")
+        text, kinds = text_of(output), set(output.get("data", {}))
+        assert output.output_type != "error" and output.get("name") != "stderr"
+        assert kinds <= STABLE_OUTPUTS | ({"text/html"} if WIDGET_VIEW in kinds else set())
         assert len(text.splitlines()) <= 25, text
-        for line in text.splitlines():
+        assert not re.search(r"object at 0x|Warning\b|/site-packages/", text), text
+        for line in text.splitlines():  # a boolean stands beside its value
             assert not re.search(r"\b(True|False)\b", line) or re.search(r"\d", line), line
 
 
 @every_notebook
 def test_pictures_are_sharp_and_have_words(notebook: NotebookNode) -> None:
     for output in outputs(notebook):
-        picture = output.get("data", {}).get("image/png")
-        if picture:
+        if picture := output.get("data", {}).get("image/png"):
             words = output.metadata.get("image/png", {}).get("alt", "")
             assert len(words) >= 40, f"no alternative text: {words!r}"
             dpi = Image.open(io.BytesIO(base64.b64decode(picture))).info["dpi"]
@@ -156,18 +160,8 @@ def test_saved_as_after_restart_and_run_all(path: Path, notebook: NotebookNode) 
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     assert all(set(cell.metadata) <= {"tags", "nbval-ignore-reason"} for cell in notebook.cells)
     assert path.stat().st_size <= 700_000
-
-
-@every_notebook
-def test_outputs_are_clean_and_comparable(notebook: NotebookNode) -> None:
-    for output in outputs(notebook):
-        assert output.output_type != "error"
-        assert output.get("name") != "stderr"
-        kinds = set(output.get("data", {}))
-        living = {"text/html"} if WIDGET_VIEW in kinds else set()  # alive without a kernel
-        assert kinds <= STABLE_OUTPUTS | living
-        text = output.get("text", "") + output.get("data", {}).get("text/plain", "")
-        assert not re.search(r"object at 0x|Warning\b|/site-packages/", text), text
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    assert [cell["id"] for cell in cells] == [f"cell-{n:02d}" for n in range(len(cells))]
 
 
 @every_notebook
@@ -187,27 +181,24 @@ def test_ignored_outputs_have_their_reason(notebook: NotebookNode) -> None:
 
 def exercises(notebook: NotebookNode) -> list[tuple[str, str, str, str]]:
     """Prompt, stub, check and solution of every exercise, which stand in this order."""
-    cells = notebook.cells
-    found = [place for place, cell in enumerate(cells) if "exercise-stub" in tags(cell)]
-    for place in found:
-        assert "exercise-check" in tags(cells[place + 1]), cells[place].source
-    checks = [place for place, cell in enumerate(cells) if "exercise-check" in tags(cell)]
-    assert checks == [place + 1 for place in found]
-    groups = [tuple(cell.source for cell in cells[at - 1 : at + 3]) for at in found]
-    return [(*group[:3], solution(group[3])) for group in groups]
-
-
-def solution(markdown: str) -> str:
-    match = SOLUTION.search(markdown)
-    assert match, f"no <details> with a ```python solution in\n{markdown}"
-    return match[1]
+    cells, found = notebook.cells, []
+    kinds = [tags(cell) & {"exercise-stub", "exercise-check"} for cell in cells]
+    for at in [place for place, kind in enumerate(kinds) if kind]:
+        if kinds[at] == {"exercise-check"}:
+            assert kinds[at - 1] == {"exercise-stub"}, cells[at].source
+            continue
+        assert kinds[at + 1] == {"exercise-check"}, cells[at].source
+        prompt, stub, check, answer = (cell.source for cell in cells[at - 1 : at + 3])
+        match = SOLUTION.search(answer)
+        assert match, f"no <details> with a ```python solution in\n{answer}"
+        found.append((prompt, stub, check, match[1]))
+    return found
 
 
 def common_ground(notebook: NotebookNode) -> dict[str, object]:
     """What an exercise may build on: imports, settings, every def, class and literal."""
-    start = [cell for cell in code_cells(notebook) if not tags(cell) & {"exercise-stub"}]
-    parts = [node for cell in start[2:] for node in ast.parse(cell.source).body]
-    parts = [node for node in parts if defines(node)]
+    start = [cell for cell in code_cells(notebook) if "exercise-stub" not in tags(cell)]
+    parts = [node for cell in start[2:] for node in ast.parse(cell.source).body if defines(node)]
     space: dict[str, object] = {"__name__": "__main__"}
     for cell in start[:2]:
         exec(cell.source, space)
@@ -219,7 +210,7 @@ def defines(node: ast.stmt) -> bool:
     """Whether a statement costs nothing to run: an import, a def, a class, or `name = literal`."""
     if isinstance(node, ast.Assign):
         return not any(isinstance(part, ast.Call | ast.Name) for part in ast.walk(node.value))
-    return isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)
+    return isinstance(node, (*IMPORTS, ast.FunctionDef, ast.ClassDef))
 
 
 def verdict_of(answer: str, check: str, space: dict[str, object]) -> str:
@@ -249,9 +240,3 @@ def is_unfilled(stub: str) -> bool:
         return False
     last = body[0].body[-1]
     return len(body[0].body) <= 2 and isinstance(last, ast.Expr) and ast.unparse(last) == "..."
-
-
-@every_notebook
-def test_ids_do_not_change_from_run_to_run(path: Path) -> None:
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    assert [cell["id"] for cell in cells] == [f"cell-{n:02d}" for n in range(len(cells))]

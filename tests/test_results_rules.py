@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -16,59 +18,13 @@ from lookbehind.train import Recipe
 pytestmark = pytest.mark.usefixtures("scripts")
 
 
-def test_looksam_at_every_minibatch_is_sam_and_between_them_keeps_the_part_aside() -> None:
-    peers = import_module("peers")
-    H = torch.diag(torch.tensor([1.0, 5.0], dtype=torch.float64))
-    w = torch.nn.Parameter(torch.tensor([1.0, 0.5], dtype=torch.float64))
-    optimizer = peers.LookSAM(torch.optim.SGD([w], lr=0.1), Ball(0.2), every=2, alpha=0.7)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = w @ H @ w / 2
-        loss.backward()
-        return loss
-
-    point = w.detach().clone()
-    for n in range(4):
-        optimizer.step(closure)
-        g = H @ point
-        there = H @ (point + 0.2 * g / g.norm())
-        if n % 2 == 0:
-            aside = there - (there @ g) / (g @ g) * g
-        else:
-            there = g + 0.7 * g.norm() / aside.norm() * aside
-        point = point - 0.1 * there
-        torch.testing.assert_close(w.detach(), point)
+def weights(*values: float) -> torch.nn.Parameter:
+    return torch.nn.Parameter(torch.tensor(values, dtype=torch.float64))
 
 
-def test_momentum_sam_climbs_against_its_momentum() -> None:
-    peers = import_module("peers")
-    w = torch.nn.Parameter(torch.tensor([1.0, 0.5], dtype=torch.float64))
-    base = torch.optim.SGD([w], lr=0.1, momentum=0.9)
-    optimizer = peers.MomentumSAM(base, Ball(0.2), k=1)
-    scale = torch.tensor([1.0, 5.0], dtype=torch.float64)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = (scale * w * w).sum() / 2
-        loss.backward()
-        return loss
-
-    point, v = w.detach().clone(), torch.zeros(2, dtype=torch.float64)
-    for _ in range(4):
-        optimizer.step(closure)
-        aside = 0.2 * v / v.norm() if v.any() else v
-        v = 0.9 * v + scale * (point - aside)
-        point = point - 0.1 * v
-        torch.testing.assert_close(w.detach(), point)
-
-
-def path_of(recipe: Recipe, loss: Callable[[Tensor, int], Tensor], steps: int) -> Tensor:
-    """The points (steps + 1, 2) of the recipe's method on a loss of the weights and the step."""
-    w = torch.nn.Parameter(torch.tensor([1.0, -0.5], dtype=torch.float64))
-    base = torch.optim.SGD([w], lr=recipe.lr, momentum=recipe.momentum)
-    settings = {n: getattr(recipe, n) for n in ("rho", "k", "alpha", "gradient")}
-    optimizer, points = make_method(recipe.method, base, **settings), [w.detach().clone()]
+def walk(optimizer: Any, w: Tensor, loss: Callable[[Tensor, int], Tensor], steps: int) -> Tensor:
+    """The points (steps + 1, n) on a loss of the weights and the number of the step."""
+    points = [w.detach().clone()]
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -82,6 +38,42 @@ def path_of(recipe: Recipe, loss: Callable[[Tensor, int], Tensor], steps: int) -
     return torch.stack(points)
 
 
+def test_looksam_at_every_minibatch_is_sam_and_between_them_keeps_the_part_aside() -> None:
+    peers = import_module("peers")
+    H = torch.diag(torch.tensor([1.0, 5.0], dtype=torch.float64))
+    w = weights(1.0, 0.5)
+    optimizer = peers.LookSAM(torch.optim.SGD([w], lr=0.1), Ball(0.2), every=2, alpha=0.7)
+    points = walk(optimizer, w, lambda w, _: w @ H @ w / 2, 4)
+    for n, (point, after) in enumerate(pairwise(points)):
+        g = H @ point
+        there = H @ (point + 0.2 * g / g.norm())
+        if n % 2 == 0:
+            aside = there - (there @ g) / (g @ g) * g
+        else:
+            there = g + 0.7 * g.norm() / aside.norm() * aside
+        torch.testing.assert_close(after, point - 0.1 * there)
+
+
+def test_momentum_sam_climbs_against_its_momentum() -> None:
+    peers = import_module("peers")
+    w, scale = weights(1.0, 0.5), torch.tensor([1.0, 5.0], dtype=torch.float64)
+    base = torch.optim.SGD([w], lr=0.1, momentum=0.9)
+    optimizer = peers.MomentumSAM(base, Ball(0.2), k=1)
+    v = torch.zeros(2, dtype=torch.float64)
+    for point, after in pairwise(walk(optimizer, w, lambda w, _: (scale * w * w).sum() / 2, 4)):
+        aside = 0.2 * v / v.norm() if v.any() else v
+        v = 0.9 * v + scale * (point - aside)
+        torch.testing.assert_close(after, point - 0.1 * v)
+
+
+def path_of(recipe: Recipe, loss: Callable[[Tensor, int], Tensor], steps: int) -> Tensor:
+    """The points (steps + 1, 2) of the recipe's method."""
+    w = weights(1.0, -0.5)
+    base = torch.optim.SGD([w], lr=recipe.lr, momentum=recipe.momentum)
+    settings = {n: getattr(recipe, n) for n in ("rho", "k", "alpha", "gradient")}
+    return walk(make_method(recipe.method, base, **settings), w, loss, steps)
+
+
 @pytest.mark.parametrize("k", [2, 5])
 def test_the_matched_control_moves_as_far_by_a_minibatch_and_forgets_as_fast(k: int) -> None:
     """A gradient at the first minibatch only, and how it goes on to move the weights."""
@@ -89,7 +81,7 @@ def test_the_matched_control_moves_as_far_by_a_minibatch_and_forgets_as_fast(k: 
     slope = torch.tensor([3.0, 4.0], dtype=torch.float64)
     found = {}
     for name, recipe in {"ours": ours, **import_module("control").matched(ours)}.items():
-        points = path_of(recipe, lambda w, n: (slope * w).sum() * (n == 0), 200)
+        points = path_of(recipe, lambda w, n: (slope * w).sum() * (n == 0), 150)
         moves = points.diff(dim=0)[:, 1]
         found[name] = float(moves.sum()), float(moves[3] / moves[2])
     total, decay = found["ours"]

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from training import stop_after
 
 from lookbehind.optim import METHODS, make_method, param_groups
-from lookbehind.train import ALONE, Ranks, constant, evaluate, fit
+from lookbehind.train import ALONE, Ranks, constant, evaluate, fit, grouped
 
 K, RHO, ETA, ALPHA, LR, DECAY = 3, 0.3, 0.01, 0.5, 0.1, 0.01
 VARIANTS = {name: (name, ALPHA) for name in METHODS}
@@ -53,8 +53,8 @@ def trained(variant="Lookbehind-SAM", ranks=ALONE, batches=None, model=None, **o
     model = network() if model is None else model
     splits = options.pop("splits", {"all": minibatches((8, 6, 1))})
     options = {"epochs": 2, "schedule": constant, "ranks": ranks, **options}
-    optimizer, batches = optimizer_of(model, variant), batches or minibatches()
-    history = fit(model, optimizer, batches, splits=splits, **options)
+    batches, options = batches or minibatches(), grouped(**options)
+    history = fit(model, optimizer_of(model, variant), batches, splits=splits, **options)
     return weights_of(model), torch.tensor([[r.loss, r.accuracy, r.epoch] for r in history.records])
 
 

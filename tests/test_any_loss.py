@@ -30,7 +30,7 @@ from lookbehind.measure import (
     worst_rise,
 )
 from lookbehind.scores import examples
-from lookbehind.train import Ranks, evaluate, fit
+from lookbehind.train import Ranks, Session, evaluate, fit
 
 V = 7  # words
 
@@ -91,9 +91,8 @@ def test_fit_trains_and_scores(name, sam, tmp_path):
     model, data, losses = PROBLEMS[name]()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
     optimizer = Lookbehind(optimizer, Ball(0.01), k=2) if sam else optimizer
-    start, options = mean_loss(model, data, losses), {"epochs": 5, "progress": True, **losses}
-    path = tmp_path / "run.pt"
-    history = fit(model, optimizer, data, splits={"all": data}, checkpoint=path, **options)
+    start, session = mean_loss(model, data, losses), Session(tmp_path / "run.pt", progress=True)
+    history = fit(model, optimizer, data, epochs=5, splits={"all": data}, session=session, **losses)
     assert history.of("all")[0].loss == pytest.approx(start, rel=1e-12)
     assert history.last("all").loss == pytest.approx(mean_loss(model, data, losses), rel=1e-12)
     assert history.last("all").loss < 0.9 * start

@@ -22,6 +22,7 @@ from lookbehind.train import (
     constant,
     cosine,
     fit,
+    grouped,
     read_checkpoint,
     save_checkpoint,
 )
@@ -47,7 +48,7 @@ def run(path, made=None, **options):
     """What a run leaves: 4 epochs of 8 minibatches."""
     model, optimizer, loader = made or problem()
     options = {"epochs": 4, "splits": {"all": [loader.dataset.tensors]}} | options
-    history = fit(model, optimizer, loader, checkpoint=path, **options)
+    history = fit(model, optimizer, loader, **grouped(checkpoint=path, **options))
     return [model.state_dict(), optimizer.state_dict(), history]
 
 

@@ -13,7 +13,7 @@ from training import FAMILY, X, Y, family, same, stop_after
 
 from lookbehind import SAM, Ball, Lookbehind
 from lookbehind.study import Ensemble, member_cross_entropy
-from lookbehind.train import constant, fit, read_checkpoint
+from lookbehind.train import Session, Setup, constant, fit, read_checkpoint
 from lookbehind.train.passes import LossScale
 
 X32 = X.float()
@@ -44,8 +44,9 @@ def test_a_step_that_fails_leaves_statistics_as_they_were(name, statistics, bad)
         calls.append(None)
         return cross_entropy(logits, labels) * (math.inf if len(calls) > bad else 1.0)
 
+    setup = Setup(statistics=statistics)
     with pytest.raises(FloatingPointError):
-        fit(model, optimizer, DATA, epochs=1, splits={}, loss=infinite, statistics=statistics)
+        fit(model, optimizer, DATA, epochs=1, splits={}, loss=infinite, setup=setup)
     assert same(model.state_dict(), before)
     fit(model, optimizer, DATA, epochs=1, splits={})  # and it can go on
     assert all(value.isfinite().all() for value in model.state_dict().values())
@@ -93,7 +94,7 @@ def steep(most):
     return lambda logits, labels: Steep.apply(cross_entropy(logits, labels), most)
 
 
-HALF = {"autocast": torch.float16}
+HALF = Setup(autocast=torch.float16)
 
 
 @family
@@ -101,13 +102,13 @@ def test_float16_trains_as_float32_and_lowers_the_scale_where_gradients_overflow
     options = {"epochs": 4, "splits": {"all": [(X32, Y)]}, "schedule": constant}
     scales = []
     note = lambda run: scales.append(run.scale.factor)  # noqa: E731
-    model, half = fitted(name, loss=steep(3000.0), **HALF, callbacks=[note], **options)
+    model, half = fitted(name, loss=steep(3000.0), setup=HALF, callbacks=[note], **options)
     assert set(scales) == {2048.0}  # from 65536, in the first step
     expected = fitted(name, **options)[1].last("all")
     assert half.last("all").loss == pytest.approx(expected.loss, rel=0.02)
     assert half.last("all").gradients == expected.gradients + 5  # five were in vain
-    monkeypatch.setattr("lookbehind.train.run.LossScale", partial(LossScale, 2048.0))
-    lower, _ = fitted(name, loss=steep(3000.0), **HALF, **options)
+    monkeypatch.setattr("lookbehind.train.loop.LossScale", partial(LossScale, 2048.0))
+    lower, _ = fitted(name, loss=steep(3000.0), setup=HALF, **options)
     assert same(model.state_dict(), lower.state_dict())  # what overflowed left no trace
 
 
@@ -118,7 +119,7 @@ def test_real_gradients_overflow_and_underflow_in_float16(size):
     before = model.weight.detach().clone()
     loss = lambda outputs, labels: cross_entropy(outputs, labels) * size  # noqa: E731
     optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1 / size), 0.01)
-    fit(model, optimizer, DATA, epochs=1, splits={}, loss=loss, **HALF)
+    fit(model, optimizer, DATA, epochs=1, splits={}, loss=loss, setup=HALF)
     assert (model.weight - before).abs().min() > 1e-4
     assert model.weight.isfinite().all()
 
@@ -128,7 +129,7 @@ def test_real_gradients_overflow_and_underflow_in_float16(size):
 def test_a_gradient_that_overflows_at_any_scale_ends_the_run(name, most):
     model, optimizer = model_and(name)
     with pytest.raises(FloatingPointError, match="gradient is not finite in float16 at a loss sca"):
-        fit(model, optimizer, DATA, epochs=1, splits={}, loss=steep(most), **HALF)
+        fit(model, optimizer, DATA, epochs=1, splits={}, loss=steep(most), setup=HALF)
     assert same(model.state_dict(), model_and(name)[0].state_dict())
 
 
@@ -141,7 +142,7 @@ def test_a_loss_that_is_not_finite_is_no_matter_of_scale(name):
         return cross_entropy(logits, labels) * math.nan
 
     with pytest.raises(FloatingPointError, match="the loss is not finite"):
-        fitted(name, loss=infinite, **HALF)
+        fitted(name, loss=infinite, setup=HALF)
     assert len(calls) == 1
 
 
@@ -154,8 +155,8 @@ def test_the_scale_grows_after_good_steps_and_is_kept(tmp_path):
     path, seen = tmp_path / "run.pt", list[Any]()
     note = lambda run: seen.append((run.minibatches, run.scale.good))  # noqa: E731
     for stop in (stop_after(3), bool):
-        fitted("SAM", epochs=2, loss=steep(3000.0), **HALF, checkpoint=path, resume=True, stop=stop,
-               callbacks=[note])  # fmt: skip
+        session = Session(path, resume=True, stop=stop)
+        fitted("SAM", epochs=2, loss=steep(3000.0), setup=HALF, session=session, callbacks=[note])
     assert seen == [(n, n) for n in range(1, 7)]
     assert read_checkpoint(path)["scale"] == [2048.0, 6]
 
@@ -164,7 +165,7 @@ def test_an_ensemble_in_float16_is_refused():
     ensemble = Ensemble([model_and("SGD")[0]])
     optimizer = torch.optim.SGD(ensemble.parameters(), lr=0.1)
     with pytest.raises(ValueError, match=r"autocast must be .* for an ensemble"):
-        fit(ensemble, optimizer, DATA, epochs=1, splits={}, **HALF)
+        fit(ensemble, optimizer, DATA, epochs=1, splits={}, setup=HALF)
 
 
 PIXELS = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 1, 2), nn.BatchNorm2d(1))

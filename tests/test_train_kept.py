@@ -8,7 +8,7 @@ import torch
 from training import MINIBATCHES, SPLITS, model_and, same, stop_after
 
 from lookbehind.checks import kept, plain
-from lookbehind.train import CheckpointError, fit, read_checkpoint, save_checkpoint
+from lookbehind.train import CheckpointError, Session, fit, read_checkpoint, save_checkpoint
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_what_cant_be_kept_is_named(value, where):
     with pytest.raises(TypeError, match=f"{where} must be plain, to be kept in a checkpoint"):
         kept("x", value)
     with pytest.raises(TypeError, match=r"config.* must be plain"):
-        fit(*model_and("SGD"), MINIBATCHES, epochs=1, splits={}, config={"settings": value})
+        Session(config={"settings": value})
 
 
 RATES = {
@@ -53,9 +53,9 @@ def test_a_run_with_numbers_of_numpy_everywhere_goes_on(rate, tmp_path):
     schedule = lambda share: RATES[rate](share)  # noqa: E731  # all of one name
     for stop in (stop_after(8), bool):
         model, optimizer = model_and("SGD", lr=np.float64(0.1), weight_decay=np.float32(1e-4))
-        fit(model, optimizer, MINIBATCHES, epochs=3, splits=SPLITS, schedule=schedule, stop=stop,
-            checkpoint=path, resume=True, config={"lr": np.float64(0.1)},
-            callbacks=[lambda run: steps.append(run.minibatches)])  # fmt: skip
+        session = Session(path, resume=True, stop=stop, config={"lr": np.float64(0.1)})
+        fit(model, optimizer, MINIBATCHES, epochs=3, splits=SPLITS, schedule=schedule,
+            session=session, callbacks=[lambda run: steps.append(run.minibatches)])  # fmt: skip
     assert steps == [*range(1, 19)]
     assert type(optimizer.param_groups[0]["lr"]) is float
     assert read_checkpoint(path)["plan"]["config"] == {"lr": 0.1}
@@ -71,7 +71,7 @@ def test_an_optimizer_that_cant_be_kept_is_named_before_the_first_step(tmp_path)
     model, optimizer = model_and("SGD")
     optimizer.param_groups[0]["helper"] = Odd()
     with pytest.raises(TypeError, match=r"optimizer's state\['param_groups'\]\[0\]\['helper'\]"):
-        fit(model, optimizer, MINIBATCHES, epochs=1, splits={}, checkpoint=tmp_path / "a.pt",
+        fit(model, optimizer, MINIBATCHES, epochs=1, splits={}, session=Session(tmp_path / "a.pt"),
             callbacks=[lambda run: pytest.fail("a step")])  # fmt: skip
     assert not [*tmp_path.iterdir()]
 
@@ -109,7 +109,7 @@ EDITS = {
 def saved(request, tmp_path_factory):
     """A method, and the checkpoint of a run of it."""
     path = tmp_path_factory.mktemp("saved") / "run.pt"
-    fit(*model_and(request.param), MINIBATCHES, epochs=2, splits=SPLITS, checkpoint=path)
+    fit(*model_and(request.param), MINIBATCHES, epochs=2, splits=SPLITS, session=Session(path))
     return request.param, path
 
 
@@ -121,5 +121,5 @@ def test_an_edited_checkpoint_is_refused_in_words(name, saved, tmp_path):
     save_checkpoint(path, state)
     made, words = model_and(method), r"run\.pt (was altered|holds another|is (no|of)) "
     with pytest.raises(CheckpointError, match=words):
-        fit(*made, MINIBATCHES, epochs=2, splits=SPLITS, checkpoint=path, resume=True)
+        fit(*made, MINIBATCHES, epochs=2, splits=SPLITS, session=Session(path, resume=True))
     assert same(*([part.state_dict() for part in each] for each in (made, model_and(method))))

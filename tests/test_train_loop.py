@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from training import FAMILY, MINIBATCHES, SPLITS, family, model_and, stop_after, weights
 
 from lookbehind import Lookahead
-from lookbehind.train import SCHEDULES, constant, cosine, evaluate, fit
+from lookbehind.train import SCHEDULES, Session, constant, cosine, evaluate, fit, grouped
 
 
 @family
@@ -115,8 +115,8 @@ def test_ctrl_c_and_a_stop_finish_the_step_under_way():
     _, kept = interrupted_run(presses=1)
     assert len(kept) == 4 and signal.getsignal(signal.SIGINT) == before
     model, optimizer = model_and("Lookbehind")
-    stop = stop_after(4)
-    history = fit(model, optimizer, MINIBATCHES, gradients=400, splits=SPLITS, stop=stop)
+    session = Session(stop=stop_after(4))
+    history = fit(model, optimizer, MINIBATCHES, gradients=400, splits=SPLITS, session=session)
     assert history.stopped and history.last("train").gradients == 0
     assert torch.equal(weights(model), kept[-1])
 
@@ -149,7 +149,8 @@ def test_empty_data_is_an_error_not_an_endless_loop(batches, words):
 
 
 def test_the_bar_counts_the_budget(capsys):
-    fit(*model_and("Lookbehind"), MINIBATCHES, gradients=10, splits=SPLITS, progress=True)
+    session = Session(progress=True)
+    fit(*model_and("Lookbehind"), MINIBATCHES, gradients=10, splits=SPLITS, session=session)
     shown = capsys.readouterr().err
     assert "10/10" in shown and "train=" in shown
 
@@ -173,4 +174,4 @@ def test_the_bar_counts_the_budget(capsys):
 )
 def test_wrong_arguments_are_named(wrong, words):
     with pytest.raises((TypeError, ValueError), match=words):
-        fit(*model_and("SGD"), MINIBATCHES, splits={}, **wrong)
+        fit(*model_and("SGD"), MINIBATCHES, splits={}, **grouped(**wrong))

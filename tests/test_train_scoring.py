@@ -13,7 +13,7 @@ from training import MINIBATCHES, SPLITS, X, Y, model_and, weights
 
 from lookbehind import SAM, Ball, Lookbehind
 from lookbehind.scores import History, Record
-from lookbehind.train import evaluate, fit, frozen_statistics
+from lookbehind.train import Setup, evaluate, fit, frozen_statistics  # fmt: skip
 
 
 def test_evaluate_weighs_every_image_alike_and_leaves_the_model_as_it_was():
@@ -64,7 +64,7 @@ def test_running_statistics_are_those_at_the_slow_weights(statistics, updates):
     model, optimizer = normed()
     inputs = []
     model.norm.register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach()))
-    fit(model, optimizer, MINIBATCHES[:1], epochs=1, splits={}, statistics=statistics)
+    fit(model, optimizer, MINIBATCHES[:1], epochs=1, splits={}, setup=Setup(statistics=statistics))
     expected = torch.zeros(6, dtype=torch.float64)
     for features in inputs[:updates]:
         expected = 0.9 * expected + 0.1 * features.mean(0)
@@ -77,7 +77,7 @@ def test_where_the_statistics_go_does_not_change_the_weights():
     ends = []
     for statistics in ("slow", "every"):
         model, optimizer = normed()
-        fit(model, optimizer, MINIBATCHES, epochs=2, splits={}, statistics=statistics)
+        fit(model, optimizer, MINIBATCHES, epochs=2, splits={}, setup=Setup(statistics=statistics))
         ends.append(weights(model))
     assert torch.equal(*ends)
 
@@ -87,7 +87,7 @@ def test_frozen_statistics_serve_an_optimizers_around():
     statistics = lambda i: frozen_statistics(model) if i else contextlib.nullcontext()  # noqa: E731
     base = torch.optim.SGD(model.parameters(), lr=0.1)
     optimizer = Lookbehind(base, Ball(0.1), k=2, around=statistics)
-    fit(model, optimizer, MINIBATCHES, epochs=1, splits={}, statistics="every")
+    fit(model, optimizer, MINIBATCHES, epochs=1, splits={}, setup=Setup(statistics="every"))
     other, optimizer = normed()
     fit(other, optimizer, MINIBATCHES, epochs=1, splits={})
     assert torch.equal(model.norm.running_var, other.norm.running_var)
@@ -115,6 +115,6 @@ def test_bf16_on_a_cpu_trains_and_scores_under_autocast():
     model.register_forward_hook(lambda *args: kinds.append(args[2].dtype))
     data = [(x.float(), y) for x, y in MINIBATCHES]
     optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1))
-    fit(model, optimizer, data, epochs=1, splits={"train": data}, autocast=torch.bfloat16)
+    fit(model, optimizer, data, epochs=1, splits={"train": data}, setup=Setup(torch.bfloat16))
     assert set(kinds) == {torch.bfloat16}
     assert {p.dtype for p in model.parameters()} == {torch.float32}

@@ -26,6 +26,8 @@ from lookbehind.train import (
     Hardware,
     Recipe,
     Run,
+    Session,
+    Setup,
     choose_hardware,
     evaluation_batches,
     fit,
@@ -163,8 +165,8 @@ def _fit(
         _optimizer(ensemble, recipes, hardware.device),
         batches,
         loss=partial(member_cross_entropy, label_smoothing=recipe.label_smoothing),
-        autocast=hardware.autocast,
-        stop=lambda: bool(failures.all()),
+        setup=Setup(autocast=hardware.autocast),
+        session=Session(stop=lambda: bool(failures.all())),
         **options,
     )
     if history.stopped and not failures.all():

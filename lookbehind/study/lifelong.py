@@ -18,7 +18,7 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from lookbehind.checks import whole
 from lookbehind.scores import Minibatch
-from lookbehind.train import EVALUATION_BATCH, evaluate, fit
+from lookbehind.train import EVALUATION_BATCH, evaluate, fit, grouped
 from lookbehind.train.data import Batches, Dataset, Split
 
 
@@ -229,7 +229,8 @@ def learn(
         if reservoir and (old := reservoir.split):
             size = min(batch_size, len(old))
             batches = Replay(batches, old.batches(size, seed, drop_last=True))
-        history = fit(model, make_optimizer(model), batches, splits={}, loss=within, **options)
+        made, plan = make_optimizer(model), grouped(**options)
+        history = fit(model, made, batches, splits={}, loss=within, **plan)
         if history.stopped:
             break
         rows.append(_scores(model, tasks, groups, score))

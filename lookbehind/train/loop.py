@@ -13,28 +13,9 @@ from torch import nn
 
 from lookbehind.checks import kept, plain, whole
 from lookbehind.scores import BatchLoss, Criterion, History, Loss, Minibatch
-from lookbehind.train.passes import check_last
-from lookbehind.train.run import Callback, Minibatches, Run, Setup, Stream
-
-Schedule = Callable[[float], float]  # share of the budget spent → factor of the learning rate
-
-
-def constant(progress: float) -> float:
-    """The learning rate stays as it is."""
-    return 1.0
-
-
-def cosine(progress: float) -> float:
-    """The learning rate falls to 0 along half a cosine: (1 + cos(π progress)) / 2."""
-    return (1 + math.cos(math.pi * progress)) / 2
-
-
-def multistep(progress: float) -> float:
-    """The official script's: x 0.1 at 1/4, 1/2 and 3/4 (epochs 50, 100 and 150 of 200)."""
-    return 0.1 ** sum(progress >= milestone for milestone in (0.25, 0.5, 0.75))
-
-
-SCHEDULES: dict[str, Schedule] = {"cosine": cosine, "multistep": multistep, "constant": constant}
+from lookbehind.train.passes import LossScale, check_last
+from lookbehind.train.run import Callback, Minibatches, Run, Stream
+from lookbehind.train.setup import Schedule, Session, Setup, cosine
 
 
 def fit(
@@ -50,12 +31,8 @@ def fit(
     loss: Loss | None = None,
     batch_loss: BatchLoss | None = None,
     callbacks: Sequence[Callback] = (),
-    checkpoint: str | Path | None = None,
-    resume: bool = False,
-    config: Mapping[str, Any] | None = None,
-    stop: Callable[[], bool] = bool,  # never
-    progress: bool = False,
-    **setup: Any,
+    setup: Setup = Setup(),  # noqa: B008  # frozen
+    session: Session = Session(),  # noqa: B008
 ) -> History:
     """Train for a budget of `epochs`, or of `gradients`, and record the scores on the way.
 
@@ -75,79 +52,72 @@ def fit(
     `splits` maps names to what is scored, at the slow weights: at the start and `records` times
     (default: every epoch, or 20 times). `schedule` maps the share of the budget spent, in [0, 1],
     to a factor of each group's "initial_lr" (the lr that it came with; may be changed during
-    training). `callbacks` get the `Run` after each step. `setup`, a `Setup`'s autocast, statistics,
-    perturbation and ranks, says how a gradient is made.
-
-    `stop` is asked before each step; after it, or after Ctrl-C, the step under way is finished and
-    the history so far returned; a second Ctrl-C ends at once. `progress` shows a tqdm bar.
-
-    `checkpoint` is written at the end of every epoch, and where the run ends or is stopped. With
-    `resume`, a run whose file exists goes on from it, bit for bit; `config` (plain values) is
-    stored with it, and a file of another config, budget, schedule, model or optimizer is refused
-    before anything is changed. `batches` must then draw from its `set_epoch` or from torch's
-    global generator only, and torch use as many threads as before.
+    training). `callbacks` get the `Run` after each step. `setup` says how a gradient is made,
+    `session` how the run is left, gone on with and watched.
 
     Raises FloatingPointError where the loss of a split is no longer finite, TypeError or ValueError
     for a wrong argument, CheckpointError where the checkpoint can't be continued, OSError where it
     can't be written.
     """
-    how, criterion = Setup(**setup), Criterion(loss, batch_loss)
-    stream, (unit, budget) = (
-        Stream(batches, how.ranks),
-        check_budget(epochs, gradients, len(batches)),
-    )
+    stream, network = Stream(batches, setup.ranks), setup.ranks.network(model)
+    unit, budget = check_budget(epochs, gradients, len(batches))
     records = (epochs or 20) if records is None else whole("records", records, 1)
-    if resume and checkpoint is None:
-        raise ValueError("checkpoint must name the file to resume from, got None")
     named = getattr(schedule, "__name__", repr(schedule))
-    plan = {
-        "budget": [unit, budget], "schedule": named, "records": records,
-        "statistics": how.statistics, "perturbation": how.perturbation,
-        "config": kept("config", dict(config or {})),
-    }  # fmt: skip
-    run = Run(model, optimizer, unit, budget, how, stream, criterion, splits, plan)
-    check_last(model, batches, criterion)
-    if checkpoint is not None:
+    plan = {"budget": [unit, budget], "schedule": named, "records": records,
+            "statistics": setup.statistics, "config": dict(session.config)}  # fmt: skip
+    if setup.perturbation != "global":
+        plan["perturbation"] = setup.perturbation
+    run = Run(
+        model, optimizer, unit, budget, setup, stream, network, Criterion(loss, batch_loss), splits,
+        plan, scale=LossScale() if setup.autocast is torch.float16 else None,
+    )  # fmt: skip
+    _check(run)
+    file = session.checkpoint
+    if file is not None:
         run.state()  # else what can't be kept would be found at the end of an epoch
-        if resume and how.ranks.once(Path(checkpoint).exists):
-            run.restore(checkpoint)
+    if session.resume and file is not None and setup.ranks.once(Path(file).exists):
+        run.restore(file)
     if not run.records:
         run.record()
     model.train()
-    stopped = _loop(run, schedule, records, callbacks, checkpoint, stop, progress)
+    stopped = _loop(run, schedule, records, callbacks, session)
     return History(tuple(run.records), stopped)
 
 
+def _check(run: Run) -> None:
+    """What would fail late: an ensemble where it can't be, the last minibatch."""
+    if hasattr(run.model, "members"):
+        if run.setup.ranks.world > 1:
+            raise ValueError("model must be one network to be shared by processes, no ensemble")
+        if run.scale is not None:
+            raise ValueError("autocast must be torch.bfloat16 or None for an ensemble")
+    check_last(run.model, run.stream.batches, run.criterion)
+
+
 def _loop(
-    run: Run,
-    schedule: Schedule,
-    records: int,
-    callbacks: Sequence[Callback],
-    checkpoint: str | Path | None,
-    stop: Callable[[], bool],
-    progress: bool,
+    run: Run, schedule: Schedule, records: int, callbacks: Sequence[Callback], session: Session
 ) -> bool:
     """Returns whether the run was stopped."""
-    stopped, ranks = False, run.setup.ranks
+    stopped, file, ranks = False, session.checkpoint, run.setup.ranks
     try:
-        with _interrupted() as interrupted, _bar(run, progress) as show:
+        with _interrupted() as interrupted, _bar(run, session.progress) as show:
             while run.spent < run.budget:
-                if stopped := ranks.any(stop() or interrupted()):
+                if stopped := ranks.any(session.stop() or interrupted()):
                     break
                 epoch, seen = run.stream.epoch, run.spent * records // run.budget
                 _set_rates(run, schedule)
                 run.step()
                 if run.spent * records // run.budget > seen:
                     run.record()
-                if checkpoint is not None and run.stream.epoch > epoch:
-                    run.save(checkpoint)
+                if file is not None and run.stream.epoch > epoch:
+                    run.save(file)
                 for callback in callbacks:
                     callback(run)
                 show()
     except KeyboardInterrupt:
         return True
-    if checkpoint is not None and (stopped or run.stream.taken):
-        run.save(checkpoint)
+    if file is not None and (stopped or run.stream.taken):
+        run.save(file)
     return stopped
 
 
@@ -190,7 +160,8 @@ def _bar(run: Run, progress: bool) -> Iterator[Callable[[], None]]:
 
     def show() -> None:
         scores = {r.split: r.loss if math.isnan(r.accuracy) else r.accuracy for r in run.records}
-        bar.set_postfix({split: f"{s:.3f}" for split, s in scores.items()}, refresh=False)
+        last = {split: f"{score:.3f}" for split, score in scores.items()}
+        bar.set_postfix(last, refresh=False)
         bar.update(min(run.spent, run.budget) - bar.n)
 
     with tqdm(total=run.budget, initial=run.spent, unit=f" {run.unit}") as bar:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lookbehind.scores import Criterion, Minibatch, Score, changed, examples
 from lookbehind.train.ranks import ALONE, Alone
-from lookbehind.weights import copied, local, norm, per_member
+from lookbehind.weights import local, norm, per_member
 
 
 @torch.no_grad()
@@ -57,13 +57,19 @@ def check_last(model: nn.Module, batches: Any, criterion: Criterion) -> None:
     if not _ends_with_one(batches) or not any(isinstance(m, kind) for m in model.modules()):
         return
     there = [] if device.type == "cpu" else [device]
-    with torch.random.fork_rng(there, device_type=device.type), torch.no_grad():
+    training = model.training
+    with torch.random.fork_rng(there, device_type=device.type), frozen_statistics(model):
         first = changed(next(iter(batches)), lambda t: t[:1].to(device))
         try:
-            criterion.mean(copied(model).train(), first)
+            with torch.no_grad():
+                criterion.mean(model.train(), first)
         except ValueError as error:
-            words = "batches must not end with a minibatch of one example: BatchNorm can't take it"
-            raise ValueError(f"{words} ({error}). Take another size, or drop_last") from error
+            allowed = (
+                "batches must not end with a minibatch of one example: BatchNorm can't take it"
+            )
+            raise ValueError(f"{allowed} ({error}). Take another size, or drop_last") from error
+        finally:
+            model.train(training)
 
 
 def _ends_with_one(batches: Any) -> bool:

@@ -4,7 +4,7 @@
 whole minibatches and takes its share of their images, and gradients are averaged through torch's
 `DistributedDataParallel`: the weights are those of one process, but for rounding.
 
-    fit(model, optimizer, batches, ..., ranks=Ranks())
+    fit(model, optimizer, batches, ..., setup=Setup(ranks=Ranks()))
 """
 
 import gc

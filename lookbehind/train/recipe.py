@@ -19,8 +19,9 @@ from lookbehind.scores import History
 from lookbehind.train.data.dataset import Dataset
 from lookbehind.train.data.named import load
 from lookbehind.train.hardware import Hardware, choose_hardware, keep_freed_memory
-from lookbehind.train.loop import SCHEDULES, check_budget, fit
+from lookbehind.train.loop import check_budget, fit
 from lookbehind.train.models import MODELS, make_model
+from lookbehind.train.setup import SCHEDULES, grouped
 
 SYMBOLS = {"k": "k", "rho": "ρ", "alpha": "α", "lr": "lr"}
 EVALUATION_BATCH = 1000
@@ -147,7 +148,8 @@ class Recipe:
     ) -> Outcome:
         """Train, and score every split.
 
-        `options` are those of `fit`: callbacks, checkpoint, resume, stop, progress, ranks, ….
+        `options` are those of `fit`, of its `Setup` and of its `Session`, each by its own name:
+        callbacks, checkpoint, resume, stop, progress, records, statistics, ranks, ….
         `dataset`: what `load` gives, where it is at hand. The training split is scored on as many
         of its images as the test split has. On a CPU the process keeps freed memory from then on.
         """
@@ -156,11 +158,11 @@ class Recipe:
         model = hardware.place(self.make_model(dataset))
         if hardware.device.type == "cpu":
             keep_freed_memory()
+        options = {"config": asdict(self), "autocast": hardware.autocast, **options}
         optimizer, batches = self.make_optimizer(model), self.batches(dataset)
-        splits, own = evaluation_batches(dataset), {"config": asdict(self), **self.plan()}
-        options = {"splits": splits, "autocast": hardware.autocast, **own, **options}
+        given = grouped(splits=evaluation_batches(dataset), **self.plan(), **options)
         loss = partial(cross_entropy, label_smoothing=self.label_smoothing)
-        return Outcome(self, model, fit(model, optimizer, batches, loss=loss, **options))
+        return Outcome(self, model, fit(model, optimizer, batches, loss=loss, **given))
 
     def plan(self) -> dict[str, Any]:
         """The budget and the schedule, as `fit` takes them."""

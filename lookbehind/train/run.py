@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from lookbehind.checks import kept, one_of
+from lookbehind.checks import kept
 from lookbehind.scores import Criterion, Minibatch, Record, changed, examples
 from lookbehind.train.checkpoint import CheckpointError, read_sealed, save_sealed
 from lookbehind.train.passes import (
@@ -21,7 +21,8 @@ from lookbehind.train.passes import (
     kept_buffers,
     precision,
 )
-from lookbehind.train.ranks import ALONE, Alone
+from lookbehind.train.ranks import Alone
+from lookbehind.train.setup import Setup
 
 
 class Minibatches(Protocol):
@@ -70,37 +71,6 @@ class Stream:
             next(self)
 
 
-@dataclass(frozen=True)
-class Setup:
-    """How the gradient of a minibatch is made: in which precision, where, by which processes.
-
-    `autocast`: torch.bfloat16 or torch.float16 for mixed precision, or None. In float16 the loss is
-    scaled (see `LossScale`), and a step whose gradient overflows is undone and tried again with
-    half the scale. `statistics` of BatchNorm are updated by a step's first gradient only, at φ
-    ("slow"), or by each ("every", as in the official code).
-
-    With `ranks` (see `Ranks`) several processes train one network: all call `fit` with the same
-    arguments, and get the same weights and scores. `loss` must be a mean over images. A `stop` or
-    Ctrl-C in one stops all; any number of processes can go on with the checkpoint. `perturbation`
-    "global" climbs by the gradient of the whole minibatch; "local" takes a step's first ascent by
-    that of each process's own share, ε_1 = ρ g_r / ‖g_r‖ (as Foret et al. 2021), so that k
-    gradients are exchanged instead of k + 1: descents, and ascents 2..k, go by the average of the
-    gradients at the processes' own points.
-
-    Raises ValueError for another value of the first three.
-    """
-
-    autocast: torch.dtype | None = None
-    statistics: str = "slow"
-    perturbation: str = "global"
-    ranks: Alone = ALONE
-
-    def __post_init__(self) -> None:
-        one_of("autocast", self.autocast, torch.bfloat16, torch.float16, None)
-        one_of("statistics", self.statistics, "slow", "every")
-        one_of("perturbation", self.perturbation, "global", "local")
-
-
 @dataclass(eq=False)
 class Run:
     """A training under way: what a callback receives after each step.
@@ -116,21 +86,14 @@ class Run:
     budget: int
     setup: Setup
     stream: Stream
+    network: nn.Module  # `model`, as all ranks go through it together
     criterion: Criterion
     splits: Mapping[str, Iterable[Minibatch]]
     plan: dict[str, Any]  # what a checkpoint must agree with
     gradients: int = 0
     images: int = 0
+    scale: LossScale | None = None
     records: list[Record] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.scale = LossScale() if self.setup.autocast is torch.float16 else None
-        if hasattr(self.model, "members"):
-            if self.setup.ranks.world > 1:
-                raise ValueError("model must be one network to be shared by processes, no ensemble")
-            if self.scale is not None:
-                raise ValueError("autocast must be torch.bfloat16 or None for an ensemble")
-        self.network = self.setup.ranks.network(self.model)  # as all go through it together
 
     @property
     def minibatches(self) -> int:
@@ -157,7 +120,7 @@ class Run:
         stream, now = self.stream, {n: g.get_rng_state() for n, g in self._generators().items()}
         model = self.model.state_dict()
         kept("the model's state", model)
-        scale = {} if self.scale is None else {"scale": list(astuple(self.scale))}
+        scale = {} if self.scale is None else {"scale": [self.scale.factor, self.scale.good]}
         return {
             "model": model,
             "optimizer": kept("the optimizer's state", self.optimizer.state_dict()),
@@ -253,3 +216,49 @@ class Run:
 
 
 Callback = Callable[[Run], None]
+
+
+def _check_fits(path: str | Path, state: Mapping[str, Any], run: Run) -> None:
+    """Raises CheckpointError where the checkpoint is another run's."""
+    if missing := {"model", "optimizer", "position", "records", "rng", "plan"} - set(state):
+        raise CheckpointError(f"{path} is no checkpoint of a run: it lacks {sorted(missing)}")
+    plans = [{**plan, **plan["config"], "config": None} for plan in (state["plan"], run.plan)]
+    for name, found, here in _differences(*plans):
+        words = f"{name} = {found!r}, this one has {name} = {here!r}"
+        raise CheckpointError(f"{path} is of a run with {words}")
+    weights = (state["model"], run.model.state_dict())
+    shapes = [{name: tuple(value.shape) for name, value in each.items()} for each in weights]
+    for name, found, here in _differences(*shapes):
+        raise CheckpointError(f"{path} holds another model: {name} has shape {found}, here {here}")
+
+
+def _differences(theirs: Any, ours: Any) -> Iterator[tuple[str, Any, Any]]:
+    for name in {**ours, **theirs}:
+        if theirs.get(name) != ours.get(name):
+            yield name, theirs.get(name), ours.get(name)
+
+
+def _check_kind(name: str, theirs: Any, ours: Any) -> None:
+    """Raises ValueError where what both have is of two kinds: a word in the place of a number."""
+    if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
+        for key in theirs.keys() - {"settings"}:  # α may be a number or a word
+            alike = "lr" if key == "initial_lr" else key
+            _check_kind(f"{name}[{key!r}]", theirs[key], ours.get(key, ours.get(alike)))
+    elif isinstance(theirs, list) and isinstance(ours, list):
+        for i, (one, other) in enumerate(zip(theirs, ours, strict=False)):
+            _check_kind(f"{name}[{i}]", one, other)
+    elif theirs is not None and ours is not None:
+        kinds = [float if isinstance(v, int | float | Tensor) else type(v) for v in (theirs, ours)]
+        if kinds[0] is not kinds[1]:
+            raise ValueError(f"{name} is {theirs!r}, this one has {ours!r}")
+
+
+@contextmanager
+def _in_words(what: str) -> Iterator[None]:
+    """Any fault of what a file holds as a CheckpointError."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        raise CheckpointError(f"{what}: {e}") from e

@@ -19,7 +19,7 @@ from torch.optim import SGD
 
 from lookbehind.optim import make_method, param_groups
 from lookbehind.study import Ensemble, member_cross_entropy
-from lookbehind.train import Recipe, evaluate, evaluation_batches, fit, set_epoch
+from lookbehind.train import Recipe, Setup, evaluate, evaluation_batches, fit, set_epoch
 from lookbehind.train.ranks import Alone
 
 TUNED_ON, TESTED_ON = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9, 10, 11, 12, 13, 14)
@@ -84,9 +84,10 @@ def trained(recipe, seeds, radii, ranks):
     rho = torch.tensor(radii).repeat_interleave(len(seeds) * ranks)
     optimizer = make_method(recipe.method, base, rho=rho, k=recipe.k, alpha=recipe.alpha)
     streams = [r.batches(data) for r, data in zip(recipes, datasets, strict=True)]
+    setup = Setup(perturbation="local", ranks=Shares(ensemble, ranks))
     fit(
-        ensemble, optimizer, Cut(streams, ranks, len(radii)), splits={}, perturbation="local",
-        ranks=Shares(ensemble, ranks), loss=member_cross_entropy, **recipe.plan(),
+        ensemble, optimizer, Cut(streams, ranks, len(radii)), splits={}, setup=setup,
+        loss=member_cross_entropy, **recipe.plan(),
     )  # fmt: skip
     networks = [ensemble.member(e) for e in range(0, ensemble.members, ranks)]
     return [networks[i : i + len(seeds)] for i in range(0, len(networks), len(seeds))], datasets

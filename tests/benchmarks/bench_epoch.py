@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from lookbehind import Ball, Lookbehind
 from lookbehind.train import (
+    Setup,
     choose_hardware,
     constant,
     fit,
@@ -84,7 +85,7 @@ class Ours(Side):
         self.batches = split.to(self.device).batches(SIZE, 0, crop=4, flip=True)
 
     def epoch(self):
-        options = {"splits": {}, "schedule": constant, "autocast": self.hardware.autocast}
+        options = {"splits": {}, "schedule": constant, "setup": Setup(self.hardware.autocast)}
         fit(self.model, self.optimizer, self.batches, epochs=1, **options)
 
 

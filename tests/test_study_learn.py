@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from lookbehind import SAM, Ball, Lookbehind
 from lookbehind.study import Ensemble, evaluate_members, lifelong, member_cross_entropy
-from lookbehind.study.lifelong import Task, learn, permuted, rotated, split_classes
+from lookbehind.study.lifelong import Task, learn, permuted, split_classes
 from lookbehind.train import cosine, evaluate, fit
 from lookbehind.train.data import Dataset, Split
 
@@ -102,7 +102,7 @@ def test_task_incremental_learns_and_judges_within_the_classes_of_the_task(
     dataset: Dataset,
 ) -> None:
     """Oracle: a network of two logits, the rows of the last layer that the task has."""
-    tasks = split_classes(dataset, 3, seed=1)
+    tasks = split_classes(dataset, 3)[1:]
     model = network()
     found = learn(model, sgd, tasks[:1], batch_size=6, epochs=2, incremental="task")
     rows = list(tasks[0].classes)
@@ -257,6 +257,4 @@ def test_a_sequence_on_a_gpu(dataset: Dataset) -> None:
             found.append([R, *(w.detach().cpu() for w in weights(model))])
         assert torch.equal(found[0][0], found[1][0])
         assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(*found, strict=True))
-    on = dataset.to("cuda")
-    for sequence in (permuted(on, 2), rotated(on, [0, 30])):
-        assert all(task.data.test.images.is_cuda for task in sequence)
+    assert all(task.data.test.images.is_cuda for task in permuted(dataset.to("cuda"), 2))

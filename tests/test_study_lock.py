@@ -1,6 +1,7 @@
 """`study`: the lock beside the file of a sweep, and places where none can be made."""
 
-import multiprocessing
+import threading
+import time
 from pathlib import Path
 
 import filelock
@@ -40,22 +41,12 @@ def test_a_lock_that_cannot_be_had_is_said(tmp_path: Path, monkeypatch: pytest.M
     refused(path, "flock")
 
 
-def keep(path: Path, seconds: float, kept: object) -> None:
-    import time
-
-    with filelock.FileLock(path):
-        kept.set()  # type: ignore[attr-defined]
-        time.sleep(seconds)
-
-
 def test_a_lock_that_others_have_for_a_moment_is_waited_for(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    kept = context.Event()
-    process = context.Process(target=keep, args=(tmp_path / ".rows.jsonl.lock", 0.5, kept))
-    process.start()
-    assert kept.wait(120)
+    lock, start = filelock.FileLock(tmp_path / ".rows.jsonl.lock", thread_local=False), time.time()
+    lock.acquire()
+    threading.Timer(0.5, lock.release).start()
     assert len(sweep([SHORT], path=tmp_path / "rows.jsonl")) == 1
-    process.join()
+    assert time.time() > start + 0.5
 
 
 def test_an_error_while_the_lock_is_held_stays_what_it_is(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 from lookbehind.optim import METHODS
 from lookbehind.study import block as block_module
 from lookbehind.study import essence, grid
+from lookbehind.study import sweeps as sweeps_module
 from lookbehind.train import Recipe
 from lookbehind.train.data import Dataset
 
@@ -58,14 +59,15 @@ def test_a_wrong_axis_is_named(axes: dict[str, Any], kind: type[Exception], mess
 # Each run is what it is alone
 
 
-def test_every_run_of_a_sweep_is_what_it_is_alone() -> None:
+def test_every_run_of_a_sweep_is_what_it_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeps_module, "MEMBERS", 2)
     values = [{"rho": 0.05, "lr": 0.02, "seed": 0, "alpha": 0.2},
               {"rho": 0.2, "lr": 0.05, "seed": 3, "alpha": 0.9},
               {"rho": 0.1, "lr": 0.05, "seed": 0, "alpha": 1}]  # fmt: skip
     recipes = [replace(SHORT, method=method, **some) for some in values for method in METHODS]
     recipes += [replace(SHORT, alpha="adaptive", **some) for some in ({}, {"lr": 0.1})]
     recipes += [recipes[0], replace(SHORT, lr=0.0), replace(SHORT, rho=0)]
-    rows = run_here(recipes, measures={"sum": weight_sum}, members=2)
+    rows = run_here(recipes, measures={"sum": weight_sum})
     close(rows, [alone(recipe) for recipe in recipes])
 
 
@@ -170,7 +172,6 @@ def test_wrong_arguments_are_named() -> None:
     pool = {"executor": ProcessPoolExecutor(1, mp_context=FORKS)}
     for recipes, options, message in (
         (["SAM"], {}, "recipes must be Recipes, got 'SAM'"),
-        (FOUR, {"members": 0}, "members must be an int ≥ 1, got 0"),
         (FOUR, {"records": -1}, "records must be an int ≥ 0, got -1"),
         (FOUR, {"measures": {"test": weight_sum}}, "measures must be functions, under other names"),
         (FOUR, local | pool, "measures must be functions of a module for a Process"),

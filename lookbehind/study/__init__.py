@@ -9,9 +9,9 @@ from lookbehind.study.ensemble import (
     scale_lr,
 )
 from lookbehind.study.rows import Row, Rows, SweepError, essence, grid
-from lookbehind.study.sweeps import networks, on_train, sweep
+from lookbehind.study.sweeps import networks, sweep
 
 __all__ = [
     "Ensemble", "MemberBatches", "Row", "Rows", "SweepError", "essence", "evaluate_members", "grid",
-    "lifelong", "member_cross_entropy", "networks", "on_train", "scale_lr", "sweep",
+    "lifelong", "member_cross_entropy", "networks", "scale_lr", "sweep",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Eigenpairs, trace and spectral density against a dense Hessian."""
+"""Eigenpairs and trace against a dense Hessian."""
 
 import math
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from lookbehind.measure import hessian_eigenpairs, hessian_trace, spectral_density
+from lookbehind.measure import hessian_eigenpairs, hessian_trace
 from lookbehind.train import make_model
 from lookbehind.weights import Weights, weights_of
 
@@ -76,39 +76,3 @@ def test_the_trace_within_its_error_and_exact_where_the_hessian_is_diagonal() ->
     assert found.error == pytest.approx(np.std(found.values) / math.sqrt(39))
     diagonal = hessian_trace(Squared([4.0, 1.0], [0.3, 0.4]), one_image(), draws=2)
     assert diagonal.values == pytest.approx([5.0, 5.0], rel=1e-12)
-
-
-def test_the_density_has_the_moments_of_its_draws() -> None:
-    """vᵀ Hᵖ v / n up to p = 2 · steps − 1, so the mean is that of the trace's draws."""
-    model, batches = a_small_network()
-    matrix, probes = dense(model, batches), signs(3, 48)
-    found = spectral_density(model, batches, steps=3, draws=3)
-    powers = probes
-    for power in range(6):
-        expected = float((powers * probes).sum()) / probes.numel()
-        assert found.weights @ found.nodes**power == pytest.approx(expected, rel=1e-9)
-        powers = powers @ matrix
-    lowest, *_, highest = torch.linalg.eigvalsh(matrix).tolist()
-    assert len(found.nodes) == 9
-    assert lowest < found.nodes.min() and found.nodes.max() < highest
-
-
-def test_enough_steps_find_every_eigenvalue() -> None:
-    model, batches = a_small_network()
-    values, vectors = torch.linalg.eigh(dense(model, batches))
-    found = spectral_density(model, batches, steps=1000, draws=1)
-    order = found.nodes.argsort()
-    order = order[np.abs(found.nodes[order]) > 1e-9]  # a null space is one node
-    distinct = values.abs() > 1e-9
-    assert found.nodes[order] == pytest.approx(values[distinct].numpy(), rel=1e-7)
-    shares = (vectors.T @ signs(1, 48)[0]).square()[distinct] / 48
-    assert found.weights[order] == pytest.approx(shares.numpy(), abs=1e-7)
-
-
-def test_a_density_on_a_grid_integrates_to_one() -> None:
-    found = spectral_density(Squared([4.0, 1.0], [0.3, 0.4]), one_image())
-    grid = np.linspace(-2, 8, 2001)
-    density = found.at(grid, 0.3)
-    assert density.sum() * (grid[1] - grid[0]) == pytest.approx(1, rel=1e-9)
-    at_a_node = 0.5 / (0.3 * math.sqrt(2 * math.pi))  # the other is ten widths away
-    assert found.at(np.array([4.0]), 0.3) == pytest.approx([at_a_node], rel=1e-9)

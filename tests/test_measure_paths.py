@@ -54,7 +54,7 @@ def test_a_path_in_the_plane_is_explained_whole() -> None:
     first, second = directions(model)
     steps = np.array([[0, 0], [1, 0.5], [-0.3, 2], [0.1, 0.1]])
     path = [moved(weights_of(model), (a, first), (b, second)) for a, b in steps.tolist()]
-    assert project(path, model.state_dict(), first, second).explained == pytest.approx(1)
+    assert project(path, model, first, second).explained == pytest.approx(1)
     principal = principal_directions(path)
     assert sum(principal.explained) == pytest.approx(1, **EXACT)
     assert project(path, path[2], *principal.directions).explained == pytest.approx(1, **EXACT)

@@ -5,7 +5,7 @@ dictionary will do where one is asked for: a gradient or an eigenvector of the H
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,6 @@ from lookbehind.weights import Weights, moved, per_member, weights_of
 
 Point = nn.Module | Mapping[str, Tensor]
 
-# The parts of a BatchNorm layer's state that aren't weights, as `state_dict` names them.
-BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 # Added to seeds, a number a purpose: torch fills a normal draw and the first weights of a network
 # from the same random numbers, so that a direction with the network's own seed would point (cosine
 # −0.35) at its start. Below 2³², as torch's generator leaves out the higher bits of a seed.
@@ -64,8 +62,7 @@ def filter_normalized(model: nn.Module, direction: Mapping[str, Tensor]) -> Weig
 def difference(start: Point, end: Point) -> Weights:
     """end − start: a = 0 is the one network, a = 1 the other (Goodfellow et al. 2015).
 
-    Each is a network, its weights, or its `state_dict`, whose BatchNorm statistics are left out.
-    Raises ValueError where they aren't weights of one architecture.
+    Each is a network or its weights. Raises ValueError where they aren't of one architecture.
     """
     origin, target = points_of(start, end, "end")
     return {name: target[name] - w for name, w in origin.items()}
@@ -122,17 +119,10 @@ def checked(name: str, direction: Mapping[str, Tensor], weights: Weights) -> Wei
 
 def points_of(start: Point, end: Point, name: str) -> tuple[Weights, Weights]:
     """Two points with the same parameters, the second (called `name`) placed where the first is."""
-    networks = [weights_of(point) for point in (start, end) if isinstance(point, nn.Module)]
-    first, second = (_point(point, networks) for point in (start, end))
+    first, second = (weights_of(p) if isinstance(p, nn.Module) else p for p in (start, end))
     _check_names(name, second, first)
-    return first, {n: second[n].to(w) for n, w in first.items()}
-
-
-def _point(point: Point, networks: Sequence[Weights]) -> Weights:
-    """The weights in what may be a `state_dict`: those of the network, where there is one."""
-    found = weights_of(point) if isinstance(point, nn.Module) else point
-    kept = networks[0] if networks else [n for n in found if n.rpartition(".")[2] not in BUFFERS]
-    return {n: w.detach() for n, w in found.items() if n in kept}
+    origin = {n: w.detach() for n, w in first.items()}
+    return origin, {n: second[n].detach().to(w) for n, w in origin.items()}
 
 
 def _check_names(name: str, found: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:

@@ -1,8 +1,4 @@
-"""How well a network bears weights that are not exact: under noise, and with few bits.
-
-Both measure loss and accuracy at other weights, on all examples of `batches`, as `Objective` does;
-`losses`, loss= or batch_loss=, are its options. Accuracy is NaN where it makes no sense.
-"""
+"""Weights that are not exact: under noise, and with few bits."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,17 +22,11 @@ class Noise:
     levels: np.ndarray
     losses: np.ndarray
     accuracies: np.ndarray
-    relative: bool
 
     @property
     def mean(self) -> np.ndarray:
         """Mean accuracy at each level."""
         return self.accuracies.mean(1)
-
-    @property
-    def std(self) -> np.ndarray:
-        """Spread of the accuracy over the draws at each level: the sample's standard deviation."""
-        return self.accuracies.std(1, ddof=1)
 
 
 def weight_noise(
@@ -51,6 +41,7 @@ def weight_noise(
 ) -> Noise:
     """Loss and accuracy at w + level · s ⊙ ξ, with ξ ~ N(0, 1) for every trained parameter.
 
+    On all examples of `batches`; `losses` as in `Objective`.
     `relative`: s is the root mean square of the parameter's tensor, whose noise then is `level` of
     its norm. Else s = 1. Biases and the scales of BatchNorm are noisy too; its statistics are not.
 
@@ -73,16 +64,7 @@ def weight_noise(
         for i, level in enumerate(levels):
             score = objective.score(moved(objective.weights, (level, noise)))
             found[i, draw], accuracies[i, draw] = score.loss, score.accuracy
-    return Noise(np.array(levels, float), found, accuracies, relative)
-
-
-@dataclass(frozen=True)
-class Quantization:
-    """Loss and accuracy, both (N,), with weights of each of `bits` (N,)."""
-
-    bits: tuple[int, ...]
-    losses: np.ndarray
-    accuracies: np.ndarray
+    return Noise(np.array(levels, float), found, accuracies)
 
 
 def quantized(model: nn.Module, bits: int) -> Weights:
@@ -98,13 +80,3 @@ def quantized(model: nn.Module, bits: int) -> Weights:
         scale = w.abs().max() / (2 ** (bits - 1) - 1) if w.ndim > 1 else w.new_tensor(0.0)
         weights[name] = torch.where(scale > 0, scale * torch.round(w / scale), w)
     return weights
-
-
-def quantization(
-    model: nn.Module, batches: Iterable[Minibatch], bits: Sequence[int], **losses: Any
-) -> Quantization:
-    """Loss and accuracy of the network `quantized` to each number of bits."""
-    objective = Objective(model, batches, **losses)
-    scores = [objective.score(quantized(model, b)) for b in bits]
-    found, shares = np.array([(s.loss, s.accuracy) for s in scores]).reshape(-1, 2).T
-    return Quantization(tuple(bits), found, shares)

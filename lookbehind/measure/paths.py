@@ -10,7 +10,6 @@ from torch import Tensor
 
 from lookbehind.checks import whole
 from lookbehind.measure.directions import Point, checked, dot, exact, points_of
-from lookbehind.measure.grid import Array
 from lookbehind.weights import Weights, moved
 
 
@@ -36,8 +35,8 @@ class Projection:
                          from the origin that lies in the plane; 1 where all of them are 0
     """
 
-    coordinates: Array
-    off_plane: Array
+    coordinates: np.ndarray
+    off_plane: np.ndarray
     explained: float
 
 
@@ -104,7 +103,7 @@ def project(
 
 
 def in_plane(
-    offset: Weights, directions: Sequence[Weights], gram: Array
+    offset: Weights, directions: Sequence[Weights], gram: np.ndarray
 ) -> tuple[float, float, float, float]:
     """(a, b, ‖offset − a d₁ − b d₂‖, ‖offset‖) with (a, b) that make the third least.
 

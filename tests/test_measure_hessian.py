@@ -6,26 +6,25 @@ import numpy as np
 import pytest
 import torch
 from measuring import Squared, a_small_network, one_image
-from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from lookbehind.measure import hessian_eigenpairs, hessian_trace
 from lookbehind.train import make_model
-from lookbehind.weights import Weights, weights_of
+from lookbehind.weights import weights_of
 
 
-def flat(direction: Weights) -> Tensor:
+def flat(direction):
     return torch.cat([d.flatten() for d in direction.values()])
 
 
-def dense(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
+def dense(model, batches):
     """∇²L by differentiating twice in a flat vector."""
     images, labels = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
     weights = weights_of(model)
     model.eval()
 
-    def loss(at: Tensor) -> Tensor:
+    def loss(at):
         parts = at.split([w.numel() for w in weights.values()])
         named = {n: p.view_as(w) for (n, w), p in zip(weights.items(), parts, strict=True)}
         return cross_entropy(functional_call(model, named, (images,)), labels)
@@ -34,7 +33,7 @@ def dense(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 @pytest.mark.parametrize("count", [4, 48])  # all 48 take the whole matrix
-def test_eigenpairs_are_those_of_the_dense_hessian(count: int) -> None:
+def test_eigenpairs_are_those_of_the_dense_hessian(count):
     model, batches = a_small_network()
     found, matrix = hessian_eigenpairs(model, batches, count), dense(model, batches)
     expected = torch.linalg.eigvalsh(matrix).flip(0)[:count].numpy()
@@ -48,7 +47,7 @@ def test_eigenpairs_are_those_of_the_dense_hessian(count: int) -> None:
     assert all(v[v.abs().argmax()] > 0 for v in vectors)
 
 
-def test_the_layout_in_memory_changes_nothing_and_a_resnet_warns_of_nothing() -> None:
+def test_the_layout_in_memory_changes_nothing_and_a_resnet_warns_of_nothing():
     torch.manual_seed(0)
     model = make_model("micro-resnet8", channels=3, size=(8, 8))
     data = [(torch.randn(4, 3, 8, 8), torch.randint(10, (4,)))]
@@ -58,14 +57,14 @@ def test_the_layout_in_memory_changes_nothing_and_a_resnet_warns_of_nothing() ->
     assert model.conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def signs(draws: int, n: int) -> Tensor:
+def signs(draws, n):
     """The vectors of ±1 that the seed 0 stands for, (draws, n)."""
     generator = torch.Generator().manual_seed(0)
     bits = [torch.randint(2, (n,), generator=generator) for _ in range(draws)]
     return 2.0 * torch.stack(bits).double() - 1
 
 
-def test_the_trace_within_its_error_and_exact_where_the_hessian_is_diagonal() -> None:
+def test_the_trace_within_its_error_and_exact_where_the_hessian_is_diagonal():
     model, batches = a_small_network()
     matrix = dense(model, batches)
     found = hessian_trace(model, batches, draws=40)

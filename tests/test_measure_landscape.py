@@ -1,39 +1,35 @@
 """Lines and planes against networks whose weights are really set, and their files."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from measuring import EXACT, Squared, a_network, directions, one_image, with_weights
-from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
-from lookbehind.measure import Plane, filter_normalized, line, plane
+from lookbehind.measure import filter_normalized, line, plane
 from lookbehind.scores import Score
 from lookbehind.train import evaluate
-from lookbehind.weights import Weights, moved, weights_of
+from lookbehind.weights import moved, weights_of
 
 
-def a_plane(**options: Any) -> Plane:
+def a_plane(**options):
     model, data = a_network()
     return plane(model, data, *directions(model), **{"points": 5, **options})
 
 
-def a_quadratic_plane(**options: Any) -> Plane:
+def a_quadratic_plane(**options):
     axes = ({"weight": e} for e in torch.eye(2, dtype=torch.float64))
     model = Squared([4.0, 1.0], [0.3, 0.4])
     return plane(model, one_image(), *axes, span=(-0.2, 0.2), **options)
 
 
 @pytest.mark.parametrize("statistics", ["stored", "reestimated"])
-def test_lines_and_planes_are_the_loss_of_networks_with_these_weights(statistics: str) -> None:
+def test_lines_and_planes_are_the_loss_of_networks_with_these_weights(statistics):
     model, data = a_network()
     first, second = directions(model)
     one = line(model, data, first, span=(-0.5, 1.5), points=5, statistics=statistics)
@@ -54,7 +50,7 @@ def test_lines_and_planes_are_the_loss_of_networks_with_these_weights(statistics
     assert one.start == Score(one.loss[1], one.accuracy[1])
 
 
-def test_the_start_is_evaluated_even_off_the_grid() -> None:
+def test_the_start_is_evaluated_even_off_the_grid():
     model, data = a_network()
     found = line(model, data, directions(model)[0], span=(0.5, 1.0), points=2)
     assert found.start.loss == pytest.approx(evaluate(model, data).loss, **EXACT)
@@ -62,15 +58,15 @@ def test_the_start_is_evaluated_even_off_the_grid() -> None:
     assert a_plane(points=21, stop=lambda: True).a[10] == 0
 
 
-def test_a_loss_that_is_not_finite_is_not_taken_for_a_missing_point() -> None:
+def test_a_loss_that_is_not_finite_is_not_taken_for_a_missing_point():
     model, data = a_network()
     found = line(model, data, directions(model)[0], span=(0, 1e200), points=3)
     assert found.complete and np.isinf(found.loss).tolist() == [False, True, True]
 
 
 @pytest.mark.parametrize("points", [21, 2])
-def test_pictures_come_coarse_to_fine(points: int) -> None:
-    seen: list[Plane] = []
+def test_pictures_come_coarse_to_fine(points):
+    seen = []
     found = a_quadratic_plane(points=points, update=seen.append)
     known = [~np.isnan(picture.loss) for picture in seen]
     assert known[0].sum() == min(points, 3) ** 2
@@ -85,7 +81,7 @@ def test_pictures_come_coarse_to_fine(points: int) -> None:
 
 
 @pytest.mark.parametrize("after", [0, 11])
-def test_a_plane_can_be_stopped(after: int) -> None:
+def test_a_plane_can_be_stopped(after):
     asked = iter(range(100))
     found = a_plane(stop=lambda: next(asked) == after)
     assert not found.complete and (~np.isnan(found.loss)).sum() == after
@@ -99,12 +95,12 @@ def test_a_plane_can_be_stopped(after: int) -> None:
         assert filled.loss[where] in (nearest if steps else [found.start.loss])
 
 
-def test_ctrl_c_keeps_what_there_is() -> None:
+def test_ctrl_c_keeps_what_there_is():
     found = a_plane(update=Mock(side_effect=KeyboardInterrupt))
     assert (~np.isnan(found.loss)).sum() == 9
 
 
-def changed(name: str, tensor: Tensor) -> Callable[[Weights], Weights]:
+def changed(name, tensor):
     return lambda direction: {**direction, name: tensor}
 
 
@@ -121,9 +117,7 @@ def changed(name: str, tensor: Tensor) -> Callable[[Weights], Weights]:
         (lambda d: {n: torch.zeros_like(t) for n, t in d.items()}, "second must not be all zero"),
     ],
 )
-def test_a_direction_that_is_none_is_refused(
-    change: Callable[[Weights], Weights], message: str
-) -> None:
+def test_a_direction_that_is_none_is_refused(change, message):
     model, data = a_network()
     first, second = directions(model)
     with pytest.raises(ValueError, match=message):
@@ -146,9 +140,7 @@ def test_a_direction_that_is_none_is_refused(
         ({"statistics": "batch"}, ValueError, 'statistics must be "stored" or "reestimated", got'),
     ],
 )
-def test_wrong_arguments_are_named(
-    options: dict[str, Any], error: type[Exception], message: str
-) -> None:
+def test_wrong_arguments_are_named(options, error, message):
     with pytest.raises(error, match=message):
         a_plane(**options)
 
@@ -156,7 +148,7 @@ def test_wrong_arguments_are_named(
 # Files
 
 
-def test_what_is_saved_is_plain_arrays(tmp_path: Path) -> None:
+def test_what_is_saved_is_plain_arrays(tmp_path):
     model, data = a_network()
     asked = iter(range(100))
     part = a_plane(stop=lambda: next(asked) == 5)
@@ -172,14 +164,12 @@ def test_what_is_saved_is_plain_arrays(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.rglob("*.*")) == ["a.tar.npz", "b.npz"]
 
 
-def test_an_old_file_stays_where_the_new_one_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_old_file_stays_where_the_new_one_fails(tmp_path, monkeypatch):
     found = a_plane()
     path = found.save(tmp_path / "a")
     bits = path.read_bytes()
 
-    def full(file: Any, **_: Any) -> None:
+    def full(file, **_):
         file.write(b"half")
         raise OSError("no space left")
 

@@ -1,10 +1,8 @@
 """Products with the Hessian, layer by layer, against central differences of gradients."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.utils import parametrizations, prune
 
@@ -15,7 +13,7 @@ from lookbehind.measure import (
     worst_rise,
 )
 from lookbehind.optim import Ball
-from lookbehind.weights import Weights, moved
+from lookbehind.weights import moved
 
 T, C = 4, 6  # positions and features of an input
 
@@ -23,32 +21,32 @@ T, C = 4, 6  # positions and features of an input
 class First(nn.Module):
     """The output sequence of a recurrent layer, or of attention."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer):
         super().__init__()
         self.layer = layer
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x):
         return self.layer(*[x] * (3 if isinstance(self.layer, nn.MultiheadAttention) else 1))[0]
 
 
 class Attention(nn.Module):
     """What most language models call: torch's fused attention."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.mix = nn.Linear(C, 3 * C)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x):
         q, k, v = self.mix(x).view(len(x), T, 2, -1).transpose(1, 2).chunk(3, -1)
         return scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
 
 
-def hooked_weight_norm() -> nn.Module:
+def hooked_weight_norm():
     with pytest.warns(FutureWarning, match="weight_norm"):
         return torch.nn.utils.weight_norm(nn.Linear(C, C))
 
 
-LAYERS: dict[str, Callable[[], nn.Module]] = {
+LAYERS = {
     "linear": lambda: nn.Linear(C, C),
     "conv": lambda: nn.Conv1d(T, T, 3, padding=1),
     "conv2d": lambda: nn.Sequential(nn.Unflatten(1, (1, T)), nn.Conv2d(1, 2, 3), nn.Flatten()),
@@ -86,7 +84,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def network(name: str) -> tuple[nn.Module, list[tuple[Tensor, Tensor]]]:
+def network(name):
     """The layer between two others, and two minibatches."""
     torch.manual_seed(0)
     layer = LAYERS[name]()
@@ -101,12 +99,12 @@ def network(name: str) -> tuple[nn.Module, list[tuple[Tensor, Tensor]]]:
     return model, list(zip(x.split(3), torch.randint(3, (5,)).split(3), strict=True))
 
 
-def a_direction(weights: Weights, seed: int) -> Weights:
+def a_direction(weights, seed):
     by = torch.Generator().manual_seed(seed)
     return {n: torch.randn(w.shape, generator=by, dtype=w.dtype) for n, w in weights.items()}
 
 
-def assert_product(objective: Objective) -> None:
+def assert_product(objective):
     w, h = objective.weights, 1e-5
     u, other = a_direction(w, 1), a_direction(w, 2)
     ahead, behind = (objective.gradient(moved(w, (s * h, u)))[1] for s in (1, -1))
@@ -120,13 +118,13 @@ def assert_product(objective: Objective) -> None:
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_product_with_the_hessian_is_a_difference_of_gradients(name: str) -> None:
+def test_a_product_with_the_hessian_is_a_difference_of_gradients(name):
     model, data = network(name)
     assert_product(Objective(model, data))
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-def test_embeddings_sparse_or_not(sparse: bool) -> None:
+def test_embeddings_sparse_or_not(sparse):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Embedding(50, C, sparse=sparse), nn.Flatten(), nn.Linear(T * C, 3))
     data = [(torch.randint(50, (5, T)), torch.randint(3, (5,)))]
@@ -136,7 +134,7 @@ def test_embeddings_sparse_or_not(sparse: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["weight norm", "weight norm, by a hook", "pruned", "lstm"])
-def test_weights_that_a_hook_makes_move_the_loss_and_stay(name: str) -> None:
+def test_weights_that_a_hook_makes_move_the_loss_and_stay(name):
     model, data = network(name)
     model(data[0][0])  # leaves a tensor with a history in the module
     before = {n: p.clone() for n, p in model.state_dict().items()}
@@ -151,7 +149,7 @@ def test_weights_that_a_hook_makes_move_the_loss_and_stay(name: str) -> None:
     assert all(torch.equal(before[n], p) for n, p in model.state_dict().items())
 
 
-def test_weights_that_are_not_finite_or_complex_are_named() -> None:
+def test_weights_that_are_not_finite_or_complex_are_named():
     model, data = network("linear")
     for measure, value in ((hessian_eigenpairs, float("nan")), (hessian_trace, float("inf"))):
         with torch.no_grad():

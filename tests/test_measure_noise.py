@@ -11,7 +11,7 @@ from lookbehind.weights import weights_of
 
 
 @pytest.mark.parametrize("relative", [False, True])
-def test_every_level_has_the_same_draws(relative: bool) -> None:
+def test_every_level_has_the_same_draws(relative):
     model, batches = a_network()
     score = Objective(model, batches).score()
     noise = weight_noise(model, batches, [0.0, 0.1, 0.3], relative=relative, draws=3)
@@ -26,7 +26,7 @@ def test_every_level_has_the_same_draws(relative: bool) -> None:
     assert noise.mean == pytest.approx([sum(row) / 3 for row in noise.accuracies])
 
 
-def test_relative_noise_follows_a_rescaling_of_layers_and_absolute_noise_does_not() -> None:
+def test_relative_noise_follows_a_rescaling_of_layers_and_absolute_noise_does_not():
     model, other, data = rescaled()
     for relative in (True, False):
         ours, theirs = (weight_noise(m, data, [0.2], relative=relative) for m in (model, other))
@@ -34,7 +34,7 @@ def test_relative_noise_follows_a_rescaling_of_layers_and_absolute_noise_does_no
 
 
 @pytest.mark.parametrize("bits", [2, 8])
-def test_quantized_weights_lie_on_the_nearest_of_evenly_spaced_values(bits: int) -> None:
+def test_quantized_weights_lie_on_the_nearest_of_evenly_spaced_values(bits):
     model, _ = a_network()
     nn.init.zeros_(model.get_submodule("fc").weight)  # which has no scale
     found, before = quantized(model, bits), weights_of(model)
@@ -51,14 +51,12 @@ def test_quantized_weights_lie_on_the_nearest_of_evenly_spaced_values(bits: int)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_noise_has_nothing_in_common_with_the_first_weights_of_a_network_of_its_seed(
-    seed: int,
-) -> None:
+def test_noise_has_nothing_in_common_with_the_first_weights_of_a_network_of_its_seed(seed):
     torch.manual_seed(seed)
     model = nn.Linear(64, 64, bias=False)
     first = model.weight.detach() / model.weight.detach().norm()
 
-    def along(network: nn.Module, _: object) -> torch.Tensor:
+    def along(network, _):
         return (network.weight * first).sum()
 
     noise = weight_noise(

@@ -3,8 +3,6 @@ leave alone: the network, its gradients and modes, the global random stream.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -32,9 +30,7 @@ BALLS = [Ball(0.3), AdaptiveBall(0.3, 0.01)]
 
 
 @pytest.mark.parametrize("ball", BALLS)
-def test_a_rise_is_that_of_the_mean_over_all_images_at_the_worst_point(
-    ball: Ball | AdaptiveBall,
-) -> None:
+def test_a_rise_is_that_of_the_mean_over_all_images_at_the_worst_point(ball):
     model, batches = a_network()
     images, labels = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
     model.eval()
@@ -54,7 +50,7 @@ def test_a_rise_is_that_of_the_mean_over_all_images_at_the_worst_point(
     assert worst_rise(a_network()[0], batches, ball) == pytest.approx(expected, rel=1e-9)
 
 
-def test_a_frozen_or_unused_parameter_stays() -> None:
+def test_a_frozen_or_unused_parameter_stays():
     model = Squared([4.0, 1.0], [0.3, 0.4])
     model.unused = nn.Parameter(torch.ones(3, dtype=torch.float64))
     model.frozen = nn.Parameter(torch.ones(3, dtype=torch.float64), requires_grad=False)
@@ -62,7 +58,7 @@ def test_a_frozen_or_unused_parameter_stays() -> None:
     assert worst_rise(model, one_image(), Ball(0.2)) == expected
 
 
-def highest_of_a_quadratic(h: list[float], w: list[float], rho: float) -> float:
+def highest_of_a_quadratic(h, w, rho):
     """How far ½ Σ h w² rises within ρ: to ε = g / (μ − h), whose length μ > max h sets to ρ."""
     low, high = max(h), max(h) + 1e3
     g = [a * b for a, b in zip(h, w, strict=True)]
@@ -73,7 +69,7 @@ def highest_of_a_quadratic(h: list[float], w: list[float], rho: float) -> float:
     return sum(a * c + b * c * c / 2 for a, b, c in zip(g, h, e, strict=True))
 
 
-def test_steps_find_the_highest_point_of_a_quadratic() -> None:
+def test_steps_find_the_highest_point_of_a_quadratic():
     h, w, rho = [4.0, 1.0, 0.5], [0.1, 0.4, -0.5], 0.3
     highest = highest_of_a_quadratic(h, w, rho)
     model, data = Squared(h, w), one_image()
@@ -81,13 +77,13 @@ def test_steps_find_the_highest_point_of_a_quadratic() -> None:
     assert worst_rise(model, data, Ball(rho), steps=40) == pytest.approx(highest, rel=1e-9)
 
 
-def test_more_steps_never_give_less() -> None:
+def test_more_steps_never_give_less():
     model, batches = a_network()
     rises = [worst_rise(model, batches, BALLS[1], steps=steps) for steps in range(1, 5)]
     assert rises == sorted(rises) and rises[3] > rises[0]
 
 
-def test_several_radii_at_once() -> None:
+def test_several_radii_at_once():
     model, batches = a_network()
     balls = [Ball(0.1), Ball(0.3), AdaptiveBall(0.3)]
     one_by_one = tuple(worst_rise(model, batches, ball, steps=2) for ball in balls)
@@ -96,7 +92,7 @@ def test_several_radii_at_once() -> None:
     assert worst_rise(model, batches, Ball(0.0)) == pytest.approx(0, abs=1e-15)
 
 
-def test_asams_sharpness_survives_a_rescaling_of_layers_and_sams_does_not() -> None:
+def test_asams_sharpness_survives_a_rescaling_of_layers_and_sams_does_not():
     model, other, data = rescaled()
     balls = [AdaptiveBall(0.3, eta=0.0), Ball(0.05)]
     asam, sam = worst_rises(model, data, balls, steps=3)
@@ -105,7 +101,7 @@ def test_asams_sharpness_survives_a_rescaling_of_layers_and_sams_does_not() -> N
     assert sam_too > 2 * sam
 
 
-def test_the_average_rise_of_a_quadratic() -> None:
+def test_the_average_rise_of_a_quadratic():
     h, w, sigma = [4.0, 1.0], [0.3, 0.4], 0.05
     found = average_rise(Squared(h, w), one_image(), sigma, draws=400)
     assert abs(found.mean - sigma**2 * sum(h) / 2) < 3 * found.error
@@ -119,7 +115,7 @@ def test_the_average_rise_of_a_quadratic() -> None:
         assert value == pytest.approx(rise, rel=1e-9)
 
 
-MEASURES: list[Callable[..., Any]] = [
+MEASURES = [
     lambda *a: gradient(*a),
     lambda *a: worst_rises(*a, BALLS, steps=2),
     lambda *a: average_rise(*a, 0.1, draws=2),
@@ -132,9 +128,7 @@ MEASURES: list[Callable[..., Any]] = [
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_a_measure_touches_neither_the_network_nor_the_random_stream(
-    measure: Callable[..., Any],
-) -> None:
+def test_a_measure_touches_neither_the_network_nor_the_random_stream(measure):
     model, batches = a_small_network()
     model.train()
     model[2].eval()
@@ -163,6 +157,6 @@ def test_a_measure_touches_neither_the_network_nor_the_random_stream(
         (lambda *a: hessian_trace(*a, draws=1), "draws must be .*≥ 2, got 1"),
     ],
 )
-def test_what_a_measure_wants(measure: Callable[..., Any], message: str) -> None:
+def test_what_a_measure_wants(measure, message):
     with pytest.raises(ValueError, match=message):
         measure(*a_small_network())

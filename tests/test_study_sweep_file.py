@@ -2,15 +2,15 @@
 
 import os
 import signal
+import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
 
+import filelock
 import pytest
 import torch
 from problems import double_precision  # noqa: F401
@@ -27,24 +27,20 @@ from sweeps import (
     run_here,
     weight_sum,
 )
-from torch import nn
 
 from lookbehind.study import SweepError, grid
+from lookbehind.study import rows as rows_module
 from lookbehind.study import sweeps as module
-from lookbehind.train import Recipe
-from lookbehind.train.data import Dataset
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory):
     path = tmp_path_factory.mktemp("sweep") / "runs.jsonl"
     run_here(FOUR, path)
     return path
 
 
-def test_a_finished_sweep_is_read_from_its_file(
-    finished: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_sweep_is_read_from_its_file(finished, monkeypatch):
     monkeypatch.setattr(module, "train_block", lambda *_: pytest.fail("trained again"))
     before = finished.read_bytes()
     order = [*FOUR[::-1], replace(FOUR[0], eta=0.7)]
@@ -53,7 +49,7 @@ def test_a_finished_sweep_is_read_from_its_file(
 
 
 @pytest.mark.parametrize("cut", [1, 5, 100, -12, -1])
-def test_a_line_that_was_cut_short_is_made_again(finished: Path, tmp_path: Path, cut: int) -> None:
+def test_a_line_that_was_cut_short_is_made_again(finished, tmp_path, cut):
     path, whole = tmp_path / "runs.jsonl", finished.read_bytes()
     last = whole.rstrip(b"\n").rindex(b"\n") + 1
     path.write_bytes(whole[: last + cut] if cut > 0 else whole[:cut])
@@ -65,7 +61,7 @@ def test_a_line_that_was_cut_short_is_made_again(finished: Path, tmp_path: Path,
     "text", ["hello", "a,b\n1,2\n", '{"recipe": {}, "x"\n', '{"recipe": {"depth": 3}}\n', "[1]\n",
              '{"recipe": 3}\n', "\n", '{"recipes": []}', '{"recipe": {"k": 0}}\n', "\xff\n"]
 )  # fmt: skip
-def test_a_file_of_anything_else_is_refused_and_left(text: str, tmp_path: Path) -> None:
+def test_a_file_of_anything_else_is_refused_and_left(text, tmp_path):
     path = tmp_path / "notes.txt"
     path.write_bytes(text.encode("latin1"))
     with pytest.raises(SweepError, match=r"must hold rows of a sweep only, got .* byte 0"):
@@ -73,7 +69,7 @@ def test_a_file_of_anything_else_is_refused_and_left(text: str, tmp_path: Path) 
     assert path.read_bytes() == text.encode("latin1")
 
 
-def test_a_failed_run_is_repeated_once_its_line_is_deleted(tmp_path: Path) -> None:
+def test_a_failed_run_is_repeated_once_its_line_is_deleted(tmp_path):
     path, recipe = tmp_path / "a" / "runs.jsonl", replace(SHORT, dataset=str(tmp_path / "none"))
     (failed,) = run_here([recipe], path)
     assert "error" in failed
@@ -85,7 +81,7 @@ def test_a_failed_run_is_repeated_once_its_line_is_deleted(tmp_path: Path) -> No
         assert run_here([recipe], path) == lines(path) == [fixed]
 
 
-def test_a_row_that_lacks_a_measure_is_made_again_and_keeps_the_others(tmp_path: Path) -> None:
+def test_a_row_that_lacks_a_measure_is_made_again_and_keeps_the_others(tmp_path):
     path = tmp_path / "runs.jsonl"
     run_here(FOUR[:1], path, measures={"sum": weight_sum})
     (row,) = run_here(FOUR[:1], path, measures={"settings": process_settings})
@@ -94,27 +90,27 @@ def test_a_row_that_lacks_a_measure_is_made_again_and_keeps_the_others(tmp_path:
     assert run_here(FOUR[:1], path, measures=both) == [row] == lines(path)[1:]
 
 
-def elsewhere(recipes: list[Recipe], path: Path) -> Any:
+def elsewhere(recipes, path):
     """A process of its own, that sweeps one run at a time."""
     process = FORKS.Process(target=sweep_slowly, args=(recipes, path))
     process.start()
     return process
 
 
-def sweep_slowly(recipes: list[Recipe], path: Path) -> None:
+def sweep_slowly(recipes, path):
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     module.MEMBERS = 1
     run_here(recipes, path)
 
 
-def wait_for_lines(path: Path, count: int, process: Any) -> None:
+def wait_for_lines(path, count, process):
     while not path.exists() or path.read_bytes().count(b"\n") < count:
         assert process.is_alive()
         time.sleep(0.01)
 
 
-def test_two_sweeps_may_share_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_sweeps_may_share_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MEMBERS", 1)
     path, recipes = tmp_path / "runs.jsonl", grid(SHORT, seed=range(6))
     other = elsewhere(recipes, path)
@@ -127,10 +123,49 @@ def test_two_sweeps_may_share_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     close(sorted(found, key=lambda row: row["recipe"]["seed"]), rows[::-1])
 
 
+# The lock
+
+
+def refused(path, words):
+    with pytest.raises(SweepError, match=rf"{path} cannot be locked \(.*{words}.*give a path in"):
+        run_here(FOUR[:1], path)
+
+
+def test_a_lock_that_cannot_be_had_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows_module, "PATIENCE", 0.3)
+    path = tmp_path / "rows.jsonl"
+    with filelock.FileLock(tmp_path / ".rows.jsonl.lock"):
+        refused(path, "rows.jsonl.lock")
+    assert len(run_here(FOUR[:1], path)) == 1  # the others' lock was left to them
+    (tmp_path / ".folder.jsonl.lock").mkdir()
+    refused(tmp_path / "folder.jsonl", "Is a directory")
+    if Path("/proc/self").exists():  # a folder where no file can be made
+        refused(Path("/proc/rows.jsonl"), "lock")
+
+    def refuse(*_, **__):
+        raise NotImplementedError("flock")  # a disk without locks
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    refused(path, "flock")
+
+
+def test_a_lock_that_others_have_for_a_moment_is_waited_for(tmp_path):
+    lock, start = filelock.FileLock(tmp_path / ".rows.jsonl.lock", thread_local=False), time.time()
+    lock.acquire()
+    threading.Timer(0.5, lock.release).start()
+    assert len(run_here(FOUR[:1], tmp_path / "rows.jsonl")) == 1
+    assert time.time() > start + 0.5
+
+
+def test_an_error_while_the_lock_is_held_stays_what_it_is(tmp_path):
+    with pytest.raises(OSError, match="disk is full"), rows_module._locked(tmp_path / "rows.jsonl"):
+        raise OSError("disk is full")
+
+
 # Kills
 
 
-def test_a_sweep_that_is_killed_goes_on(tmp_path: Path) -> None:
+def test_a_sweep_that_is_killed_goes_on(tmp_path):
     path, long = tmp_path / "runs.jsonl", replace(SHORT, gradients=60)
     sweeper = elsewhere(grid(long, seed=range(200)), path)
     wait_for_lines(path, 2, sweeper)
@@ -144,11 +179,11 @@ def test_a_sweep_that_is_killed_goes_on(tmp_path: Path) -> None:
     close(rows, run_here(recipes))
 
 
-def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_keeps_what_is_finished(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MEMBERS", 1)
     path, runs = tmp_path / "runs.jsonl", count()
 
-    def press(model: nn.Module, dataset: Dataset) -> float:
+    def press(model, dataset):
         if next(runs) == 2:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(60)  # the signal ends it
@@ -162,11 +197,11 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.Monke
     assert rows[:2] == lines(path)[:2]
 
 
-def pool() -> ProcessPoolExecutor:
+def pool():
     return ProcessPoolExecutor(2, mp_context=FORKS)
 
 
-def test_a_broken_pool_is_no_failure_of_the_runs_and_a_new_one_goes_on(tmp_path: Path) -> None:
+def test_a_broken_pool_is_no_failure_of_the_runs_and_a_new_one_goes_on(tmp_path):
     path = tmp_path / "runs.jsonl"
     measures = {"sum": partial(deadly, tmp_path / "flag"), "settings": process_settings}
     with pool() as first:
@@ -183,7 +218,7 @@ def test_a_broken_pool_is_no_failure_of_the_runs_and_a_new_one_goes_on(tmp_path:
 
 
 @pytest.fixture
-def cluster() -> Iterator[Executor]:
+def cluster():
     distributed = pytest.importorskip("distributed")
     dask = pytest.importorskip("dask")
     with (
@@ -192,14 +227,12 @@ def cluster() -> Iterator[Executor]:
             n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1",
             protocol="tcp://", dashboard_address=None, silence_logs=60,
         ) as local,
-        distributed.Client(local, set_as_default=False) as client,
+        distributed.Client(local, set_as_default=False) as client
     ):  # fmt: skip
         yield client.get_executor()
 
 
-def test_a_dask_worker_that_is_killed_loses_nothing(
-    cluster: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dask_worker_that_is_killed_loses_nothing(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MEMBERS", 1)
     flag, path = tmp_path / "flag", tmp_path / "runs.jsonl"
     measures = {"sum": partial(deadly, flag), "settings": process_settings}

@@ -1,19 +1,31 @@
 """What the loss around a network looks like, and how sharp it is."""
 
 from lookbehind.measure.directions import (
+    Principal,
+    Projection,
     difference,
     dot,
     filter_normalized,
     gaussian_direction,
+    in_plane,
+    principal_directions,
+    project,
     solution_plane,
     unit,
 )
 from lookbehind.measure.hessian import Eigenpairs, hessian_eigenpairs, hessian_trace
 from lookbehind.measure.landscape import Line, Plane, line, plane
-from lookbehind.measure.noise import Noise, quantized, weight_noise
 from lookbehind.measure.objective import STATISTICS, Objective
-from lookbehind.measure.paths import Principal, Projection, in_plane, principal_directions, project
-from lookbehind.measure.sharpness import Estimate, average_rise, gradient, worst_rise, worst_rises
+from lookbehind.measure.sharpness import (
+    Estimate,
+    Noise,
+    average_rise,
+    gradient,
+    quantized,
+    weight_noise,
+    worst_rise,
+    worst_rises,
+)
 from lookbehind.weights import Weights, moved, weights_of
 
 __all__ = [

@@ -31,7 +31,7 @@ class Eigenpairs:
 
 
 class _Hessian:
-    """H as a linear operator on flat vectors (n,) and columns (n, m), in the weights' order."""
+    """H as a linear operator on flat vectors (n,), in the weights' order."""
 
     def __init__(self, objective: Objective) -> None:
         self.objective, like = objective, next(iter(objective.weights.values()))
@@ -42,8 +42,6 @@ class _Hessian:
                 raise ValueError(f"model must have finite weights, those of {name!r} are not")
 
     def __matmul__(self, u: Tensor) -> Tensor:
-        if u.ndim == 2:
-            return torch.stack([self @ column for column in u.T], 1)
         product = self.objective.curvature(self.named(u))
         found = torch.cat([p.flatten().to(u) for p in product.values()])
         if not found.isfinite().all():
@@ -87,14 +85,13 @@ def _top(hessian: _Hessian, count: int) -> tuple[np.ndarray, np.ndarray]:
     from scipy.sparse.linalg import LinearOperator, eigsh
 
     n = hessian.shape[0]
+    kind = torch.empty(0, dtype=hessian.dtype).numpy().dtype
+    operator = LinearOperator(hessian.shape, hessian.matvec, dtype=kind)
     if n <= max(20, 2 * count + 1):  # ARPACK's subspace would be the whole space
-        identity = torch.eye(n, dtype=hessian.dtype, device=hessian.device)
-        matrix = (hessian @ identity).double().cpu().numpy()
+        matrix = (operator @ np.eye(n, dtype=kind)).astype(float)
         return eigh((matrix + matrix.T) / 2, subset_by_index=(n - count, n - 1))
     start = np.random.default_rng(0).standard_normal(n)
     tolerance = math.sqrt(torch.finfo(hessian.dtype).eps)
-    kind = torch.empty(0, dtype=hessian.dtype).numpy().dtype
-    operator = LinearOperator(hessian.shape, hessian.matvec, dtype=kind)
     return eigsh(operator, k=count, which="LA", v0=start, tol=tolerance)
 
 

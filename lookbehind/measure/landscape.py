@@ -7,7 +7,7 @@ points lie off the plane; `project` says how far.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import product
@@ -103,16 +103,10 @@ def line(
     *,
     span: Span = (-1.0, 1.0),
     points: int = 41,
-    statistics: str = "stored",
-    stop: Callable[[], bool] | None = None,
-    update: Callable[[Line], Any] | None = None,
-    **losses: Any,
+    **options: Any,
 ) -> Line:
-    """L(w₀ + a d) at `points` steps a from span[0] to span[1]; all else as in `plane`."""
-    a = _axis(span, points)
-    objective = Objective(model, batches, statistics=statistics, **losses)
-    grid = [(a, checked("direction", direction, objective.weights))]
-    return _explored(partial(Line, a=a), objective, grid, stop, update)
+    """L(w₀ + a d) at `points` steps a from span[0] to span[1]; `options` as in `plane`."""
+    return _explored(Line, model, batches, {"direction": direction}, span, points, **options)
 
 
 def plane(
@@ -142,39 +136,47 @@ def plane(
     The model is never touched. Raises ValueError or TypeError for a wrong argument: a direction
     has the names and shapes of the parameters that require a gradient, is finite and not all zero.
     """
-    a = b = _axis(span, points)
-    objective = Objective(model, batches, statistics=statistics, **losses)
-    w = objective.weights
-    grid = [(b, checked("second", second, w)), (a, checked("first", first, w))]
-    return _explored(partial(Plane, a=a, b=b), objective, grid, stop, update)
+    directions = {"second": second, "first": first}
+    options: dict[str, Any] = {"statistics": statistics, "stop": stop, "update": update, **losses}
+    return _explored(Plane, model, batches, directions, span, points, **options)
 
 
 def _explored(
     kind: Callable[..., G],
-    objective: Objective,
-    grid: Sequence[tuple[Array, Weights]],
-    stop: Callable[[], bool] | None,
-    update: Callable[[G], Any] | None,
+    model: nn.Module,
+    batches: Iterable[Minibatch],
+    directions: Mapping[str, Mapping[str, Tensor]],
+    span: Span,
+    points: int,
+    *,
+    statistics: str = "stored",
+    stop: Callable[[], bool] | None = None,
+    update: Callable[[G], Any] | None = None,
+    **losses: Any,
 ) -> G:
-    """Evaluate the grid of steps along each direction, from coarse to fine."""
-    shape = tuple(len(axis) for axis, _ in grid)
-    loss, accuracy = np.full(shape, np.nan), np.full(shape, np.nan)
-    start = _score(objective, objective.weights)
-    kept = {"start": start, "statistics": objective.statistics, "images": objective.images}
+    """Evaluate the grid of steps along each direction, the last along `a`, from coarse to fine."""
+    axis, objective = (
+        _axis(span, points),
+        Objective(model, batches, statistics=statistics, **losses),
+    )
+    ways = [checked(name, d, objective.weights) for name, d in directions.items()]
+    start, axes = _score(objective, objective.weights), dict.fromkeys("ab"[: len(ways)], axis)
+    grid = partial(kind, **axes, start=start, statistics=statistics, images=objective.images)
+    loss, accuracy = np.full((2, *(points,) * len(ways)), np.nan)
     try:
-        for level in _levels(shape):
+        for level in _levels(loss.shape):
             for index in level:
                 if stop is not None and stop():
-                    return kind(loss=loss, accuracy=accuracy, **kept)
-                steps = [(float(axis[i]), d) for i, (axis, d) in zip(index, grid, strict=True)]
+                    return grid(loss=loss, accuracy=accuracy)
+                steps = [(float(axis[i]), d) for i, d in zip(index, ways, strict=True)]
                 at = moved(objective.weights, *steps)
                 score = _score(objective, at) if any(a for a, _ in steps) else start
                 loss[index], accuracy[index] = score.loss, score.accuracy
             if update is not None:
-                update(kind(loss=loss.copy(), accuracy=accuracy.copy(), **kept))
+                update(grid(loss=loss.copy(), accuracy=accuracy.copy()))
     except KeyboardInterrupt:
         pass
-    return kind(loss=loss, accuracy=accuracy, **kept)
+    return grid(loss=loss, accuracy=accuracy)
 
 
 def _levels(shape: tuple[int, ...]) -> Iterator[list[tuple[int, ...]]]:

@@ -18,7 +18,7 @@ from torch import nn
 from lookbehind.checks import check_bounded, whole
 from lookbehind.measure.directions import stream
 from lookbehind.measure.objective import Objective
-from lookbehind.optim import AdaptiveBall, Ball
+from lookbehind.optim import Ball
 from lookbehind.scores import Minibatch
 from lookbehind.weights import Weights, moved, weights_of
 
@@ -43,12 +43,7 @@ def gradient(model: nn.Module, batches: Iterable[Minibatch], **losses: Any) -> W
 
 
 def worst_rise(
-    model: nn.Module,
-    batches: Iterable[Minibatch],
-    ball: Ball | AdaptiveBall,
-    *,
-    steps: int = 1,
-    **losses: Any,
+    model: nn.Module, batches: Iterable[Minibatch], ball: Ball, *, steps: int = 1, **losses: Any
 ) -> float:
     """How far the loss rises in a neighborhood at worst: max over j of L(w + ε_j) − L(w), in nats.
 
@@ -68,7 +63,7 @@ def worst_rise(
 def worst_rises(
     model: nn.Module,
     batches: Iterable[Minibatch],
-    balls: Sequence[Ball | AdaptiveBall],
+    balls: Sequence[Ball],
     *,
     steps: int = 1,
     **losses: Any,
@@ -83,7 +78,7 @@ def worst_rises(
     return tuple(_highest(objective, ball, slope, steps) - loss for ball in balls)
 
 
-def _highest(objective: Objective, ball: Ball | AdaptiveBall, slope: Weights, steps: int) -> float:
+def _highest(objective: Objective, ball: Ball, slope: Weights, steps: int) -> float:
     """The highest loss at ε_1 … ε_steps; `slope` is ∇L(w)."""
     w, met = objective.weights, []
     adaptive = ["weight" in name for name in w]  # as `param_groups`

@@ -193,9 +193,9 @@ def _scores(
         batches = gather([of[name].split.batches(min(size, of[name].size)) for of in splits])
         with torch.autocast(kind, hardware.autocast) if hardware.autocast else nullcontext():
             scores = evaluate_members(ensemble, batches)
-        count = len(first.split)
-        for row, loss, share in zip(rows, scores.loss, scores.accuracy, strict=True):
-            row[name] = {"loss": float(loss), "accuracy": round(float(share) * count) / count}
+        each, count = (scores.loss.tolist(), scores.accuracy.tolist()), len(first.split)
+        for row, loss, share in zip(rows, *each, strict=True):
+            row[name] = {"loss": loss, "accuracy": round(share * count) / count}
     return rows
 
 

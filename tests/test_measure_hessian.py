@@ -1,4 +1,4 @@
-"""Eigenpairs and trace against a dense Hessian."""
+"""Eigenpairs and trace against a dense Hessian, products with it against gradients."""
 
 import math
 
@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 from measuring import Squared, a_small_network, one_image
+from torch import nn
 from torch.func import functional_call
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
+from torch.nn.utils import parametrizations, prune
 
-from lookbehind.measure import hessian_eigenpairs, hessian_trace
+from lookbehind.measure import Objective, hessian_eigenpairs, hessian_trace, worst_rise
+from lookbehind.optim import Ball
 from lookbehind.train import make_model
-from lookbehind.weights import weights_of
+from lookbehind.weights import moved, weights_of
 
 
 def flat(direction):
@@ -75,3 +78,152 @@ def test_the_trace_within_its_error_and_exact_where_the_hessian_is_diagonal():
     assert found.error == pytest.approx(np.std(found.values) / math.sqrt(39))
     diagonal = hessian_trace(Squared([4.0, 1.0], [0.3, 0.4]), one_image(), draws=2)
     assert diagonal.values == pytest.approx([5.0, 5.0], rel=1e-12)
+
+
+# Layer by layer
+
+T, C = 4, 6  # positions and features of an input
+
+
+class First(nn.Module):
+    """The output sequence of a recurrent layer, or of attention."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(*[x] * (3 if isinstance(self.layer, nn.MultiheadAttention) else 1))[0]
+
+
+class Attention(nn.Module):
+    """What most language models call: torch's fused attention."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Linear(C, 3 * C)
+
+    def forward(self, x):
+        q, k, v = self.mix(x).view(len(x), T, 2, -1).transpose(1, 2).chunk(3, -1)
+        return scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+
+
+def hooked_weight_norm():
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        return torch.nn.utils.weight_norm(nn.Linear(C, C))
+
+
+LAYERS = {
+    "linear": lambda: nn.Linear(C, C),
+    "conv": lambda: nn.Conv1d(T, T, 3, padding=1),
+    "conv2d": lambda: nn.Sequential(nn.Unflatten(1, (1, T)), nn.Conv2d(1, 2, 3), nn.Flatten()),
+    "batch norm": lambda: nn.BatchNorm1d(T),
+    "batch norm, frozen": lambda: nn.BatchNorm1d(T).requires_grad_(False),
+    "layer norm": lambda: nn.LayerNorm(C),
+    "layer norm, no affine": lambda: nn.LayerNorm(C, elementwise_affine=False),
+    "group norm": lambda: nn.GroupNorm(2, T),
+    "instance norm": lambda: nn.InstanceNorm1d(T, affine=True),
+    "rms norm": lambda: nn.RMSNorm(C),
+    "multi-head attention": lambda: First(nn.MultiheadAttention(C, 2, batch_first=True)),
+    "fused attention": Attention,
+    "transformer": lambda: nn.TransformerEncoderLayer(C, 2, 8, batch_first=True),
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "gelu, tanh": lambda: nn.GELU("tanh"),
+    "softplus": nn.Softplus,
+    "mish": nn.Mish,
+    "elu": nn.ELU,
+    "prelu": nn.PReLU,
+    "glu": lambda: nn.GLU(-1),
+    "lstm": lambda: First(nn.LSTM(C, 5, batch_first=True)),
+    "lstm, two ways": lambda: First(nn.LSTM(C, 3, 2, batch_first=True, bidirectional=True)),
+    "gru": lambda: First(nn.GRU(C, 5, batch_first=True)),
+    "rnn": lambda: First(nn.RNN(C, 5, batch_first=True)),
+    "weight norm": lambda: parametrizations.weight_norm(nn.Linear(C, C)),
+    "weight norm, by a hook": hooked_weight_norm,
+    "spectral norm": lambda: parametrizations.spectral_norm(nn.Linear(C, C)),
+    "pruned": lambda: prune.l1_unstructured(nn.Linear(C, C), "weight", amount=0.5),
+    "softmax": lambda: nn.Softmax(-1),
+    "log-softmax": lambda: nn.LogSoftmax(-1),
+    "dropout, off": lambda: nn.Dropout(0.5),
+    "max pool": lambda: nn.MaxPool1d(2),
+    "average pool": lambda: nn.AdaptiveAvgPool1d(3),
+}
+
+
+def network(name):
+    """The layer between two others, and two minibatches."""
+    torch.manual_seed(0)
+    layer = LAYERS[name]()
+    body = nn.Sequential(nn.Linear(C, C), nn.Tanh(), layer, nn.Flatten()).double()
+    x = torch.randn(5, T, C, dtype=torch.float64)
+    with torch.no_grad():
+        for _ in range(3):
+            width = body(x).shape[1]  # and statistics of BatchNorm
+        for p in layer.parameters():
+            p.add_(0.2 * torch.randn_like(p))
+    model = nn.Sequential(body, nn.Linear(width, 3).double())
+    return model, list(zip(x.split(3), torch.randint(3, (5,)).split(3), strict=True))
+
+
+def a_direction(weights, seed):
+    by = torch.Generator().manual_seed(seed)
+    return {n: torch.randn(w.shape, generator=by, dtype=w.dtype) for n, w in weights.items()}
+
+
+def assert_product(objective):
+    w, h = objective.weights, 1e-5
+    u, other = a_direction(w, 1), a_direction(w, 2)
+    ahead, behind = (objective.gradient(moved(w, (s * h, u)))[1] for s in (1, -1))
+    found, turned = objective.curvature(u), objective.curvature(other)
+    for name in w:
+        expected = (ahead[name] - behind[name]) / (2 * h)
+        torch.testing.assert_close(found[name], expected, rtol=1e-6, atol=1e-8)
+    sides = [sum(float((a[n] * b[n]).sum()) for n in w) for a, b in ((found, other), (turned, u))]
+    assert sides[0] == pytest.approx(sides[1], rel=1e-9, abs=1e-12)  # H is symmetric
+    assert any(p.abs().max() > 1e-6 for p in found.values())
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_product_with_the_hessian_is_a_difference_of_gradients(name):
+    model, data = network(name)
+    assert_product(Objective(model, data))
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_embeddings_sparse_or_not(sparse):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(50, C, sparse=sparse), nn.Flatten(), nn.Linear(T * C, 3))
+    data = [(torch.randint(50, (5, T)), torch.randint(3, (5,)))]
+    assert_product(Objective(model.double(), data))
+    assert worst_rise(model, data, Ball(0.1)) > 0
+    assert model[0].sparse == sparse
+
+
+@pytest.mark.parametrize("name", ["weight norm", "weight norm, by a hook", "pruned", "lstm"])
+def test_weights_that_a_hook_makes_move_the_loss_and_stay(name):
+    model, data = network(name)
+    model(data[0][0])  # leaves a tensor with a history in the module
+    before = {n: p.clone() for n, p in model.state_dict().items()}
+    objective = Objective(model, data)
+    there = moved(objective.weights, (0.1, a_direction(objective.weights, 3)))
+    other = network(name)[0]
+    other.load_state_dict({**model.state_dict(), **there})
+    other.eval().requires_grad_(False)
+    total = sum(nn.functional.cross_entropy(other(x), y, reduction="sum") for x, y in data)
+    assert objective.loss(there) == pytest.approx(float(total) / 5, rel=1e-12)
+    assert objective.loss(there) != pytest.approx(objective.loss(), rel=1e-3)
+    assert all(torch.equal(before[n], p) for n, p in model.state_dict().items())
+
+
+def test_weights_that_are_not_finite_or_complex_are_named():
+    model, data = network("linear")
+    for measure, value in ((hessian_eigenpairs, float("nan")), (hessian_trace, float("inf"))):
+        with torch.no_grad():
+            model[1].bias[0] = value
+        with pytest.raises(ValueError, match=r"finite weights, those of '1\.bias' are not"):
+            measure(model, data)
+    with pytest.raises(ValueError, match=r"real parameters, 'weight' is torch\.complex64"):
+        Objective(
+            nn.Linear(2, 2, dtype=torch.complex64), [(torch.randn(3, 2), torch.randint(2, (3,)))]
+        )

@@ -33,10 +33,8 @@ def check_bounded(
     allowed = f"{name} must be a finite number {bounds}{also}"
     if isinstance(value, Tensor):
         if value.ndim > 1 or not value.is_floating_point() or value.numel() == 0:
-            shape = tuple(value.shape)
-            raise ValueError(
-                f"{allowed}; got a {value.dtype} tensor of shape {shape}, not () or (E,)"
-            )
+            found = f"a {value.dtype} tensor of shape {tuple(value.shape)}, not () or (E,)"
+            raise ValueError(f"{allowed}; got {found}")
         if not bool(((value >= 0) & (value <= most) & value.isfinite()).all()):
             raise ValueError(f"{allowed}; got {value}")
     elif isinstance(value, bool) or not isinstance(value, int | float):

@@ -17,18 +17,16 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 HALF = (torch.float16, torch.bfloat16)
-WHOLE = (Tensor, nn.Parameter)  # types known to be no shards, at once
 
 
 def is_sharded(tensor: Any) -> bool:
     """Whether other processes hold the rest of it."""
-    return type(tensor) not in WHOLE and hasattr(tensor, "to_local")
+    return type(tensor) not in (Tensor, nn.Parameter) and hasattr(tensor, "to_local")
 
 
 def local(tensors: Sequence[Tensor]) -> list[Tensor]:
     """What this process holds of each: a view, of complex numbers as pairs; sparse ones dense."""
-    usual = [type(t) in WHOLE and not (t.is_sparse or t.is_complex()) for t in tensors]
-    return [t.detach() if u else _local(t) for t, u in zip(tensors, usual, strict=True)]
+    return [_local(t) for t in tensors]
 
 
 def _local(tensor: Any) -> Tensor:

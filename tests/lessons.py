@@ -1,10 +1,8 @@
 """A small dataset that can be learned class by class, and a network and optimizers for it."""
 
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lookbehind import Ball, Lookbehind
 from lookbehind.train.data import Dataset, Split
@@ -12,7 +10,7 @@ from lookbehind.train.data import Dataset, Split
 SCALE = (torch.tensor([100.0, 110.0]), torch.tensor([50.0, 60.0]))
 
 
-def some_split(count: int, seed: int, classes: int = 6) -> Split:
+def some_split(count, seed, classes=6):
     """Every class in turn; the class is written into a bright pixel, so that it can be learned."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(90, (count, 2, 3, 4), generator=generator, dtype=torch.uint8)
@@ -22,25 +20,25 @@ def some_split(count: int, seed: int, classes: int = 6) -> Split:
 
 
 @pytest.fixture(name="dataset")
-def six_classes() -> Dataset:
+def six_classes():
     noisy = torch.arange(36) < 6
     return Dataset(some_split(36, 0), some_split(12, 1), some_split(18, 2), noisy, tuple("abcdef"))
 
 
-def network(hidden: int = 8) -> nn.Module:
+def network(hidden=8):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         layers = nn.Linear(24, hidden), nn.Tanh(), nn.Linear(hidden, 6)
         return nn.Sequential(nn.Flatten(), *layers).double()
 
 
-def sgd(model: nn.Module, lr: float = 0.05) -> Any:
+def sgd(model, lr=0.05):
     return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
 
 
-def lookbehind(model: nn.Module) -> Any:
+def lookbehind(model):
     return Lookbehind(sgd(model), Ball(0.05), k=3, alpha=0.5)
 
 
-def weights(model: nn.Module) -> list[Tensor]:
+def weights(model):
     return list(model.parameters())

@@ -1,23 +1,20 @@
 """What the tests of the measures share: networks worked by hand, directions, comparisons."""
 
 import copy
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lookbehind.measure import filter_normalized, gaussian_direction, unit
 from lookbehind.train.models import resnet8
-from lookbehind.weights import Weights, moved, weights_of
+from lookbehind.weights import moved, weights_of
 
 Data = list[tuple[Tensor, Tensor]]
 EXACT = {"rel": 1e-12}
 
 
-def a_network() -> tuple[nn.Module, Data]:
+def a_network():
     """Convolutions with BatchNorm, its statistics its own, and minibatches of 4, 4 and 1."""
     torch.manual_seed(0)
     model = resnet8(1, width=2).double()
@@ -26,19 +23,19 @@ def a_network() -> tuple[nn.Module, Data]:
     return model, list(zip(images.split(4), labels.split(4), strict=True))
 
 
-def elsewhere(model: nn.Module, size: float = 0.3) -> Weights:
+def elsewhere(model, size=0.3):
     generator = torch.Generator().manual_seed(1)
     weights, draw = weights_of(model), partial(torch.randn, generator=generator)
     return moved(weights, (size, {n: draw(w.shape, dtype=w.dtype) for n, w in weights.items()}))
 
 
-def with_weights(model: nn.Module, weights: Weights) -> nn.Module:
+def with_weights(model, weights):
     other = copy.deepcopy(model)
     other.load_state_dict({**other.state_dict(), **weights})
     return other
 
 
-def all_of(model: nn.Module) -> list[Any]:
+def all_of(model):
     """Every bit that a caller could see changed."""
     tensors = [t.clone() for t in model.state_dict().values()]
     grads = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
@@ -47,11 +44,11 @@ def all_of(model: nn.Module) -> list[Any]:
     return [tensors, grads, flags, modes, torch.get_rng_state()]
 
 
-def flat(weights: Mapping[str, Tensor]) -> np.ndarray:
+def flat(weights):
     return torch.cat([weights[name].flatten() for name in sorted(weights)]).numpy()
 
 
-def directions(model: nn.Module) -> tuple[Weights, Weights]:
+def directions(model):
     """One that moves every parameter, and one that leaves biases and BatchNorm's scales alone."""
     first, second = (gaussian_direction(model, seed=seed) for seed in (1, 2))
     return unit(first), filter_normalized(model, second)
@@ -60,22 +57,22 @@ def directions(model: nn.Module) -> tuple[Weights, Weights]:
 class Squared(nn.Module):
     """Logits (−s, log(1 − exp(−s))) with s = ½ Σ hⱼ wⱼ²: the loss of label 0 is s, a quadratic."""
 
-    def __init__(self, curvature: list[float], weight: list[float]) -> None:
+    def __init__(self, curvature, weight):
         super().__init__()
         self.h = torch.tensor(curvature, dtype=torch.float64)
         self.weight = nn.Parameter(torch.tensor(weight, dtype=torch.float64))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x):
         s = (self.h * self.weight**2).sum() / 2
         logits = torch.stack([-s, torch.log1p(-torch.exp(-s))])
         return logits.expand(len(x), 2)
 
 
-def one_image() -> Data:
+def one_image():
     return [(torch.zeros(1, 1, dtype=torch.float64), torch.tensor([0]))]
 
 
-def rescaled() -> tuple[nn.Module, nn.Module, Data]:
+def rescaled():
     """One function twice: layers without biases around a ReLU, w₁ and w₂, or 4 w₁ and w₂ / 4."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 7, bias=False), nn.ReLU(), nn.Linear(7, 4, bias=False))
@@ -86,7 +83,7 @@ def rescaled() -> tuple[nn.Module, nn.Module, Data]:
     return model, other, [(torch.randn(20, 6).double(), torch.randint(4, (20,)))]
 
 
-def a_small_network() -> tuple[nn.Module, Data]:
+def a_small_network():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)).double()
     x, y = torch.randn(11, 4, dtype=torch.float64), torch.randint(3, (11,))

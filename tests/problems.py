@@ -107,9 +107,8 @@ class Problem:
 
         def at(weights):
             weights = [w.detach().requires_grad_() for w in weights]
-            loss = self.loss(
-                functional_call(self.model, dict(zip(names, weights, strict=True)), (x,)), y
-            )
+            named = dict(zip(names, weights, strict=True))
+            loss = self.loss(functional_call(self.model, named, (x,)), y)
             return loss.detach(), torch.autograd.grad(loss, weights)
 
         return at

@@ -6,27 +6,23 @@ import signal
 from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from lookbehind.study import grid, sweep
 from lookbehind.train import Hardware, Recipe
-from lookbehind.train.data import Dataset
 
 CPU = Hardware(torch.device("cpu"))
 SHORT = Recipe(train=40, batch_size=20, gradients=12, validation=20)
 FOUR = grid(SHORT, rho=[0.05, 0.1], seed=[0, 1])
 
 
-def weight_sum(model: nn.Module, dataset: Dataset) -> float:
+def weight_sum(model, dataset):
     return float(sum(p.detach().sum() for p in model.parameters())) + len(dataset.train)
 
 
-def deadly(flag: Path, model: nn.Module, dataset: Dataset) -> float:
+def deadly(flag, model, dataset):
     """Kills its own process, the first time."""
     if not flag.exists():
         flag.touch()
@@ -34,11 +30,11 @@ def deadly(flag: Path, model: nn.Module, dataset: Dataset) -> float:
     return weight_sum(model, dataset)
 
 
-def process_settings(model: nn.Module, dataset: Dataset) -> float:
+def process_settings(model, dataset):
     return torch.get_num_threads() + 10 * torch.get_default_dtype().itemsize
 
 
-def refuses(model: nn.Module, dataset: Dataset) -> float:
+def refuses(model, dataset):
     raise ArithmeticError("no value")
 
 
@@ -48,7 +44,7 @@ FORKS = get_context("forkserver")
 FORKS.set_forkserver_preload(["lookbehind.study.sweeps", "torch._dynamo"])
 
 
-def close(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
+def close(rows, others):
     assert len(rows) == len(others)
     for row, other in zip(rows, others, strict=True):
         assert row.keys() == other.keys()
@@ -57,11 +53,11 @@ def close(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
             assert row[name] == pytest.approx(other[name], abs=1e-10)
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
+def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def alone(recipe: Recipe) -> dict[str, Any]:
+def alone(recipe):
     outcome = recipe.run(hardware=CPU, records=1)
     last = {name: outcome.history.last(name) for name in ("train", "validation", "test")}
     scores = {n: {"loss": r.loss, "accuracy": r.accuracy} for n, r in last.items()}

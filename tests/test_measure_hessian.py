@@ -1,4 +1,4 @@
-"""Eigenpairs, trace and spectral density against a dense Hessian."""
+"""Eigenpairs and trace against a dense Hessian, products with it against gradients."""
 
 import math
 
@@ -6,26 +6,28 @@ import numpy as np
 import pytest
 import torch
 from measuring import Squared, a_small_network, one_image
-from torch import Tensor, nn
+from torch import nn
 from torch.func import functional_call
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
+from torch.nn.utils import parametrizations, prune
 
-from lookbehind.measure import hessian_eigenpairs, hessian_trace, spectral_density
+from lookbehind.measure import Objective, hessian_eigenpairs, hessian_trace, worst_rise
+from lookbehind.optim import Ball
 from lookbehind.train import make_model
-from lookbehind.weights import Weights, weights_of
+from lookbehind.weights import moved, weights_of
 
 
-def flat(direction: Weights) -> Tensor:
+def flat(direction):
     return torch.cat([d.flatten() for d in direction.values()])
 
 
-def dense(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
+def dense(model, batches):
     """∇²L by differentiating twice in a flat vector."""
     images, labels = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
     weights = weights_of(model)
     model.eval()
 
-    def loss(at: Tensor) -> Tensor:
+    def loss(at):
         parts = at.split([w.numel() for w in weights.values()])
         named = {n: p.view_as(w) for (n, w), p in zip(weights.items(), parts, strict=True)}
         return cross_entropy(functional_call(model, named, (images,)), labels)
@@ -34,7 +36,7 @@ def dense(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 @pytest.mark.parametrize("count", [4, 48])  # all 48 take the whole matrix
-def test_eigenpairs_are_those_of_the_dense_hessian(count: int) -> None:
+def test_eigenpairs_are_those_of_the_dense_hessian(count):
     model, batches = a_small_network()
     found, matrix = hessian_eigenpairs(model, batches, count), dense(model, batches)
     expected = torch.linalg.eigvalsh(matrix).flip(0)[:count].numpy()
@@ -48,7 +50,7 @@ def test_eigenpairs_are_those_of_the_dense_hessian(count: int) -> None:
     assert all(v[v.abs().argmax()] > 0 for v in vectors)
 
 
-def test_the_layout_in_memory_changes_nothing_and_a_resnet_warns_of_nothing() -> None:
+def test_the_layout_in_memory_changes_nothing_and_a_resnet_warns_of_nothing():
     torch.manual_seed(0)
     model = make_model("micro-resnet8", channels=3, size=(8, 8))
     data = [(torch.randn(4, 3, 8, 8), torch.randint(10, (4,)))]
@@ -58,14 +60,14 @@ def test_the_layout_in_memory_changes_nothing_and_a_resnet_warns_of_nothing() ->
     assert model.conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def signs(draws: int, n: int) -> Tensor:
+def signs(draws, n):
     """The vectors of ±1 that the seed 0 stands for, (draws, n)."""
     generator = torch.Generator().manual_seed(0)
     bits = [torch.randint(2, (n,), generator=generator) for _ in range(draws)]
     return 2.0 * torch.stack(bits).double() - 1
 
 
-def test_the_trace_within_its_error_and_exact_where_the_hessian_is_diagonal() -> None:
+def test_the_trace_within_its_error_and_exact_where_the_hessian_is_diagonal():
     model, batches = a_small_network()
     matrix = dense(model, batches)
     found = hessian_trace(model, batches, draws=40)
@@ -78,37 +80,150 @@ def test_the_trace_within_its_error_and_exact_where_the_hessian_is_diagonal() ->
     assert diagonal.values == pytest.approx([5.0, 5.0], rel=1e-12)
 
 
-def test_the_density_has_the_moments_of_its_draws() -> None:
-    """vᵀ Hᵖ v / n up to p = 2 · steps − 1, so the mean is that of the trace's draws."""
-    model, batches = a_small_network()
-    matrix, probes = dense(model, batches), signs(3, 48)
-    found = spectral_density(model, batches, steps=3, draws=3)
-    powers = probes
-    for power in range(6):
-        expected = float((powers * probes).sum()) / probes.numel()
-        assert found.weights @ found.nodes**power == pytest.approx(expected, rel=1e-9)
-        powers = powers @ matrix
-    lowest, *_, highest = torch.linalg.eigvalsh(matrix).tolist()
-    assert len(found.nodes) == 9
-    assert lowest < found.nodes.min() and found.nodes.max() < highest
+# Layer by layer
+
+T, C = 4, 6  # positions and features of an input
 
 
-def test_enough_steps_find_every_eigenvalue() -> None:
-    model, batches = a_small_network()
-    values, vectors = torch.linalg.eigh(dense(model, batches))
-    found = spectral_density(model, batches, steps=1000, draws=1)
-    order = found.nodes.argsort()
-    order = order[np.abs(found.nodes[order]) > 1e-9]  # a null space is one node
-    distinct = values.abs() > 1e-9
-    assert found.nodes[order] == pytest.approx(values[distinct].numpy(), rel=1e-7)
-    shares = (vectors.T @ signs(1, 48)[0]).square()[distinct] / 48
-    assert found.weights[order] == pytest.approx(shares.numpy(), abs=1e-7)
+class First(nn.Module):
+    """The output sequence of a recurrent layer, or of attention."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(*[x] * (3 if isinstance(self.layer, nn.MultiheadAttention) else 1))[0]
 
 
-def test_a_density_on_a_grid_integrates_to_one() -> None:
-    found = spectral_density(Squared([4.0, 1.0], [0.3, 0.4]), one_image())
-    grid = np.linspace(-2, 8, 2001)
-    density = found.at(grid, 0.3)
-    assert density.sum() * (grid[1] - grid[0]) == pytest.approx(1, rel=1e-9)
-    at_a_node = 0.5 / (0.3 * math.sqrt(2 * math.pi))  # the other is ten widths away
-    assert found.at(np.array([4.0]), 0.3) == pytest.approx([at_a_node], rel=1e-9)
+class Attention(nn.Module):
+    """What most language models call: torch's fused attention."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Linear(C, 3 * C)
+
+    def forward(self, x):
+        q, k, v = self.mix(x).view(len(x), T, 2, -1).transpose(1, 2).chunk(3, -1)
+        return scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+
+
+def hooked_weight_norm():
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        return torch.nn.utils.weight_norm(nn.Linear(C, C))
+
+
+LAYERS = {
+    "linear": lambda: nn.Linear(C, C),
+    "conv": lambda: nn.Conv1d(T, T, 3, padding=1),
+    "conv2d": lambda: nn.Sequential(nn.Unflatten(1, (1, T)), nn.Conv2d(1, 2, 3), nn.Flatten()),
+    "batch norm": lambda: nn.BatchNorm1d(T),
+    "batch norm, frozen": lambda: nn.BatchNorm1d(T).requires_grad_(False),
+    "layer norm": lambda: nn.LayerNorm(C),
+    "layer norm, no affine": lambda: nn.LayerNorm(C, elementwise_affine=False),
+    "group norm": lambda: nn.GroupNorm(2, T),
+    "instance norm": lambda: nn.InstanceNorm1d(T, affine=True),
+    "rms norm": lambda: nn.RMSNorm(C),
+    "multi-head attention": lambda: First(nn.MultiheadAttention(C, 2, batch_first=True)),
+    "fused attention": Attention,
+    "transformer": lambda: nn.TransformerEncoderLayer(C, 2, 8, batch_first=True),
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "gelu, tanh": lambda: nn.GELU("tanh"),
+    "softplus": nn.Softplus,
+    "mish": nn.Mish,
+    "elu": nn.ELU,
+    "prelu": nn.PReLU,
+    "glu": lambda: nn.GLU(-1),
+    "lstm": lambda: First(nn.LSTM(C, 5, batch_first=True)),
+    "lstm, two ways": lambda: First(nn.LSTM(C, 3, 2, batch_first=True, bidirectional=True)),
+    "gru": lambda: First(nn.GRU(C, 5, batch_first=True)),
+    "rnn": lambda: First(nn.RNN(C, 5, batch_first=True)),
+    "weight norm": lambda: parametrizations.weight_norm(nn.Linear(C, C)),
+    "weight norm, by a hook": hooked_weight_norm,
+    "spectral norm": lambda: parametrizations.spectral_norm(nn.Linear(C, C)),
+    "pruned": lambda: prune.l1_unstructured(nn.Linear(C, C), "weight", amount=0.5),
+    "softmax": lambda: nn.Softmax(-1),
+    "log-softmax": lambda: nn.LogSoftmax(-1),
+    "dropout, off": lambda: nn.Dropout(0.5),
+    "max pool": lambda: nn.MaxPool1d(2),
+    "average pool": lambda: nn.AdaptiveAvgPool1d(3),
+}
+
+
+def network(name):
+    """The layer between two others, and two minibatches."""
+    torch.manual_seed(0)
+    layer = LAYERS[name]()
+    body = nn.Sequential(nn.Linear(C, C), nn.Tanh(), layer, nn.Flatten()).double()
+    x = torch.randn(5, T, C, dtype=torch.float64)
+    with torch.no_grad():
+        for _ in range(3):
+            width = body(x).shape[1]  # and statistics of BatchNorm
+        for p in layer.parameters():
+            p.add_(0.2 * torch.randn_like(p))
+    model = nn.Sequential(body, nn.Linear(width, 3).double())
+    return model, list(zip(x.split(3), torch.randint(3, (5,)).split(3), strict=True))
+
+
+def a_direction(weights, seed):
+    by = torch.Generator().manual_seed(seed)
+    return {n: torch.randn(w.shape, generator=by, dtype=w.dtype) for n, w in weights.items()}
+
+
+def assert_product(objective):
+    w, h = objective.weights, 1e-5
+    u, other = a_direction(w, 1), a_direction(w, 2)
+    ahead, behind = (objective.gradient(moved(w, (s * h, u)))[1] for s in (1, -1))
+    found, turned = objective.curvature(u), objective.curvature(other)
+    for name in w:
+        expected = (ahead[name] - behind[name]) / (2 * h)
+        torch.testing.assert_close(found[name], expected, rtol=1e-6, atol=1e-8)
+    sides = [sum(float((a[n] * b[n]).sum()) for n in w) for a, b in ((found, other), (turned, u))]
+    assert sides[0] == pytest.approx(sides[1], rel=1e-9, abs=1e-12)  # H is symmetric
+    assert any(p.abs().max() > 1e-6 for p in found.values())
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_product_with_the_hessian_is_a_difference_of_gradients(name):
+    model, data = network(name)
+    assert_product(Objective(model, data))
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_embeddings_sparse_or_not(sparse):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(50, C, sparse=sparse), nn.Flatten(), nn.Linear(T * C, 3))
+    data = [(torch.randint(50, (5, T)), torch.randint(3, (5,)))]
+    assert_product(Objective(model.double(), data))
+    assert worst_rise(model, data, Ball(0.1)) > 0
+    assert model[0].sparse == sparse
+
+
+@pytest.mark.parametrize("name", ["weight norm", "weight norm, by a hook", "pruned", "lstm"])
+def test_weights_that_a_hook_makes_move_the_loss_and_stay(name):
+    model, data = network(name)
+    model(data[0][0])  # leaves a tensor with a history in the module
+    before = {n: p.clone() for n, p in model.state_dict().items()}
+    objective = Objective(model, data)
+    there = moved(objective.weights, (0.1, a_direction(objective.weights, 3)))
+    other = network(name)[0]
+    other.load_state_dict({**model.state_dict(), **there})
+    other.eval().requires_grad_(False)
+    total = sum(nn.functional.cross_entropy(other(x), y, reduction="sum") for x, y in data)
+    assert objective.loss(there) == pytest.approx(float(total) / 5, rel=1e-12)
+    assert objective.loss(there) != pytest.approx(objective.loss(), rel=1e-3)
+    assert all(torch.equal(before[n], p) for n, p in model.state_dict().items())
+
+
+def test_weights_that_are_not_finite_or_complex_are_named():
+    model, data = network("linear")
+    for measure, value in ((hessian_eigenpairs, float("nan")), (hessian_trace, float("inf"))):
+        with torch.no_grad():
+            model[1].bias[0] = value
+        with pytest.raises(ValueError, match=r"finite weights, those of '1\.bias' are not"):
+            measure(model, data)
+    with pytest.raises(ValueError, match=r"real parameters, 'weight' is torch\.complex64"):
+        Objective(
+            nn.Linear(2, 2, dtype=torch.complex64), [(torch.randn(3, 2), torch.randint(2, (3,)))]
+        )

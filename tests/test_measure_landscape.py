@@ -1,55 +1,44 @@
 """Lines and planes against networks whose weights are really set, and their files."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from measuring import EXACT, Squared, a_network, directions, one_image, with_weights
-from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
-from lookbehind.measure import (
-    Line,
-    Plane,
-    filter_normalized,
-    line,
-    plane,
-)
+from lookbehind.measure import filter_normalized, line, plane
 from lookbehind.scores import Score
 from lookbehind.train import evaluate
-from lookbehind.weights import Weights, moved, weights_of
+from lookbehind.weights import moved, weights_of
 
 
-def a_plane(**options: Any) -> Plane:
+def a_plane(**options):
     model, data = a_network()
-    return plane(model, data, *directions(model), **{"points": (4, 6), **options})
+    return plane(model, data, *directions(model), **{"points": 5, **options})
 
 
-def a_quadratic_plane(**options: Any) -> Plane:
+def a_quadratic_plane(**options):
     axes = ({"weight": e} for e in torch.eye(2, dtype=torch.float64))
     model = Squared([4.0, 1.0], [0.3, 0.4])
     return plane(model, one_image(), *axes, span=(-0.2, 0.2), **options)
 
 
 @pytest.mark.parametrize("statistics", ["stored", "reestimated"])
-def test_lines_and_planes_are_the_loss_of_networks_with_these_weights(statistics: str) -> None:
+def test_lines_and_planes_are_the_loss_of_networks_with_these_weights(statistics):
     model, data = a_network()
     first, second = directions(model)
     one = line(model, data, first, span=(-0.5, 1.5), points=5, statistics=statistics)
-    spans = (-1, 0.5), (0, 2)
-    two = plane(model, data, first, second, span=spans, points=(4, 3), statistics=statistics)
-    assert one.a.tolist() == [-0.5, 0, 0.5, 1, 1.5] and two.loss.shape == (3, 4)
-    np.testing.assert_allclose(np.append(two.a, two.b), [-1, -0.5, 0, 0.5, 0, 1, 2])
+    two = plane(model, data, first, second, span=(-1, 0.5), points=4, statistics=statistics)
+    assert one.a.tolist() == [-0.5, 0, 0.5, 1, 1.5] and two.loss.shape == (4, 4)
+    np.testing.assert_allclose(np.append(two.a, two.b), [-1, -0.5, 0, 0.5] * 2)
     for found in (one, two):
         for index, loss in np.ndenumerate(found.loss):
-            steps = [axis[i] for axis, i in zip(found.axes, index, strict=True)][::-1]
+            steps = [found.a[i] for i in index][::-1]
             at = moved(weights_of(model), *zip(steps, (first, second), strict=False))
             other = with_weights(model, at)
             if statistics == "reestimated":
@@ -61,7 +50,7 @@ def test_lines_and_planes_are_the_loss_of_networks_with_these_weights(statistics
     assert one.start == Score(one.loss[1], one.accuracy[1])
 
 
-def test_the_start_is_evaluated_even_off_the_grid() -> None:
+def test_the_start_is_evaluated_even_off_the_grid():
     model, data = a_network()
     found = line(model, data, directions(model)[0], span=(0.5, 1.0), points=2)
     assert found.start.loss == pytest.approx(evaluate(model, data).loss, **EXACT)
@@ -69,30 +58,30 @@ def test_the_start_is_evaluated_even_off_the_grid() -> None:
     assert a_plane(points=21, stop=lambda: True).a[10] == 0
 
 
-def test_a_loss_that_is_not_finite_is_not_taken_for_a_missing_point() -> None:
+def test_a_loss_that_is_not_finite_is_not_taken_for_a_missing_point():
     model, data = a_network()
     found = line(model, data, directions(model)[0], span=(0, 1e200), points=3)
     assert found.complete and np.isinf(found.loss).tolist() == [False, True, True]
 
 
-@pytest.mark.parametrize("points", [(21, 21), (2, 7)])
-def test_pictures_come_coarse_to_fine(points: tuple[int, int]) -> None:
-    seen: list[Plane] = []
+@pytest.mark.parametrize("points", [21, 2])
+def test_pictures_come_coarse_to_fine(points):
+    seen = []
     found = a_quadratic_plane(points=points, update=seen.append)
     known = [~np.isnan(picture.loss) for picture in seen]
-    assert known[0].sum() == min(points[0], 3) * min(points[1], 3)
+    assert known[0].sum() == min(points, 3) ** 2
     assert all(k[0, 0] and k[-1, 0] and k[0, -1] and k[-1, -1] for k in known)
     for before, after in pairwise(known):
         assert after[before].all() and after.sum() > before.sum()
     for picture, k in zip(seen, known, strict=True):
         np.testing.assert_array_equal(picture.loss[k], found.loss[k])
     assert seen[-1].complete and seen[-1].loss.tolist() == found.loss.tolist()
-    if points == (21, 21):
+    if points == 21:
         assert [int(k.sum()) for k in known] == [9, 25, 81, 289, 441]
 
 
 @pytest.mark.parametrize("after", [0, 11])
-def test_a_plane_can_be_stopped(after: int) -> None:
+def test_a_plane_can_be_stopped(after):
     asked = iter(range(100))
     found = a_plane(stop=lambda: next(asked) == after)
     assert not found.complete and (~np.isnan(found.loss)).sum() == after
@@ -106,19 +95,12 @@ def test_a_plane_can_be_stopped(after: int) -> None:
         assert filled.loss[where] in (nearest if steps else [found.start.loss])
 
 
-def test_ctrl_c_keeps_what_there_is() -> None:
+def test_ctrl_c_keeps_what_there_is():
     found = a_plane(update=Mock(side_effect=KeyboardInterrupt))
     assert (~np.isnan(found.loss)).sum() == 9
 
 
-def test_a_bar_shows_the_progress(capsys: pytest.CaptureFixture[str]) -> None:
-    a_plane(points=2)
-    assert capsys.readouterr().err == ""
-    a_plane(points=2, progress=True)
-    assert "4/4" in capsys.readouterr().err
-
-
-def changed(name: str, tensor: Tensor) -> Callable[[Weights], Weights]:
+def changed(name, tensor):
     return lambda direction: {**direction, name: tensor}
 
 
@@ -135,9 +117,7 @@ def changed(name: str, tensor: Tensor) -> Callable[[Weights], Weights]:
         (lambda d: {n: torch.zeros_like(t) for n, t in d.items()}, "second must not be all zero"),
     ],
 )
-def test_a_direction_that_is_none_is_refused(
-    change: Callable[[Weights], Weights], message: str
-) -> None:
+def test_a_direction_that_is_none_is_refused(change, message):
     model, data = a_network()
     first, second = directions(model)
     with pytest.raises(ValueError, match=message):
@@ -153,17 +133,14 @@ def test_a_direction_that_is_none_is_refused(
         ({"span": (1.0, -1.0)}, ValueError, r"span must be finite, from low to high, got \(1.0"),
         ({"span": (0.0, 0.0)}, ValueError, "span must be finite"),
         ({"span": (0.0, math.inf)}, ValueError, "span must be finite"),
-        ({"span": ((-1.0, 1.0), (math.nan, 1.0))}, ValueError, r"got \(nan, 1.0\)"),
+        ({"span": (math.nan, 1.0)}, ValueError, r"got \(nan, 1.0\)"),
         ({"points": 1}, ValueError, "points must be .*≥ 2, got 1"),
-        ({"points": (5, 0)}, ValueError, "points must be .*≥ 2, got 0"),
         ({"points": 5.0}, TypeError, "points must be"),
         ({"points": True}, TypeError, "points must be an int ≥ 2, got True"),
         ({"statistics": "batch"}, ValueError, 'statistics must be "stored" or "reestimated", got'),
     ],
 )
-def test_wrong_arguments_are_named(
-    options: dict[str, Any], error: type[Exception], message: str
-) -> None:
+def test_wrong_arguments_are_named(options, error, message):
     with pytest.raises(error, match=message):
         a_plane(**options)
 
@@ -171,7 +148,7 @@ def test_wrong_arguments_are_named(
 # Files
 
 
-def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+def test_what_is_saved_is_plain_arrays(tmp_path):
     model, data = a_network()
     asked = iter(range(100))
     part = a_plane(stop=lambda: next(asked) == 5)
@@ -179,60 +156,20 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     for grid, name in ((part, "new/a.tar"), (whole, "b.npz")):
         path = grid.save(tmp_path / name)
         assert path == tmp_path / (name if name.endswith(".npz") else f"{name}.npz")
-        found = type(grid).load(tmp_path / name)
-        for field in grid.__dataclass_fields__:
-            ours, theirs = getattr(found, field), getattr(grid, field)
-            assert type(ours) is type(theirs)
-            np.testing.assert_equal(ours, theirs)
-            assert getattr(ours, "dtype", None) == getattr(theirs, "dtype", None)
+        with np.load(path, allow_pickle=False) as found:
+            assert {*found.files} == {*grid.__dataclass_fields__}
+            for field in {*found.files} - {"start"}:
+                np.testing.assert_equal(found[field], getattr(grid, field))
+            assert found["start"].tolist() == [grid.start.loss, grid.start.accuracy]
     assert sorted(p.name for p in tmp_path.rglob("*.*")) == ["a.tar.npz", "b.npz"]
-    with pytest.raises(ValueError, match=r"b.npz must hold a 'lookbehind plane 1', it holds 'look"):
-        Plane.load(tmp_path / "b")
-    with pytest.raises(FileNotFoundError, match=r"none.npz"):
-        Line.load(tmp_path / "none")
 
 
-def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
-    path = a_plane().save(tmp_path / "a")
-    bits, rng = path.read_bytes(), np.random.default_rng(0)
-    whole = Plane.load(path)
-    for cut in (0, 1, 100, len(bits) // 2, len(bits) - 1):
-        path.write_bytes(bits[:cut])
-        with pytest.raises(ValueError, match=r"a.npz is damaged, or no file that a Line or Plane"):
-            Plane.load(path)
-    for place in rng.integers(len(bits), size=60):
-        damaged = bytearray(bits)
-        damaged[place] ^= 0xFF
-        path.write_bytes(damaged)
-        try:
-            found = Plane.load(path)
-        except ValueError:
-            continue
-        np.testing.assert_array_equal(found.loss, whole.loss)  # a date, or a length that is unused
-
-
-def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.npz"
-    for write, found in (
-        (lambda file: np.save(file, np.ones(3)), "is damaged, or no file that"),
-        (lambda file: np.savez(file, a=np.array([{"run": "code"}], dtype=object)), "is damaged"),
-        (lambda file: torch.save({"model": torch.ones(3)}, file), ""),
-        (lambda file: np.savez(file, a=np.ones(3)), "must hold a 'lookbehind plane 1', it holds"),
-    ):
-        with path.open("wb") as file:
-            write(file)
-        with pytest.raises(ValueError, match=f"a.npz {found}"):
-            Plane.load(path)
-
-
-def test_an_old_file_stays_where_the_new_one_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_old_file_stays_where_the_new_one_fails(tmp_path, monkeypatch):
     found = a_plane()
     path = found.save(tmp_path / "a")
     bits = path.read_bytes()
 
-    def full(file: Any, **_: Any) -> None:
+    def full(file, **_):
         file.write(b"half")
         raise OSError("no space left")
 
@@ -240,9 +177,3 @@ def test_an_old_file_stays_where_the_new_one_fails(
     with pytest.raises(OSError, match="no space left"):
         found.save(path)
     assert path.read_bytes() == bits and list(tmp_path.iterdir()) == [path]
-
-
-def test_arrays_of_other_shapes_are_no_plane() -> None:
-    axis = np.arange(3.0)
-    with pytest.raises(ValueError, match=r"loss must have the shape \(2, 3\), got \(3, 2\)"):
-        Plane(axis, np.ones((3, 2)), np.ones((2, 3)), Score(1, 1), "stored", 1, b=axis[:2])

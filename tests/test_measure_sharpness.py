@@ -3,9 +3,8 @@ leave alone: the network, its gradients and modes, the global random stream.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from measuring import Squared, a_network, a_small_network, all_of, one_image, rescaled
@@ -14,14 +13,14 @@ from torch.nn.functional import cross_entropy
 
 from lookbehind import AdaptiveBall, Ball
 from lookbehind.measure import (
+    Objective,
     average_rise,
     gradient,
     hessian_eigenpairs,
     hessian_trace,
     line,
     plane,
-    quantization,
-    spectral_density,
+    quantized,
     weight_noise,
     worst_rise,
     worst_rises,
@@ -33,9 +32,7 @@ BALLS = [Ball(0.3), AdaptiveBall(0.3, 0.01)]
 
 
 @pytest.mark.parametrize("ball", BALLS)
-def test_a_rise_is_that_of_the_mean_over_all_images_at_the_worst_point(
-    ball: Ball | AdaptiveBall,
-) -> None:
+def test_a_rise_is_that_of_the_mean_over_all_images_at_the_worst_point(ball):
     model, batches = a_network()
     images, labels = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
     model.eval()
@@ -55,7 +52,7 @@ def test_a_rise_is_that_of_the_mean_over_all_images_at_the_worst_point(
     assert worst_rise(a_network()[0], batches, ball) == pytest.approx(expected, rel=1e-9)
 
 
-def test_a_frozen_or_unused_parameter_stays() -> None:
+def test_a_frozen_or_unused_parameter_stays():
     model = Squared([4.0, 1.0], [0.3, 0.4])
     model.unused = nn.Parameter(torch.ones(3, dtype=torch.float64))
     model.frozen = nn.Parameter(torch.ones(3, dtype=torch.float64), requires_grad=False)
@@ -63,7 +60,7 @@ def test_a_frozen_or_unused_parameter_stays() -> None:
     assert worst_rise(model, one_image(), Ball(0.2)) == expected
 
 
-def highest_of_a_quadratic(h: list[float], w: list[float], rho: float) -> float:
+def highest_of_a_quadratic(h, w, rho):
     """How far ½ Σ h w² rises within ρ: to ε = g / (μ − h), whose length μ > max h sets to ρ."""
     low, high = max(h), max(h) + 1e3
     g = [a * b for a, b in zip(h, w, strict=True)]
@@ -74,7 +71,7 @@ def highest_of_a_quadratic(h: list[float], w: list[float], rho: float) -> float:
     return sum(a * c + b * c * c / 2 for a, b, c in zip(g, h, e, strict=True))
 
 
-def test_steps_find_the_highest_point_of_a_quadratic() -> None:
+def test_steps_find_the_highest_point_of_a_quadratic():
     h, w, rho = [4.0, 1.0, 0.5], [0.1, 0.4, -0.5], 0.3
     highest = highest_of_a_quadratic(h, w, rho)
     model, data = Squared(h, w), one_image()
@@ -82,13 +79,13 @@ def test_steps_find_the_highest_point_of_a_quadratic() -> None:
     assert worst_rise(model, data, Ball(rho), steps=40) == pytest.approx(highest, rel=1e-9)
 
 
-def test_more_steps_never_give_less() -> None:
+def test_more_steps_never_give_less():
     model, batches = a_network()
     rises = [worst_rise(model, batches, BALLS[1], steps=steps) for steps in range(1, 5)]
     assert rises == sorted(rises) and rises[3] > rises[0]
 
 
-def test_several_radii_at_once() -> None:
+def test_several_radii_at_once():
     model, batches = a_network()
     balls = [Ball(0.1), Ball(0.3), AdaptiveBall(0.3)]
     one_by_one = tuple(worst_rise(model, batches, ball, steps=2) for ball in balls)
@@ -97,7 +94,7 @@ def test_several_radii_at_once() -> None:
     assert worst_rise(model, batches, Ball(0.0)) == pytest.approx(0, abs=1e-15)
 
 
-def test_asams_sharpness_survives_a_rescaling_of_layers_and_sams_does_not() -> None:
+def test_asams_sharpness_survives_a_rescaling_of_layers_and_sams_does_not():
     model, other, data = rescaled()
     balls = [AdaptiveBall(0.3, eta=0.0), Ball(0.05)]
     asam, sam = worst_rises(model, data, balls, steps=3)
@@ -106,7 +103,7 @@ def test_asams_sharpness_survives_a_rescaling_of_layers_and_sams_does_not() -> N
     assert sam_too > 2 * sam
 
 
-def test_the_average_rise_of_a_quadratic() -> None:
+def test_the_average_rise_of_a_quadratic():
     h, w, sigma = [4.0, 1.0], [0.3, 0.4], 0.05
     found = average_rise(Squared(h, w), one_image(), sigma, draws=400)
     assert abs(found.mean - sigma**2 * sum(h) / 2) < 3 * found.error
@@ -120,24 +117,20 @@ def test_the_average_rise_of_a_quadratic() -> None:
         assert value == pytest.approx(rise, rel=1e-9)
 
 
-MEASURES: list[Callable[..., Any]] = [
+MEASURES = [
     lambda *a: gradient(*a),
     lambda *a: worst_rises(*a, BALLS, steps=2),
     lambda *a: average_rise(*a, 0.1, draws=2),
     lambda *a: weight_noise(*a, [0.1], draws=2),
-    lambda *a: quantization(*a, [4]),
     lambda *a: hessian_eigenpairs(*a),
     lambda *a: hessian_trace(*a, draws=2),
-    lambda *a: spectral_density(*a, steps=3, draws=1),
     lambda m, data: line(m, data, weights_of(m), points=3, statistics="reestimated").loss,
     lambda m, data: plane(m, data, *[weights_of(m)] * 2, points=3, stop=iter([0, 1]).__next__).loss,
 ]
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_a_measure_touches_neither_the_network_nor_the_random_stream(
-    measure: Callable[..., Any],
-) -> None:
+def test_a_measure_touches_neither_the_network_nor_the_random_stream(measure):
     model, batches = a_small_network()
     model.train()
     model[2].eval()
@@ -159,15 +152,71 @@ def test_a_measure_touches_neither_the_network_nor_the_random_stream(
         (lambda *a: average_rise(*a, -0.1), "sigma must be a finite number ≥ 0; got -0.1"),
         (lambda *a: weight_noise(*a, [0.1, math.nan]), "level must be a finite number ≥ 0"),
         (lambda *a: weight_noise(*a, [0.1], draws=1), "draws must be .*≥ 2, got 1"),
-        (lambda *a: quantization(*a, [1]), r"bits must be an int in \[2, 16\], got 1"),
-        (lambda *a: quantization(*a, [17]), r"bits must be an int in \[2, 16\], got 17"),
+        (lambda m, _: quantized(m, 1), r"bits must be an int in \[2, 16\], got 1"),
+        (lambda m, _: quantized(m, 17), r"bits must be an int in \[2, 16\], got 17"),
         (lambda *a: hessian_eigenpairs(*a, 0), r"count must be an int in \[1, 48\], got 0"),
         (lambda *a: hessian_eigenpairs(*a, 49), r"count must be an int in \[1, 48\], got 49"),
         (lambda *a: hessian_trace(*a, draws=1), "draws must be .*≥ 2, got 1"),
-        (lambda *a: spectral_density(*a, steps=0), "steps must be .*≥ 1, got 0"),
-        (lambda *a: spectral_density(*a, draws=0), "draws must be .*≥ 1, got 0"),
     ],
 )
-def test_what_a_measure_wants(measure: Callable[..., Any], message: str) -> None:
+def test_what_a_measure_wants(measure, message):
     with pytest.raises(ValueError, match=message):
         measure(*a_small_network())
+
+
+# Weights with noise and with few bits: the same draws at every level, the nearest value
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_every_level_has_the_same_draws(relative):
+    model, batches = a_network()
+    score = Objective(model, batches).score()
+    noise = weight_noise(model, batches, [0.0, 0.1, 0.3], relative=relative, draws=3)
+    assert noise.losses.shape == noise.accuracies.shape == (3, 3)
+    assert noise.levels.tolist() == [0.0, 0.1, 0.3]
+    assert (noise.losses[0] == score.loss).all() and (noise.accuracies[0] == score.accuracy).all()
+    alone = weight_noise(model, batches, [0.3], relative=relative, draws=4)
+    assert (alone.losses[0, :3] == noise.losses[2]).all()
+    assert len({*alone.losses[0]}) == 4
+    other = weight_noise(model, batches, [0.3], relative=relative, draws=4, seed=1)
+    assert not {*alone.losses[0]} & {*other.losses[0]}
+    assert noise.mean == pytest.approx([sum(row) / 3 for row in noise.accuracies])
+
+
+def test_relative_noise_follows_a_rescaling_of_layers_and_absolute_noise_does_not():
+    model, other, data = rescaled()
+    for relative in (True, False):
+        ours, theirs = (weight_noise(m, data, [0.2], relative=relative) for m in (model, other))
+        assert np.allclose(ours.losses, theirs.losses, rtol=1e-12) == relative
+
+
+@pytest.mark.parametrize("bits", [2, 8])
+def test_quantized_weights_lie_on_the_nearest_of_evenly_spaced_values(bits):
+    model, _ = a_network()
+    nn.init.zeros_(model.get_submodule("fc").weight)  # which has no scale
+    found, before = quantized(model, bits), weights_of(model)
+    assert [*found] == [*before]
+    for name, w in before.items():
+        if w.ndim < 2 or not w.any():
+            assert torch.equal(found[name], w)
+            continue
+        step = float(w.abs().max()) / (2 ** (bits - 1) - 1)
+        steps = found[name] / step
+        torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-9)
+        assert float((found[name] - w).abs().max()) <= step / 2 * (1 + 1e-9)
+        assert float(found[name].abs().max()) == pytest.approx(float(w.abs().max()), rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_noise_has_nothing_in_common_with_the_first_weights_of_a_network_of_its_seed(seed):
+    torch.manual_seed(seed)
+    model = nn.Linear(64, 64, bias=False)
+    first = model.weight.detach() / model.weight.detach().norm()
+
+    def along(network, _):
+        return (network.weight * first).sum()
+
+    noise = weight_noise(
+        model, [torch.zeros(1)], [0.0, 1.0], relative=False, draws=3, seed=seed, batch_loss=along
+    )
+    assert (abs(noise.losses[1] - noise.losses[0]) < 4).all()  # each is N(0, 1)

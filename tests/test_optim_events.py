@@ -5,14 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from problems import (
-    METHODS,
-    Problem,
-    difference,
-    identical,
-    make_base,
-    mlp,
-)
+from problems import METHODS, Problem, difference, identical, make_base, mlp
 from torch import nn
 
 from lookbehind import AdaptiveBall, Lookbehind

@@ -74,8 +74,19 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("method", FALLIBLE)
+# What is told apart only where an evaluation is met, which is one place for all that climb.
+MET = ("inf loss", "nan loss as a float", "nan in several", "nan of shape (1,)", "inf gradient")
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        (method, kind)
+        for method in FALLIBLE
+        for kind in KINDS
+        if kind not in MET or method in ("Lookbehind", "plain Lookahead")
+    ],
+)
 def test_a_failing_evaluation_leaves_everything_as_it_was(method, kind):
     """Each evaluation, on the first step (no state yet) and later; then training goes on."""
     _, error, message = KINDS[kind]

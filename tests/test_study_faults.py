@@ -3,7 +3,6 @@
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +18,8 @@ from lookbehind import Ball, Lookbehind
 from lookbehind.study import Ensemble, evaluate_members, member_cross_entropy, sweep
 from lookbehind.study.lifelong import learn, split_classes
 from lookbehind.train import fit
-from lookbehind.train.data import Dataset
 
-RESULTS: dict[str, tuple[Any, Any]] = {
+RESULTS = {
     "tensor": (torch.tensor(0.5), 0.5),
     "with a gradient": (torch.tensor(0.5, requires_grad=True), 0.5),
     "vector": (torch.arange(3), [0, 1, 2]),
@@ -37,7 +35,7 @@ RESULTS: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.mark.parametrize("name", RESULTS)
-def test_what_a_measure_gives_is_plain_as_it_is_read_again(name: str, tmp_path: Path) -> None:
+def test_what_a_measure_gives_is_plain_as_it_is_read_again(name, tmp_path):
     value, expected = RESULTS[name]
     measures = {"it": lambda model, dataset: value}
     path = tmp_path / "runs.jsonl"
@@ -48,9 +46,7 @@ def test_what_a_measure_gives_is_plain_as_it_is_read_again(name: str, tmp_path: 
 
 @pytest.mark.parametrize("value", [nn.Linear(1, 1), {1, 2}, 1j, {(1, 2): 3}, Path("a")])
 @pytest.mark.parametrize("kept", [False, True])
-def test_what_a_measure_cant_give_is_the_error_of_its_run(
-    value: Any, kept: bool, tmp_path: Path
-) -> None:
+def test_what_a_measure_cant_give_is_the_error_of_its_run(value, kept, tmp_path):
     calls = iter(range(4))
     measures = {"it": lambda model, dataset: value if next(calls) == 1 else 1.0}
     rows = run_here(FOUR, tmp_path / "runs.jsonl" if kept else None, measures=measures)
@@ -59,7 +55,7 @@ def test_what_a_measure_cant_give_is_the_error_of_its_run(
 
 
 @pytest.mark.parametrize("memory", [0, 6])
-def test_label_smoothing_is_within_the_classes_of_a_task(dataset: Dataset, memory: int) -> None:
+def test_label_smoothing_is_within_the_classes_of_a_task(dataset, memory):
     loss = partial(cross_entropy, label_smoothing=0.2)
     model, tasks = network(), split_classes(dataset, 3)
     found = learn(model, partial(sgd, lr=0.02), tasks, batch_size=6, epochs=8, incremental="task",
@@ -74,7 +70,7 @@ def test_label_smoothing_is_within_the_classes_of_a_task(dataset: Dataset, memor
 
 
 @pytest.mark.parametrize("incremental", ["task", "class"])
-def test_more_outputs_than_classes_are_classes_to_come(dataset: Dataset, incremental: str) -> None:
+def test_more_outputs_than_classes_are_classes_to_come(dataset, incremental):
     model, tasks = network(), split_classes(dataset, 3)
     model[3] = nn.Linear(8, 9).double()
     before = model[3].weight[6:].detach().clone()
@@ -83,7 +79,7 @@ def test_more_outputs_than_classes_are_classes_to_come(dataset: Dataset, increme
     assert torch.equal(model[3].weight[6:], before) == (incremental == "task")
 
 
-def test_fewer_outputs_than_classes_and_tasks_without_images_are_named(dataset: Dataset) -> None:
+def test_fewer_outputs_than_classes_and_tasks_without_images_are_named(dataset):
     model, tasks = network(), split_classes(dataset, 3)
     model[3] = nn.Linear(8, 3).double()
     with pytest.raises(ValueError, match="labels from 2 to 3"):
@@ -95,7 +91,7 @@ def test_fewer_outputs_than_classes_and_tasks_without_images_are_named(dataset: 
             learn(network(), sgd, [tasks[0], lacking], batch_size=6, epochs=1)
 
 
-def made(kind: str, seed: int) -> nn.Module:
+def made(kind, seed):
     """An MLP and one with a convolution, some of their weights made of others."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -116,7 +112,7 @@ def made(kind: str, seed: int) -> nn.Module:
 @pytest.mark.parametrize(
     "kind", [f"{what}{by}" for what in ("mlp", "conv") for by in (", pruned", ", hook", "")]
 )
-def test_pruned_and_weight_normed_members_are_what_they_are_alone(kind: str) -> None:
+def test_pruned_and_weight_normed_members_are_what_they_are_alone(kind):
     x, y = torch.randn(12, 2, 2, 2), torch.arange(12) % 3
     models = [made(kind, seed) for seed in range(3)]
     for model in models:
@@ -125,7 +121,7 @@ def test_pruned_and_weight_normed_members_are_what_they_are_alone(kind: str) -> 
     outputs = torch.stack([model(x) for model in models])
     torch.testing.assert_close(ensemble(x), outputs)
 
-    def trained(model: nn.Module, rho: Any, loss: Any) -> None:
+    def trained(model, rho, loss):
         base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         fit(model, Lookbehind(base, Ball(rho), k=2), data, epochs=2, splits={}, loss=loss)
 
@@ -134,7 +130,7 @@ def test_pruned_and_weight_normed_members_are_what_they_are_alone(kind: str) -> 
         trained(model, 0.05, None)
         member = ensemble.member(e)
         torch.testing.assert_close([*member.state_dict().values()], [*model.state_dict().values()])
-        layer: Any = member[0] if "conv" in kind else member[1]
+        layer = member[0] if "conv" in kind else member[1]
         assert isinstance(layer.weight, Tensor)
         weight = layer.weight.detach().clone()  # before any forward pass
         torch.testing.assert_close(member(x), model(x))

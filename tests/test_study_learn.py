@@ -5,39 +5,35 @@ import itertools
 import math
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
 from lessons import SCALE, lookbehind, network, sgd, six_classes, weights  # noqa: F401
 from problems import double_precision, identical  # noqa: F401
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from lookbehind import SAM, Ball, Lookbehind
 from lookbehind.study import Ensemble, evaluate_members, lifelong, member_cross_entropy
-from lookbehind.study.lifelong import Task, learn, permuted, rotated, split_classes
+from lookbehind.study.lifelong import learn, permuted, split_classes
 from lookbehind.train import cosine, evaluate, fit
-from lookbehind.train.data import Dataset, Split
+from lookbehind.train.data import Split
 
 
 class Watched(nn.Module):
     """Remembers the images of every forward pass in training."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.network, self.seen = network(), []
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images):
         if self.training:
             self.seen.append(images)
-        logits: Tensor = self.network(images)
-        return logits
+        return self.network(images)
 
 
-def test_all_gradients_of_a_step_see_one_minibatch_with_the_remembered_images(
-    dataset: Dataset,
-) -> None:
+def test_all_gradients_of_a_step_see_one_minibatch_with_the_remembered_images(dataset):
     """k + 1 = 4 a step: a step of the second task has 5 new images and 5 of the first task."""
     model, tasks = Watched(), split_classes(dataset, 2)
     learn(model, lookbehind, tasks, batch_size=5, gradients=12, memory=7)
@@ -55,7 +51,7 @@ def test_all_gradients_of_a_step_see_one_minibatch_with_the_remembered_images(
         assert {i.numpy().tobytes() for i in images[5:]} <= old
 
 
-def test_a_memory_smaller_than_a_minibatch_is_replayed_whole(dataset: Dataset) -> None:
+def test_a_memory_smaller_than_a_minibatch_is_replayed_whole(dataset):
     model = Watched()
     learn(model, sgd, split_classes(dataset, 2), batch_size=6, epochs=1, memory=2)
     assert [len(images) for images in model.seen] == [6, 6, 6, 8, 8, 8]
@@ -64,7 +60,7 @@ def test_a_memory_smaller_than_a_minibatch_is_replayed_whole(dataset: Dataset) -
 # Learning a sequence
 
 
-def by_hand(model: nn.Module, tasks: list[Task], loss: Any = cross_entropy) -> list[list[float]]:
+def by_hand(model, tasks, loss=cross_entropy):
     """R of "test", class-incremental, without replay."""
     rows = []
     for task in tasks:
@@ -74,7 +70,7 @@ def by_hand(model: nn.Module, tasks: list[Task], loss: Any = cross_entropy) -> l
     return rows
 
 
-def test_a_sequence_is_fit_on_one_task_after_the_other(dataset: Dataset) -> None:
+def test_a_sequence_is_fit_on_one_task_after_the_other(dataset):
     tasks, one, two = split_classes(dataset, 3), network(), network()
     found = learn(one, lookbehind, tasks, batch_size=6, gradients=24, seed=4)
     before = [evaluate(two, task.data.test.batches(99)).accuracy for task in tasks]
@@ -86,7 +82,7 @@ def test_a_sequence_is_fit_on_one_task_after_the_other(dataset: Dataset) -> None
     assert not found.stopped
 
 
-def test_jointly_is_fit_on_all_images_together(dataset: Dataset) -> None:
+def test_jointly_is_fit_on_all_images_together(dataset):
     tasks, one, two = split_classes(dataset, 3), network(), network()
     found = learn(one, sgd, tasks, batch_size=6, epochs=2, joint=True, seed=4)
     parts = [task.data.train for task in tasks]
@@ -98,11 +94,9 @@ def test_jointly_is_fit_on_all_images_together(dataset: Dataset) -> None:
     assert lifelong.average_accuracy(found.accuracy["test"]) == pytest.approx(sum(scores) / 3)
 
 
-def test_task_incremental_learns_and_judges_within_the_classes_of_the_task(
-    dataset: Dataset,
-) -> None:
+def test_task_incremental_learns_and_judges_within_the_classes_of_the_task(dataset):
     """Oracle: a network of two logits, the rows of the last layer that the task has."""
-    tasks = split_classes(dataset, 3, seed=1)
+    tasks = split_classes(dataset, 3)[1:]
     model = network()
     found = learn(model, sgd, tasks[:1], batch_size=6, epochs=2, incremental="task")
     rows = list(tasks[0].classes)
@@ -112,7 +106,7 @@ def test_task_incremental_learns_and_judges_within_the_classes_of_the_task(
     place = torch.zeros(6, dtype=torch.long)
     place[rows] = torch.arange(2)
 
-    def relabelled(split: Split) -> Split:
+    def relabelled(split):
         return replace(split, labels=place[split.labels])
 
     batches = relabelled(tasks[0].data.train).batches(6, 0)
@@ -125,7 +119,7 @@ def test_task_incremental_learns_and_judges_within_the_classes_of_the_task(
     assert found.accuracy["test"].tolist() == [[score.accuracy]]
 
 
-def test_replayed_images_are_judged_within_their_own_task(dataset: Dataset) -> None:
+def test_replayed_images_are_judged_within_their_own_task(dataset):
     """One step on a new and a remembered task: the mean of both losses, each in its classes."""
     logits = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
     labels = torch.tensor([4, 5, 0, 1])
@@ -141,7 +135,7 @@ def test_replayed_images_are_judged_within_their_own_task(dataset: Dataset) -> N
     assert torch.equal(gradient[:2, :4], torch.zeros(2, 4))
 
 
-def test_where_every_task_has_all_classes_both_are_the_same(dataset: Dataset) -> None:
+def test_where_every_task_has_all_classes_both_are_the_same(dataset):
     one, two, tasks = network(), network(), permuted(dataset, 2)
     start = partial(learn, make_optimizer=sgd, tasks=tasks, batch_size=6, epochs=1)
     first, second = start(one, incremental="task"), start(two, incremental="class")
@@ -149,7 +143,7 @@ def test_where_every_task_has_all_classes_both_are_the_same(dataset: Dataset) ->
     assert identical(weights(one), weights(two))
 
 
-def test_the_order_of_the_classes_is_forgotten_and_replay_helps(dataset: Dataset) -> None:
+def test_the_order_of_the_classes_is_forgotten_and_replay_helps(dataset):
     tasks = split_classes(dataset, 3)
     R, F = {}, {}
     for memory in (0, 12):
@@ -161,7 +155,7 @@ def test_the_order_of_the_classes_is_forgotten_and_replay_helps(dataset: Dataset
     assert F[0] > F[12] + 0.3
 
 
-def test_a_stopped_sequence_has_the_rows_of_what_was_learned(dataset: Dataset) -> None:
+def test_a_stopped_sequence_has_the_rows_of_what_was_learned(dataset):
     tasks = split_classes(dataset, 3)
     start = partial(learn, make_optimizer=sgd, tasks=tasks, batch_size=5, epochs=2)
     expected, asked = start(network()), itertools.count()
@@ -173,12 +167,10 @@ def test_a_stopped_sequence_has_the_rows_of_what_was_learned(dataset: Dataset) -
         assert R.shape == (3, 3)
 
 
-def test_each_task_has_a_fresh_optimizer_and_what_learn_got_stays_as_it_was(
-    dataset: Dataset,
-) -> None:
-    made: list[Any] = []
+def test_each_task_has_a_fresh_optimizer_and_what_learn_got_stays_as_it_was(dataset):
+    made = []
 
-    def make(model: nn.Module) -> Any:
+    def make(model):
         made.append(SAM(sgd(model), 0.05))
         return made[-1]
 
@@ -190,17 +182,17 @@ def test_each_task_has_a_fresh_optimizer_and_what_learn_got_stays_as_it_was(
 
 
 @pytest.mark.parametrize("incremental", ["task", "class"])
-def test_a_sequence_that_diverges_says_where(dataset: Dataset, incremental: str) -> None:
+def test_a_sequence_that_diverges_says_where(dataset, incremental):
     tasks, options = split_classes(dataset, 2), {"batch_size": 6, "incremental": incremental}
     with pytest.raises(FloatingPointError, match="the loss on test of task 0 is not finite"):
         learn(network(), partial(sgd, lr=math.inf), tasks, epochs=2, **options)
 
 
-def test_wrong_arguments(dataset: Dataset) -> None:
+def test_wrong_arguments(dataset):
     halves, thirds = split_classes(dataset, 2), split_classes(dataset, 3)
     other = replace(halves[1], data=replace(halves[1].data, classes=tuple("uvwxyz")))
     ways = 'incremental must be "task" or "class", got \'domain\''
-    wrong: list[tuple[list[Task], dict[str, Any], str]] = [
+    wrong = [
         ([], {}, "at least one task"),
         (halves, {"incremental": "domain"}, ways),
         (halves, {"memory": -1}, "memory must be an int ≥ 0, got -1"),
@@ -214,15 +206,13 @@ def test_wrong_arguments(dataset: Dataset) -> None:
 
 
 @pytest.mark.parametrize(("incremental", "memory"), [("class", 0), ("task", 5)])
-def test_members_of_an_ensemble_learn_as_each_alone(
-    dataset: Dataset, incremental: str, memory: int
-) -> None:
+def test_members_of_an_ensemble_learn_as_each_alone(dataset, incremental, memory):
     start = partial(
         learn, tasks=split_classes(dataset, 3), batch_size=5, gradients=12, memory=memory,
         incremental=incremental,
     )  # fmt: skip
 
-    def make(model: nn.Module, rho: Any) -> Any:
+    def make(model, rho):
         return Lookbehind(sgd(model), Ball(rho), k=2)
 
     alone = [start(network(), partial(make, rho=rho)) for rho in (0.02, 0.1)]
@@ -236,27 +226,25 @@ def test_members_of_an_ensemble_learn_as_each_alone(
             assert torch.equal(found.before[name][e], one.before[name])
 
 
-def test_a_member_that_diverges_has_no_accuracy(dataset: Dataset) -> None:
+def test_a_member_that_diverges_has_no_accuracy(dataset):
     broken = network()
     nn.init.constant_(broken[3].bias, math.nan)
     both, tasks = Ensemble([network(), broken]), split_classes(dataset, 2)
-    kinds: Any = {"loss": member_cross_entropy, "score": evaluate_members}
+    kinds = {"loss": member_cross_entropy, "score": evaluate_members}
     for R in learn(both, sgd, tasks, batch_size=5, epochs=3, **kinds).accuracy.values():
         assert R[0].isfinite().all() and R[1].isnan().all()
 
 
 @pytest.mark.gpu
-def test_a_sequence_on_a_gpu(dataset: Dataset) -> None:
+def test_a_sequence_on_a_gpu(dataset):
     for incremental, tasks in (("task", 3), ("class", 2)):
         found = []
         for device in ("cpu", "cuda"):
             model, sequence = network().to(device), split_classes(dataset.to(device), tasks)
-            options: Any = {"batch_size": 6, "memory": 8, "incremental": incremental}
+            options = {"batch_size": 6, "memory": 8, "incremental": incremental}
             R = learn(model, lookbehind, sequence, epochs=2, **options).accuracy["test"]
             assert R.device.type == "cpu"
             found.append([R, *(w.detach().cpu() for w in weights(model))])
         assert torch.equal(found[0][0], found[1][0])
         assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(*found, strict=True))
-    on = dataset.to("cuda")
-    for sequence in (permuted(on, 2), rotated(on, [0, 30])):
-        assert all(task.data.test.images.is_cuda for task in sequence)
+    assert all(task.data.test.images.is_cuda for task in permuted(dataset.to("cuda"), 2))

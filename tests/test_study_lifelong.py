@@ -4,7 +4,6 @@ import itertools
 import math
 from collections import Counter
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -12,19 +11,15 @@ from lessons import SCALE, six_classes, some_split  # noqa: F401
 from problems import double_precision  # noqa: F401
 
 from lookbehind.study import lifelong
-from lookbehind.study.lifelong import Reservoir, permuted, rotated, split_classes
-from lookbehind.train.data import Dataset, Split
+from lookbehind.study.lifelong import Reservoir, permuted, split_classes
+from lookbehind.train.data import Split
 
 # Sequences
 
 
-@pytest.mark.parametrize("seed", [None, 3])
-def test_a_class_split_gives_every_image_to_the_task_of_its_label(
-    dataset: Dataset, seed: int | None
-) -> None:
-    tasks = split_classes(dataset, 3, seed=seed)
-    assert sorted(c for task in tasks for c in task.classes) == list(range(6))
-    assert [len(task.classes) for task in tasks] == [2, 2, 2]
+def test_a_class_split_gives_every_image_to_the_task_of_its_label(dataset):
+    tasks = split_classes(dataset, 3)
+    assert [task.classes for task in tasks] == [(0, 1), (2, 3), (4, 5)]
     for task in tasks:
         assert task.data.classes == dataset.classes
         for name, whole in dataset.splits.items():
@@ -36,13 +31,7 @@ def test_a_class_split_gives_every_image_to_the_task_of_its_label(
         assert torch.equal(task.data.noisy, dataset.noisy[mine])
 
 
-def test_the_order_of_the_classes_is_that_of_the_labels_or_drawn(dataset: Dataset) -> None:
-    assert [task.classes for task in split_classes(dataset, 3)] == [(0, 1), (2, 3), (4, 5)]
-    drawn = [[t.classes for t in split_classes(dataset, 3, seed=s)] for s in (3, 3, 4)]
-    assert drawn[0] == drawn[1] != drawn[2]
-
-
-def test_permuted_tasks_have_one_order_of_pixels_for_all_images(dataset: Dataset) -> None:
+def test_permuted_tasks_have_one_order_of_pixels_for_all_images(dataset):
     coded = torch.arange(12, dtype=torch.uint8).view(1, 1, 3, 4) + torch.tensor([[[[0]], [[100]]]])
     train = replace(dataset.train, images=coded.expand(36, -1, -1, -1).to(torch.uint8))
     tasks = permuted(replace(dataset, train=train), 3, seed=5)
@@ -62,28 +51,9 @@ def test_permuted_tasks_have_one_order_of_pixels_for_all_images(dataset: Dataset
     assert torch.equal(again, tasks[2].data.test.images) and not torch.equal(again, other)
 
 
-def test_rotated_by_right_angles_is_rot90(dataset: Dataset) -> None:
-    square = replace(dataset.test, images=dataset.test.images[..., :3])
-    parts = dict.fromkeys(("train", "validation", "test"), square)
-    tasks = rotated(replace(dataset, noisy=dataset.noisy[:18], **parts), [0, 90, 270])
-    for task, turns in zip(tasks, (0, 1, 3), strict=True):
-        for split in task.data.splits.values():
-            assert split.images.dtype == torch.uint8
-            assert torch.equal(split.images, square.images.rot90(turns, (2, 3)))
-            assert torch.equal(split.labels, square.labels)
-
-
-def test_rotated_by_less_is_black_outside() -> None:
-    white = Split(torch.full((1, 1, 9, 9), 200, dtype=torch.uint8), torch.zeros(1).long(), *SCALE)
-    some = Dataset(white, white, white, torch.zeros(1, dtype=torch.bool), ("a", "b"))
-    (task,) = rotated(some, [45])
-    assert task.data.test.images[0, 0, 0, 0] == 0
-    assert task.data.test.images[0, 0, 4, 4] == 200
-
-
-def test_a_dataset_without_validation_images_is_fine(dataset: Dataset) -> None:
+def test_a_dataset_without_validation_images_is_fine(dataset):
     none = replace(dataset, validation=some_split(0, 0))
-    for tasks in (split_classes(none, 2), permuted(none, 2), rotated(none, [0, 90])):
+    for tasks in (split_classes(none, 2), permuted(none, 2)):
         assert all(set(task.data.splits) == {"train", "test"} for task in tasks)
 
 
@@ -93,19 +63,16 @@ def test_a_dataset_without_validation_images_is_fine(dataset: Dataset) -> None:
         (lambda d: split_classes(d, 4), "tasks must divide the number of classes, 6; got 4"),
         (lambda d: split_classes(d, 0), "tasks must be an int ≥ 1, got 0"),
         (lambda d: split_classes(d, 2.0), "tasks must be an int ≥ 1, got 2.0"),
-        (lambda d: split_classes(d, 2, seed=-1), "seed must be an int ≥ 0, got -1"),
         (lambda d: permuted(d, True), "tasks must be an int ≥ 1, got True"),
-        (lambda d: rotated(d, []), "angles must be finite numbers"),
-        (lambda d: rotated(d, [0, math.nan]), "angles must be finite numbers"),
-        (lambda d: Reservoir(0), "capacity must be an int ≥ 1, got 0"),
+        (lambda d: permuted(d, 2, seed=-1), "seed must be an int ≥ 0, got -1"),
     ],
 )
-def test_what_makes_no_sequence(dataset: Dataset, make: Any, message: str) -> None:
+def test_what_makes_no_sequence(dataset, make, message):
     with pytest.raises((TypeError, ValueError), match=message):
         make(dataset)
 
 
-def test_a_task_without_images_is_refused(dataset: Dataset) -> None:
+def test_a_task_without_images_is_refused(dataset):
     few = replace(dataset, validation=some_split(3, 1))  # of classes a, b, c
     with pytest.raises(ValueError, match="the validation split has none of d, e, f"):
         split_classes(few, 2)
@@ -119,23 +86,23 @@ class Chosen(Reservoir):
 
     draws: tuple[int, ...] = ()
 
-    def _places(self, count: int) -> list[int]:
+    def _places(self, count):
         return list(self.draws[self.seen : self.seen + count])
 
 
-def numbered(count: int, start: int = 0) -> Split:
+def numbered(count, start=0):
     images = torch.zeros(count, 2, 3, 4, dtype=torch.uint8)
     return Split(images, torch.arange(start, start + count), *SCALE)
 
 
-def held(reservoir: Reservoir) -> list[int]:
+def held(reservoir):
     return [] if reservoir.split is None else reservoir.split.labels.tolist()
 
 
 @pytest.mark.parametrize("parts", [(6,), (1, 1, 1, 1, 1, 1), (3, 0, 3), (1, 5)])
-def test_over_all_draws_every_set_of_images_is_kept_equally_often(parts: tuple[int, ...]) -> None:
+def test_over_all_draws_every_set_of_images_is_kept_equally_often(parts):
     """Exact: the n-th draw is one of n values, all equally likely; 6! = 720 courses in all."""
-    found: Counter[tuple[int, ...]] = Counter()
+    found = Counter()
     for draws in itertools.product(*(range(n) for n in range(1, 7))):
         reservoir, start = Chosen(2), 0
         reservoir.draws = draws
@@ -146,7 +113,7 @@ def test_over_all_draws_every_set_of_images_is_kept_equally_often(parts: tuple[i
     assert found == dict.fromkeys(itertools.combinations(range(6), 2), 720 // 15)
 
 
-def test_draws_are_uniform_and_seeded() -> None:
+def test_draws_are_uniform_and_seeded():
     """Each of 40 images is held by 10 / 40 of the reservoirs, within 5 standard deviations."""
     trials, counts = 2000, torch.zeros(40)
     for seed in range(trials):
@@ -162,7 +129,7 @@ def test_draws_are_uniform_and_seeded() -> None:
     assert held(one) == held(two) and one.seen == 40
 
 
-def test_images_stay_with_their_labels() -> None:
+def test_images_stay_with_their_labels():
     split = some_split(60, 0)
     reservoir = Reservoir(20, 1)
     for rows in (slice(0, 35), slice(35, 60)):
@@ -173,7 +140,7 @@ def test_images_stay_with_their_labels() -> None:
     assert len({(i.numpy().tobytes(), int(y)) for i, y in kept} & pairs) == 20
 
 
-def test_what_is_fewer_than_the_capacity_is_all_kept() -> None:
+def test_what_is_fewer_than_the_capacity_is_all_kept():
     reservoir = Reservoir(50)
     assert reservoir.split is None
     reservoir.add(numbered(20))
@@ -184,12 +151,12 @@ def test_what_is_fewer_than_the_capacity_is_all_kept() -> None:
 # Replay
 
 
-def replayed(seed: int = 3) -> lifelong.Replay:
+def replayed(seed=3):
     new, old = numbered(30), numbered(10, 100)
     return lifelong.Replay(new.batches(4, seed), old.batches(4, seed, drop_last=True))
 
 
-def test_every_minibatch_is_joined_by_a_remembered_one() -> None:
+def test_every_minibatch_is_joined_by_a_remembered_one():
     batches = replayed()
     labels = [y.tolist() for _, y in batches]
     assert len(labels) == len(batches) == 8
@@ -200,7 +167,7 @@ def test_every_minibatch_is_joined_by_a_remembered_one() -> None:
         assert len(set(old)) == 4
 
 
-def test_replay_goes_through_the_memory_before_it_repeats() -> None:
+def test_replay_goes_through_the_memory_before_it_repeats():
     old = numbered(12, 100).batches(4, 0, drop_last=True)
     labels = [y[-4:].tolist() for _, y in lifelong.Replay(numbered(36).batches(4, 0), old)]
     for start in (0, 3, 6):
@@ -208,7 +175,7 @@ def test_replay_goes_through_the_memory_before_it_repeats() -> None:
     assert labels[:3] != labels[3:6], "in another order"
 
 
-def test_an_epoch_of_replay_depends_on_its_number_alone() -> None:
+def test_an_epoch_of_replay_depends_on_its_number_alone():
     one, two = replayed(), replayed()
     epochs = [[y.tolist() for _, y in one] for _ in range(3)]
     two.set_epoch(2)
@@ -220,38 +187,25 @@ def test_an_epoch_of_replay_depends_on_its_number_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("R", "f", "backward"),
+    ("R", "f"),
     [
-        ([[0.9, 0.3, 0.1], [0.6, 0.8, 0.2], [0.5, 0.85, 0.7]], [0.9 - 0.5, 0.8 - 0.85], -0.35 / 2),
+        ([[0.9, 0.3, 0.1], [0.6, 0.8, 0.2], [0.5, 0.85, 0.7]], [0.9 - 0.5, 0.8 - 0.85]),
         # Task 0 gets better while task 1 is learned, and then worse.
-        ([[0.6, 0.2, 0.1], [0.8, 0.7, 0.1], [0.5, 0.7, 0.9]], [0.8 - 0.5, 0.0], -0.1 / 2),
+        ([[0.6, 0.2, 0.1], [0.8, 0.7, 0.1], [0.5, 0.7, 0.9]], [0.8 - 0.5, 0.0]),
         # Task 1 was at its best before it was learned.
-        ([[0.9, 0.75, 0.1], [0.9, 0.7, 0.1], [0.9, 0.6, 0.9]], [0.0, 0.75 - 0.6], -0.1 / 2),
+        ([[0.9, 0.75, 0.1], [0.9, 0.7, 0.1], [0.9, 0.6, 0.9]], [0.0, 0.75 - 0.6]),
     ],
 )
-def test_measures_of_matrices_worked_by_hand(
-    R: list[list[float]], f: list[float], backward: float
-) -> None:
-    matrix = torch.tensor(R)
-    assert lifelong.average_accuracy(matrix) == pytest.approx(sum(R[-1]) / 3)
-    assert lifelong.forgetting(matrix).tolist() == pytest.approx(f)
-    assert lifelong.average_forgetting(matrix) == pytest.approx(sum(f) / 2)
-    assert lifelong.backward_transfer(matrix) == pytest.approx(backward)
-
-
-def test_measures_of_many_matrices_at_once() -> None:
-    many = torch.rand(4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
-    for measure in (
-        lifelong.average_accuracy, lifelong.forgetting, lifelong.average_forgetting,
-        lifelong.backward_transfer,
-    ):  # fmt: skip
-        singly = [torch.stack([measure(one) for one in some]) for some in many]
-        assert torch.allclose(measure(many), torch.stack(singly))
-    assert (lifelong.backward_transfer(many) >= -lifelong.average_forgetting(many) - 1e-12).all()
+def test_measures_of_matrices_worked_by_hand(R, f):
+    accuracy, forgetting = sum(R[-1]) / 3, sum(f) / 2
+    assert lifelong.average_accuracy(torch.tensor(R)) == pytest.approx(accuracy)
+    assert lifelong.average_forgetting(torch.tensor(R)) == pytest.approx(forgetting)
+    many = torch.tensor([R, R])[None]
+    assert lifelong.average_accuracy(many)[0].tolist() == pytest.approx([accuracy] * 2)
+    assert lifelong.average_forgetting(many)[0].tolist() == pytest.approx([forgetting] * 2)
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 3), (1, 1)])
-def test_what_is_no_accuracy_matrix(shape: tuple[int, ...]) -> None:
-    for measure in (lifelong.forgetting, lifelong.average_forgetting, lifelong.backward_transfer):
-        with pytest.raises(ValueError, match=r"R must have shape \(\.\.\., T, T\)"):
-            measure(torch.zeros(shape))
+def test_what_is_no_accuracy_matrix(shape):
+    with pytest.raises(ValueError, match=r"R must have shape \(\.\.\., T, T\)"):
+        lifelong.average_forgetting(torch.zeros(shape))

@@ -16,15 +16,13 @@ README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_readme_finds_a_setting_and_goes_on_where_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_readme_finds_a_setting_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     (code,) = [block for block in BLOCKS if "import optuna" in block]
     assert len(code.splitlines()) <= 14
     monkeypatch.chdir(tmp_path)
     short = partial(Recipe, train=40, batch_size=20, gradients=12)
     monkeypatch.setattr("lookbehind.train.Recipe", short)
-    names: dict[str, object] = {}
+    names = {}
     exec(code, names)
     rows = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
     assert len(rows) == 40

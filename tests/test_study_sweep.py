@@ -2,25 +2,21 @@
 
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from problems import double_precision  # noqa: F401
 from sweeps import CPU, FORKS, FOUR, SHORT, alone, close, refuses, run_here, weight_sum
-from torch import nn
 
 from lookbehind.optim import METHODS
 from lookbehind.study import block as block_module
 from lookbehind.study import essence, grid
-from lookbehind.train import Recipe
-from lookbehind.train.data import Dataset
+from lookbehind.study import sweeps as sweeps_module
 
 # Which runs
 
 
-def test_a_grid_is_the_product_of_its_axes_and_the_last_changes_fastest() -> None:
+def test_a_grid_is_the_product_of_its_axes_and_the_last_changes_fastest():
     found = grid(SHORT, k=range(1, 3), alpha=[0.5, "adaptive"])
     assert found == [replace(SHORT, k=k, alpha=a) for k in (1, 2) for a in (0.5, "adaptive")]
     assert grid(SHORT) == [SHORT]
@@ -28,7 +24,7 @@ def test_a_grid_is_the_product_of_its_axes_and_the_last_changes_fastest() -> Non
     assert [type(found[0].rho), type(found[0].seed)] == [float, int] and len(found) == 6
 
 
-def test_recipes_that_differ_in_what_their_method_does_not_have_are_one_run() -> None:
+def test_recipes_that_differ_in_what_their_method_does_not_have_are_one_run():
     axes = {"k": [1, 2], "rho": [0.1, 0.2], "alpha": [0.3, "adaptive"], "eta": [0.01, 0.1]}
     counts = {m: len(grid(SHORT, method=[m], gradient=["last", "mean"], **axes))
               for m in METHODS if m != "Lookahead-SAM"}  # fmt: skip
@@ -50,7 +46,7 @@ def test_recipes_that_differ_in_what_their_method_does_not_have_are_one_run() ->
         ({"k": [0]}, ValueError, "k must be"),
     ],
 )
-def test_a_wrong_axis_is_named(axes: dict[str, Any], kind: type[Exception], message: str) -> None:
+def test_a_wrong_axis_is_named(axes, kind, message):
     with pytest.raises(kind, match=message):
         grid(SHORT, **axes)
 
@@ -58,27 +54,28 @@ def test_a_wrong_axis_is_named(axes: dict[str, Any], kind: type[Exception], mess
 # Each run is what it is alone
 
 
-def test_every_run_of_a_sweep_is_what_it_is_alone() -> None:
+def test_every_run_of_a_sweep_is_what_it_is_alone(monkeypatch):
+    monkeypatch.setattr(sweeps_module, "MEMBERS", 2)
     values = [{"rho": 0.05, "lr": 0.02, "seed": 0, "alpha": 0.2},
               {"rho": 0.2, "lr": 0.05, "seed": 3, "alpha": 0.9},
               {"rho": 0.1, "lr": 0.05, "seed": 0, "alpha": 1}]  # fmt: skip
     recipes = [replace(SHORT, method=method, **some) for some in values for method in METHODS]
     recipes += [replace(SHORT, alpha="adaptive", **some) for some in ({}, {"lr": 0.1})]
     recipes += [recipes[0], replace(SHORT, lr=0.0), replace(SHORT, rho=0)]
-    rows = run_here(recipes, measures={"sum": weight_sum}, members=2)
+    rows = run_here(recipes, measures={"sum": weight_sum})
     close(rows, [alone(recipe) for recipe in recipes])
 
 
-def test_a_budget_of_epochs_smoothing_noise_and_a_schedule_are_the_recipes() -> None:
+def test_a_budget_of_epochs_smoothing_noise_and_a_schedule_are_the_recipes():
     recipe = replace(
         SHORT, epochs=3, gradients=None, label_noise=0.2, label_smoothing=0.1,
         schedule="multistep", model="tiny-cnn", batch_size=15,
     )  # fmt: skip
-    recipes = grid(recipe, seed=[0, 1], lr=[0.01, 0.02])
+    recipes = [replace(recipe, seed=seed, lr=lr) for seed, lr in ((0, 0.01), (1, 0.02))]
     close(run_here(recipes, measures={"sum": weight_sum}), [alone(r) for r in recipes])
 
 
-def test_records_are_the_scores_of_each_run_on_its_way(tmp_path: Path) -> None:
+def test_records_are_the_scores_of_each_run_on_its_way(tmp_path):
     path = tmp_path / "rows.jsonl"
     run_here(FOUR, path)
     for row, recipe in zip(run_here(FOUR, path, records=7), FOUR, strict=True):
@@ -90,19 +87,19 @@ def test_records_are_the_scores_of_each_run_on_its_way(tmp_path: Path) -> None:
         assert row["records"][-1]["test"] == row["test"]
 
 
-def test_blocks_hold_what_can_train_together_and_at_most_so_many() -> None:
+def test_blocks_hold_what_can_train_together_and_at_most_so_many():
     recipes = grid(SHORT, method=["SGD", "SAM"], k=[1], lr=[0.1, 0.2], seed=range(5))
     assert [len(block) for block in block_module.blocks(recipes, 4)] == [3, 3, 4, 3, 3, 4]
     assert [len(block) for block in block_module.blocks(recipes, 99)] == [10, 10]
     assert len(block_module.blocks(grid(SHORT, alpha=[0.1, 0.2, "adaptive"], k=[1, 2]), 99)) == 4
 
 
-def test_memory_bounds_an_ensemble(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_bounds_an_ensemble(monkeypatch):
     rows, sizes, train = run_here(FOUR), [], block_module._train_ensemble
     room = block_module._room(SHORT, SHORT.load(), CPU.device)
     monkeypatch.setattr(block_module, "MEMORY", 2 * block_module.MEMORY // room)
 
-    def note(recipes: list[Recipe], *args: Any) -> Any:
+    def note(recipes, *args):
         sizes.append(len(recipes))
         return train(recipes, *args)
 
@@ -114,7 +111,7 @@ def test_memory_bounds_an_ensemble(monkeypatch: pytest.MonkeyPatch) -> None:
 # Failures
 
 
-def test_a_member_that_diverges_is_recorded_alone() -> None:
+def test_a_member_that_diverges_is_recorded_alone():
     recipes = [replace(SHORT, lr=lr, seed=s) for lr in (0.03, 1e150) for s in (0, 1)]
     for method in ("SGD", "SAM", "Lookbehind-SAM"):
         some = [replace(recipe, method=method) for recipe in recipes]
@@ -127,10 +124,10 @@ def test_a_member_that_diverges_is_recorded_alone() -> None:
                 alone(recipe)
 
 
-def test_a_measure_that_raises_costs_its_own_run_only() -> None:
+def test_a_measure_that_raises_costs_its_own_run_only():
     calls = iter(range(4))
 
-    def refuses_one(model: nn.Module, dataset: Dataset) -> float:
+    def refuses_one(model, dataset):
         assert not model.training
         return 1.0 if next(calls) != 2 else refuses(model, dataset)
 
@@ -139,19 +136,17 @@ def test_a_measure_that_raises_costs_its_own_run_only() -> None:
     assert [row.get("one", row) for row in rows] == [1.0, 1.0, failed, 1.0]
 
 
-def test_a_dataset_that_cannot_be_had_is_the_error_of_its_runs(tmp_path: Path) -> None:
+def test_a_dataset_that_cannot_be_had_is_the_error_of_its_runs(tmp_path):
     missing = replace(SHORT, dataset=str(tmp_path / "none"))
     rows = run_here([missing, *FOUR])
     assert rows[0]["error"].startswith("DataError: dataset must be")
     assert not any("error" in row for row in rows[1:])
 
 
-def test_a_block_that_fails_is_halved_until_the_guilty_are_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_block_that_fails_is_halved_until_the_guilty_are_alone(monkeypatch):
     recipes, train, sizes = grid(SHORT, seed=range(8)), block_module._train_ensemble, []
 
-    def short_of_memory(some: list[Recipe], *args: Any) -> Any:
+    def short_of_memory(some, *args):
         sizes.append(len(some))
         if any(recipe.seed in (2, 3) for recipe in some):
             raise MemoryError("too large")
@@ -165,12 +160,11 @@ def test_a_block_that_fails_is_halved_until_the_guilty_are_alone(
     assert sorted(sizes) == [1, 1, 2, 2, 4, 4, 8]
 
 
-def test_wrong_arguments_are_named() -> None:
+def test_wrong_arguments_are_named():
     local = {"measures": {"sum": lambda model, dataset: 1.0}}
     pool = {"executor": ProcessPoolExecutor(1, mp_context=FORKS)}
     for recipes, options, message in (
         (["SAM"], {}, "recipes must be Recipes, got 'SAM'"),
-        (FOUR, {"members": 0}, "members must be an int ≥ 1, got 0"),
         (FOUR, {"records": -1}, "records must be an int ≥ 0, got -1"),
         (FOUR, {"measures": {"test": weight_sum}}, "measures must be functions, under other names"),
         (FOUR, local | pool, "measures must be functions of a module for a Process"),

@@ -2,20 +2,19 @@
 
 import os
 import signal
+import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
 
+import filelock
 import pytest
 import torch
 from problems import double_precision  # noqa: F401
 from sweeps import (
-    CPU,
     FORKS,
     FOUR,
     SHORT,
@@ -28,26 +27,20 @@ from sweeps import (
     run_here,
     weight_sum,
 )
-from torch import nn
 
-from lookbehind import Ball
-from lookbehind.measure import worst_rise
-from lookbehind.study import SweepError, grid, on_train
+from lookbehind.study import SweepError, grid
+from lookbehind.study import rows as rows_module
 from lookbehind.study import sweeps as module
-from lookbehind.train import Recipe
-from lookbehind.train.data import Dataset
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory):
     path = tmp_path_factory.mktemp("sweep") / "runs.jsonl"
     run_here(FOUR, path)
     return path
 
 
-def test_a_finished_sweep_is_read_from_its_file(
-    finished: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_sweep_is_read_from_its_file(finished, monkeypatch):
     monkeypatch.setattr(module, "train_block", lambda *_: pytest.fail("trained again"))
     before = finished.read_bytes()
     order = [*FOUR[::-1], replace(FOUR[0], eta=0.7)]
@@ -56,7 +49,7 @@ def test_a_finished_sweep_is_read_from_its_file(
 
 
 @pytest.mark.parametrize("cut", [1, 5, 100, -12, -1])
-def test_a_line_that_was_cut_short_is_made_again(finished: Path, tmp_path: Path, cut: int) -> None:
+def test_a_line_that_was_cut_short_is_made_again(finished, tmp_path, cut):
     path, whole = tmp_path / "runs.jsonl", finished.read_bytes()
     last = whole.rstrip(b"\n").rindex(b"\n") + 1
     path.write_bytes(whole[: last + cut] if cut > 0 else whole[:cut])
@@ -68,7 +61,7 @@ def test_a_line_that_was_cut_short_is_made_again(finished: Path, tmp_path: Path,
     "text", ["hello", "a,b\n1,2\n", '{"recipe": {}, "x"\n', '{"recipe": {"depth": 3}}\n', "[1]\n",
              '{"recipe": 3}\n', "\n", '{"recipes": []}', '{"recipe": {"k": 0}}\n', "\xff\n"]
 )  # fmt: skip
-def test_a_file_of_anything_else_is_refused_and_left(text: str, tmp_path: Path) -> None:
+def test_a_file_of_anything_else_is_refused_and_left(text, tmp_path):
     path = tmp_path / "notes.txt"
     path.write_bytes(text.encode("latin1"))
     with pytest.raises(SweepError, match=r"must hold rows of a sweep only, got .* byte 0"):
@@ -76,20 +69,19 @@ def test_a_file_of_anything_else_is_refused_and_left(text: str, tmp_path: Path) 
     assert path.read_bytes() == text.encode("latin1")
 
 
-def test_failed_runs_are_repeated_where_asked(tmp_path: Path) -> None:
+def test_a_failed_run_is_repeated_once_its_line_is_deleted(tmp_path):
     path, recipe = tmp_path / "a" / "runs.jsonl", replace(SHORT, dataset=str(tmp_path / "none"))
     (failed,) = run_here([recipe], path)
     assert "error" in failed
-    fixed = {**alone(replace(SHORT, seed=1)), "recipe": asdict(recipe)}
     assert run_here([recipe], path) == lines(path) == [failed]
+    path.write_text("")
+    fixed = {**alone(replace(SHORT, seed=1)), "recipe": asdict(recipe)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "train_block", lambda recipes, *_: [fixed])
-        assert run_here([recipe], path, retry_failed=True) == [fixed]
-    assert lines(path) == [failed, fixed]
-    assert run_here([recipe], path) == [fixed]
+        assert run_here([recipe], path) == lines(path) == [fixed]
 
 
-def test_a_row_that_lacks_a_measure_is_made_again_and_keeps_the_others(tmp_path: Path) -> None:
+def test_a_row_that_lacks_a_measure_is_made_again_and_keeps_the_others(tmp_path):
     path = tmp_path / "runs.jsonl"
     run_here(FOUR[:1], path, measures={"sum": weight_sum})
     (row,) = run_here(FOUR[:1], path, measures={"settings": process_settings})
@@ -98,42 +90,83 @@ def test_a_row_that_lacks_a_measure_is_made_again_and_keeps_the_others(tmp_path:
     assert run_here(FOUR[:1], path, measures=both) == [row] == lines(path)[1:]
 
 
-def elsewhere(recipes: list[Recipe], path: Path) -> Any:
+def elsewhere(recipes, path):
     """A process of its own, that sweeps one run at a time."""
     process = FORKS.Process(target=sweep_slowly, args=(recipes, path))
     process.start()
     return process
 
 
-def sweep_slowly(recipes: list[Recipe], path: Path) -> None:
+def sweep_slowly(recipes, path):
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
-    run_here(recipes, path, members=1)
+    module.MEMBERS = 1
+    run_here(recipes, path)
 
 
-def wait_for_lines(path: Path, count: int, process: Any) -> None:
+def wait_for_lines(path, count, process):
     while not path.exists() or path.read_bytes().count(b"\n") < count:
         assert process.is_alive()
         time.sleep(0.01)
 
 
-def test_two_sweeps_may_share_a_file(tmp_path: Path) -> None:
-    path, recipes = tmp_path / "runs.jsonl", grid(replace(SHORT, gradients=60), seed=range(12))
+def test_two_sweeps_may_share_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MEMBERS", 1)
+    path, recipes = tmp_path / "runs.jsonl", grid(SHORT, seed=range(6))
     other = elsewhere(recipes, path)
     wait_for_lines(path, 1, other)
-    rows = run_here(recipes[::-1], path, members=1)
+    rows = run_here(recipes[::-1], path)
     other.join()
     assert other.exitcode == 0
     found = lines(path)
-    assert len(found) == 12
+    assert len(found) == 6
     close(sorted(found, key=lambda row: row["recipe"]["seed"]), rows[::-1])
+
+
+# The lock
+
+
+def refused(path, words):
+    with pytest.raises(SweepError, match=rf"{path} cannot be locked \(.*{words}.*give a path in"):
+        run_here(FOUR[:1], path)
+
+
+def test_a_lock_that_cannot_be_had_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows_module, "PATIENCE", 0.3)
+    path = tmp_path / "rows.jsonl"
+    with filelock.FileLock(tmp_path / ".rows.jsonl.lock"):
+        refused(path, "rows.jsonl.lock")
+    assert len(run_here(FOUR[:1], path)) == 1  # the others' lock was left to them
+    (tmp_path / ".folder.jsonl.lock").mkdir()
+    refused(tmp_path / "folder.jsonl", "Is a directory")
+    if Path("/proc/self").exists():  # a folder where no file can be made
+        refused(Path("/proc/rows.jsonl"), "lock")
+
+    def refuse(*_, **__):
+        raise NotImplementedError("flock")  # a disk without locks
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    refused(path, "flock")
+
+
+def test_a_lock_that_others_have_for_a_moment_is_waited_for(tmp_path):
+    lock, start = filelock.FileLock(tmp_path / ".rows.jsonl.lock", thread_local=False), time.time()
+    lock.acquire()
+    threading.Timer(0.5, lock.release).start()
+    assert len(run_here(FOUR[:1], tmp_path / "rows.jsonl")) == 1
+    assert time.time() > start + 0.5
+
+
+def test_an_error_while_the_lock_is_held_stays_what_it_is(tmp_path):
+    with pytest.raises(OSError, match="disk is full"), rows_module._locked(tmp_path / "rows.jsonl"):
+        raise OSError("disk is full")
 
 
 # Kills
 
 
-def test_a_sweep_that_is_killed_goes_on(tmp_path: Path) -> None:
-    path, long = tmp_path / "runs.jsonl", replace(SHORT, gradients=300)
+def test_a_sweep_that_is_killed_goes_on(tmp_path):
+    path, long = tmp_path / "runs.jsonl", replace(SHORT, gradients=60)
     sweeper = elsewhere(grid(long, seed=range(200)), path)
     wait_for_lines(path, 2, sweeper)
     sweeper.kill()
@@ -146,38 +179,29 @@ def test_a_sweep_that_is_killed_goes_on(tmp_path: Path) -> None:
     close(rows, run_here(recipes))
 
 
-def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_is_finished(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MEMBERS", 1)
     path, runs = tmp_path / "runs.jsonl", count()
 
-    def press(model: nn.Module, dataset: Dataset) -> float:
+    def press(model, dataset):
         if next(runs) == 2:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(60)  # the signal ends it
         return weight_sum(model, dataset)
 
     with pytest.raises(KeyboardInterrupt):
-        run_here(FOUR, path, members=1, measures={"sum": press})
+        run_here(FOUR, path, measures={"sum": press})
     assert [row["recipe"] for row in lines(path)] == [asdict(recipe) for recipe in FOUR[:2]]
     assert not any("error" in row for row in lines(path))
     rows = run_here(FOUR, path, measures={"sum": weight_sum})
     assert rows[:2] == lines(path)[:2]
 
 
-def pool() -> ProcessPoolExecutor:
+def pool():
     return ProcessPoolExecutor(2, mp_context=FORKS)
 
 
-def test_a_sharpness_is_measured_on_the_training_images_by_any_process() -> None:
-    measures = {"rise": on_train(worst_rise, ball=Ball(0.1))}
-    with pool() as two:
-        rows = run_here(FOUR, executor=two, measures=measures)
-    for recipe, row in zip(FOUR, rows, strict=True):
-        outcome = recipe.run(hardware=CPU, records=1)
-        expected = worst_rise(outcome.model, recipe.load().train.batches(7), Ball(0.1))
-        assert row["rise"] == pytest.approx(expected, rel=1e-8)
-
-
-def test_a_broken_pool_is_no_failure_of_the_runs_and_a_new_one_goes_on(tmp_path: Path) -> None:
+def test_a_broken_pool_is_no_failure_of_the_runs_and_a_new_one_goes_on(tmp_path):
     path = tmp_path / "runs.jsonl"
     measures = {"sum": partial(deadly, tmp_path / "flag"), "settings": process_settings}
     with pool() as first:
@@ -187,14 +211,14 @@ def test_a_broken_pool_is_no_failure_of_the_runs_and_a_new_one_goes_on(tmp_path:
             run_here(FOUR, path, executor=first, measures=measures)
     assert not any("error" in row for row in lines(path))
     with pool() as second:
-        rows = run_here(FOUR, path, executor=second, measures=measures, members=3)
+        rows = run_here(FOUR, path, executor=second, measures=measures)
         failed = run_here(FOUR, executor=second, measures={"none": refuses})
     close(rows, [{**alone(recipe), "settings": 1 + 80} for recipe in FOUR])
     assert [row["error"] for row in failed] == ["ArithmeticError: no value"] * 4
 
 
 @pytest.fixture
-def cluster() -> Iterator[Executor]:
+def cluster():
     distributed = pytest.importorskip("distributed")
     dask = pytest.importorskip("dask")
     with (
@@ -203,15 +227,16 @@ def cluster() -> Iterator[Executor]:
             n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1",
             protocol="tcp://", dashboard_address=None, silence_logs=60,
         ) as local,
-        distributed.Client(local, set_as_default=False) as client,
+        distributed.Client(local, set_as_default=False) as client
     ):  # fmt: skip
         yield client.get_executor()
 
 
-def test_a_dask_worker_that_is_killed_loses_nothing(cluster: Executor, tmp_path: Path) -> None:
+def test_a_dask_worker_that_is_killed_loses_nothing(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MEMBERS", 1)
     flag, path = tmp_path / "flag", tmp_path / "runs.jsonl"
     measures = {"sum": partial(deadly, flag), "settings": process_settings}
-    rows = run_here(FOUR, path, executor=cluster, measures=measures, members=1)
+    rows = run_here(FOUR, path, executor=cluster, measures=measures)
     assert flag.exists()
     close(rows, [{**alone(recipe), "settings": 1 + 80} for recipe in FOUR])
     assert len(lines(path)) == 4

@@ -1,13 +1,13 @@
-"""The largest eigenvalues of the Hessian H = ∇²L(w), its trace, and the distribution of them all.
+"""The largest eigenvalues of the Hessian H = ∇²L(w), and its trace.
 
-None of it needs H, only products H u, a few gradients' time each: the gradient of ⟨∇L, u⟩
+Neither needs H, only products H u, a few gradients' time each: the gradient of ⟨∇L, u⟩
 (Pearlmutter 1994), so each layer needs a second derivative in torch. L(w), `losses` and what is
 left alone are as in `sharpness`. Weights that aren't finite raise ValueError, products that aren't
 FloatingPointError. Eigenpairs need scipy.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,21 +30,8 @@ class Eigenpairs:
     vectors: tuple[Weights, ...]
 
 
-@dataclass(frozen=True)
-class Density:
-    """A distribution of eigenvalues: nodes (N,) with weights (N,) that sum to 1."""
-
-    nodes: np.ndarray
-    weights: np.ndarray
-
-    def at(self, grid: np.ndarray, width: float) -> np.ndarray:
-        """The density at each point of `grid` (G,), every node a Gaussian of that `width`."""
-        z = (np.asarray(grid, float)[:, None] - self.nodes) / width
-        return np.exp(-(z**2) / 2) @ self.weights / (width * math.sqrt(2 * math.pi))
-
-
 class _Hessian:
-    """H as a linear operator on flat vectors (n,) and columns (n, m), in the weights' order."""
+    """H as a linear operator on flat vectors (n,), in the weights' order."""
 
     def __init__(self, objective: Objective) -> None:
         self.objective, like = objective, next(iter(objective.weights.values()))
@@ -55,8 +42,6 @@ class _Hessian:
                 raise ValueError(f"model must have finite weights, those of {name!r} are not")
 
     def __matmul__(self, u: Tensor) -> Tensor:
-        if u.ndim == 2:
-            return torch.stack([self @ column for column in u.T], 1)
         product = self.objective.curvature(self.named(u))
         found = torch.cat([p.flatten().to(u) for p in product.values()])
         if not found.isfinite().all():
@@ -100,14 +85,13 @@ def _top(hessian: _Hessian, count: int) -> tuple[np.ndarray, np.ndarray]:
     from scipy.sparse.linalg import LinearOperator, eigsh
 
     n = hessian.shape[0]
+    kind = torch.empty(0, dtype=hessian.dtype).numpy().dtype
+    operator = LinearOperator(hessian.shape, hessian.matvec, dtype=kind)
     if n <= max(20, 2 * count + 1):  # ARPACK's subspace would be the whole space
-        identity = torch.eye(n, dtype=hessian.dtype, device=hessian.device)
-        matrix = (hessian @ identity).double().cpu().numpy()
+        matrix = (operator @ np.eye(n, dtype=kind)).astype(float)
         return eigh((matrix + matrix.T) / 2, subset_by_index=(n - count, n - 1))
     start = np.random.default_rng(0).standard_normal(n)
     tolerance = math.sqrt(torch.finfo(hessian.dtype).eps)
-    kind = torch.empty(0, dtype=hessian.dtype).numpy().dtype
-    operator = LinearOperator(hessian.shape, hessian.matvec, dtype=kind)
     return eigsh(operator, k=count, which="LA", v0=start, tol=tolerance)
 
 
@@ -117,61 +101,14 @@ def hessian_trace(
     """tr(H) of the Hessian H = ∇²L(w), by Hutchinson's estimate: the mean of vᵀ H v.
 
     v has independent entries ±1, so E[v vᵀ] = I and E[vᵀ H v] = tr(H); a diagonal H has no error.
-    One product with H for each of `draws`. Raises ValueError where draws < 2.
+    One product with H for each of `draws`, the same on every device. Raises ValueError where
+    draws < 2.
     """
     whole("draws", draws, 2)
     hessian = _Hessian(Objective(model, batches, **losses))
-    return Estimate.of(float(v @ (hessian @ v)) for v in _signs(hessian, draws, seed))
-
-
-def spectral_density(
-    model: nn.Module,
-    batches: Iterable[Minibatch],
-    *,
-    steps: int = 40,
-    draws: int = 4,
-    seed: int = 0,
-    **losses: Any,
-) -> Density:
-    """The distribution of the eigenvalues of H = ∇²L(w), by stochastic Lanczos quadrature.
-
-    For v with entries ±1 and n parameters, vᵀ f(H) v / n has the expectation Σ f(λ_i) / n. `steps`
-    of Lanczos from v turn H into a tridiagonal matrix with the eigenpairs (θ_j, y_j), and
-    Σ_j y_j1² f(θ_j) is vᵀ f(H) v / n, exactly for polynomials f of degree < 2 · steps. So the θ_j
-    are the nodes and y_j1² / draws their weights (Ghorbani et al. 2019, arXiv 1901.10159, sec. 2).
-
-    Its mean is tr(H) / n, as `hessian_trace` with the same draws and seed has it. It takes
-    steps · draws products with H and memory for `steps` copies of the weights. Raises ValueError
-    where steps or draws < 1.
-    """
-    whole("steps", steps, 1)
-    whole("draws", draws, 1)
-    hessian = _Hessian(Objective(model, batches, **losses))
-    found = [np.linalg.eigh(_lanczos(hessian, v, steps)) for v in _signs(hessian, draws, seed)]
-    nodes = np.concatenate([theta for theta, _ in found])
-    return Density(nodes, np.concatenate([y[0] ** 2 for _, y in found]) / draws)
-
-
-def _lanczos(hessian: _Hessian, start: Tensor, steps: int) -> np.ndarray:
-    """The tridiagonal matrix of H in the Krylov space of `start`, which may be exhausted early."""
-    basis = (start / start.norm())[None]
-    diagonal, beside = list[float](), list[float]()
-    while True:
-        v = hessian @ basis[-1]
-        diagonal.append(float(v @ basis[-1]))
-        for _ in range(2):  # orthogonal to all: rounding would bring eigenvalues back as copies
-            v = v - (basis @ v) @ basis
-        length = float(v.norm())
-        rounding = torch.finfo(v.dtype).eps * math.sqrt(len(v)) * max(map(abs, diagonal + beside))
-        if len(diagonal) == min(steps, len(v)) or length <= rounding:
-            return np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
-        beside.append(length)
-        basis = torch.cat([basis, v[None] / length])
-
-
-def _signs(hessian: _Hessian, draws: int, seed: int) -> Iterator[Tensor]:
-    """Vectors of independent ±1, the same on every device."""
-    generator = torch.Generator().manual_seed(seed)
+    generator, found = torch.Generator().manual_seed(seed), []
     for _ in range(draws):
         bits = torch.randint(2, (hessian.shape[0],), generator=generator)
-        yield (2 * bits - 1).to(hessian.device, hessian.dtype)
+        v = (2 * bits - 1).to(hessian.device, hessian.dtype)
+        found.append(float(v @ (hessian @ v)))
+    return Estimate.of(found)

@@ -7,23 +7,93 @@ points lie off the plane; `project` says how far.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import product
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lookbehind.checks import whole
+from lookbehind.files import written_whole
 from lookbehind.measure.directions import checked
-from lookbehind.measure.grid import Array, G, Line, Plane
 from lookbehind.measure.objective import Objective
 from lookbehind.scores import Minibatch, Score
 from lookbehind.weights import Weights, moved
 
+Array = NDArray[np.float64]
+G = TypeVar("G", bound="Line")
 Span = tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """The loss along a line, w₀ + a d.
+
+    a           (A,)  the steps along the direction
+    loss        (A,)  mean loss (nats): NaN where not evaluated, inf where not finite
+    accuracy    (A,)  a share in [0, 1], NaN where it makes no sense
+    start             the score at w₀ itself, on the line or not
+    statistics        what BatchNorm normalized by: "stored" or "reestimated"
+    images            the number of images, or other examples
+    """
+
+    a: Array
+    loss: Array
+    accuracy: Array
+    start: Score
+    statistics: str
+    images: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether every point was evaluated."""
+        return not np.isnan(self.loss).any()
+
+    def filled(self: G) -> G:
+        """The same, each missing point as the nearest evaluated one: a picture that sharpens.
+
+        Nearest in steps of the grid. Where none was evaluated, all are as the start.
+        """
+        missing = np.isnan(self.loss)
+        known, holes = np.argwhere(~missing), np.argwhere(missing)
+        nearest = [((known - hole) ** 2).sum(1).argmin() for hole in holes] if len(known) else []
+        loss, accuracy = self.loss.copy(), self.accuracy.copy()
+        for values, start in ((loss, self.start.loss), (accuracy, self.start.accuracy)):
+            values[missing] = values[tuple(known[nearest].T)] if len(known) else start
+        return replace(self, loss=loss, accuracy=accuracy)
+
+    def save(self, path: str | Path) -> Path:
+        """The fields as arrays by name, which `np.load` reads; `start` is (loss, accuracy).
+
+        ".npz" is added where `path` doesn't end so; returns the file's path. It is written whole or
+        not at all, and its folder is made. Raises OSError where it can't be; an old file then
+        stays.
+        """
+        target = Path(path)
+        if target.suffix != ".npz":
+            target = target.with_name(target.name + ".npz")
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values["start"] = [self.start.loss, self.start.accuracy]
+        with written_whole(target) as file:
+            np.savez(file, **values)
+        return target
+
+
+@dataclass(frozen=True, eq=False)
+class Plane(Line):
+    """The loss over a plane, w₀ + a d₁ + b d₂. Fields as a `Line`'s, and
+
+    b         (B,)    the steps along the second direction: the rows; `a` are the columns
+    loss      (B, A)  as contour plots take it
+    accuracy  (B, A)
+    """
+
+    b: Array = field(kw_only=True)
 
 
 def line(
@@ -33,17 +103,10 @@ def line(
     *,
     span: Span = (-1.0, 1.0),
     points: int = 41,
-    statistics: str = "stored",
-    progress: bool = False,
-    stop: Callable[[], bool] | None = None,
-    update: Callable[[Line], Any] | None = None,
-    **losses: Any,
+    **options: Any,
 ) -> Line:
-    """L(w₀ + a d) at `points` steps a from span[0] to span[1]; all else as in `plane`."""
-    a = _axis(span, points)
-    objective = Objective(model, batches, statistics=statistics, **losses)
-    grid = [(a, checked("direction", direction, objective.weights))]
-    return _explored(partial(Line, a=a), objective, grid, progress, stop, update)
+    """L(w₀ + a d) at `points` steps a from span[0] to span[1]; `options` as in `plane`."""
+    return _explored(Line, model, batches, {"direction": direction}, span, points, **options)
 
 
 def plane(
@@ -52,15 +115,14 @@ def plane(
     first: Mapping[str, Tensor],
     second: Mapping[str, Tensor],
     *,
-    span: Span | tuple[Span, Span] = (-1.0, 1.0),
-    points: int | tuple[int, int] = 21,
+    span: Span = (-1.0, 1.0),
+    points: int = 21,
     statistics: str = "stored",
-    progress: bool = False,
     stop: Callable[[], bool] | None = None,
     update: Callable[[Plane], Any] | None = None,
     **losses: Any,
 ) -> Plane:
-    """L(w₀ + a d₁ + b d₂) on a grid: `span` and `points` of each axis, or one for both.
+    """L(w₀ + a d₁ + b d₂) on a grid of `points` × `points` steps a and b from span[0] to span[1].
 
     Mean loss and accuracy over all examples of `batches`, in evaluation mode, w₀ the model's
     weights; `losses` as in `Objective`. `statistics` of BatchNorm: "stored" are the network's
@@ -69,51 +131,52 @@ def plane(
 
     w₀ is evaluated first, then a grid of 3 × 3, then each refinement to 5 × 5, 9 × 9, … up to all
     points. `update` gets the result so far after each. `stop` is asked before each point; after
-    it, or Ctrl-C, the result so far is returned. `progress` shows a tqdm bar.
+    it, or Ctrl-C, the result so far is returned.
 
     The model is never touched. Raises ValueError or TypeError for a wrong argument: a direction
     has the names and shapes of the parameters that require a gradient, is finite and not all zero.
     """
-    spans = span if isinstance(span[0], Sequence) else (span, span)
-    counts = points if isinstance(points, Sequence) else (points, points)
-    a, b = map(_axis, spans, counts)
-    objective = Objective(model, batches, statistics=statistics, **losses)
-    w = objective.weights
-    grid = [(b, checked("second", second, w)), (a, checked("first", first, w))]
-    return _explored(partial(Plane, a=a, b=b), objective, grid, progress, stop, update)
+    directions = {"second": second, "first": first}
+    options: dict[str, Any] = {"statistics": statistics, "stop": stop, "update": update, **losses}
+    return _explored(Plane, model, batches, directions, span, points, **options)
 
 
 def _explored(
     kind: Callable[..., G],
-    objective: Objective,
-    grid: Sequence[tuple[Array, Weights]],
-    progress: bool,
-    stop: Callable[[], bool] | None,
-    update: Callable[[G], Any] | None,
+    model: nn.Module,
+    batches: Iterable[Minibatch],
+    directions: Mapping[str, Mapping[str, Tensor]],
+    span: Span,
+    points: int,
+    *,
+    statistics: str = "stored",
+    stop: Callable[[], bool] | None = None,
+    update: Callable[[G], Any] | None = None,
+    **losses: Any,
 ) -> G:
-    """Evaluate the grid of steps along each direction, from coarse to fine."""
-    from tqdm.auto import tqdm
-
-    shape = tuple(len(axis) for axis, _ in grid)
-    loss, accuracy = np.full(shape, np.nan), np.full(shape, np.nan)
-    start = _score(objective, objective.weights)
-    kept = {"start": start, "statistics": objective.statistics, "images": objective.images}
-    with tqdm(total=math.prod(shape), unit=" points", disable=not progress) as bar:
-        try:
-            for level in _levels(shape):
-                for index in level:
-                    if stop is not None and stop():
-                        return kind(loss=loss, accuracy=accuracy, **kept)
-                    steps = [(float(axis[i]), d) for i, (axis, d) in zip(index, grid, strict=True)]
-                    at = moved(objective.weights, *steps)
-                    score = _score(objective, at) if any(a for a, _ in steps) else start
-                    loss[index], accuracy[index] = score.loss, score.accuracy
-                    bar.update()
-                if update is not None:
-                    update(kind(loss=loss.copy(), accuracy=accuracy.copy(), **kept))
-        except KeyboardInterrupt:
-            pass
-    return kind(loss=loss, accuracy=accuracy, **kept)
+    """Evaluate the grid of steps along each direction, the last along `a`, from coarse to fine."""
+    axis, objective = (
+        _axis(span, points),
+        Objective(model, batches, statistics=statistics, **losses),
+    )
+    ways = [checked(name, d, objective.weights) for name, d in directions.items()]
+    start, axes = _score(objective, objective.weights), dict.fromkeys("ab"[: len(ways)], axis)
+    grid = partial(kind, **axes, start=start, statistics=statistics, images=objective.images)
+    loss, accuracy = np.full((2, *(points,) * len(ways)), np.nan)
+    try:
+        for level in _levels(loss.shape):
+            for index in level:
+                if stop is not None and stop():
+                    return grid(loss=loss, accuracy=accuracy)
+                steps = [(float(axis[i]), d) for i, d in zip(index, ways, strict=True)]
+                at = moved(objective.weights, *steps)
+                score = _score(objective, at) if any(a for a, _ in steps) else start
+                loss[index], accuracy[index] = score.loss, score.accuracy
+            if update is not None:
+                update(grid(loss=loss.copy(), accuracy=accuracy.copy()))
+    except KeyboardInterrupt:
+        pass
+    return grid(loss=loss, accuracy=accuracy)
 
 
 def _levels(shape: tuple[int, ...]) -> Iterator[list[tuple[int, ...]]]:

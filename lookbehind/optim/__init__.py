@@ -1,19 +1,11 @@
 """The method: neighborhoods, the optimizers that climb in them, and the methods by name."""
 
-from lookbehind.optim.family import (
-    ASAM,
-    SAM,
-    Alpha,
-    Lookahead,
-    Lookbehind,
-    MultistepSAM,
-    cosine_alpha,
-)
-from lookbehind.optim.methods import METHODS, Method, make_method, param_groups
+from lookbehind.optim.family import ASAM, SAM, Lookahead, Lookbehind, MultistepSAM, cosine_alpha
+from lookbehind.optim.methods import METHODS, make_method, param_groups
 from lookbehind.optim.neighborhood import AdaptiveBall, Ball
-from lookbehind.optim.outer import Event, Observer
+from lookbehind.optim.outer import Event
 
 __all__ = [
-    "ASAM", "METHODS", "SAM", "AdaptiveBall", "Alpha", "Ball", "Event", "Lookahead", "Lookbehind",
-    "Method", "MultistepSAM", "Observer", "cosine_alpha", "make_method", "param_groups",
+    "ASAM", "METHODS", "SAM", "AdaptiveBall", "Ball", "Event", "Lookahead", "Lookbehind",
+    "MultistepSAM", "cosine_alpha", "make_method", "param_groups",
 ]  # fmt: skip

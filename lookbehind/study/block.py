@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,7 +35,6 @@ from lookbehind.train import (
 from lookbehind.train.data import Dataset
 
 Measure = Callable[[nn.Module, Dataset], Any]  # gives what JSON can hold, mostly a number
-Scores = dict[str, list[dict[str, float]]]  # by split, then by member
 MEMORY = 2**30  # bytes that an ensemble may take on a CPU; of a GPU, half of what is free
 EVALUATION_IMAGES = 2**14  # of all members together, evaluated at once
 
@@ -65,9 +63,8 @@ def failed(recipe: Recipe, error: BaseException) -> Row:
 def train_block(
     recipes: list[Recipe],
     measures: Mapping[str, Measure],
-    root: str | Path | None,
     hardware: Hardware | None,
-    records: int = 0,
+    records: int,
 ) -> list[Row]:
     """A row for each of the recipes, which may train as one."""
     hardware = hardware or choose_hardware()
@@ -77,7 +74,7 @@ def train_block(
     for recipe in recipes:
         if recipe.seed not in datasets and recipe not in rows:
             try:
-                datasets[recipe.seed] = recipe.load(root, hardware.device)
+                datasets[recipe.seed] = recipe.load(device=hardware.device)
             except Exception as error:
                 rows |= {r: failed(r, error) for r in recipes if r.seed == recipe.seed}
     good = [recipe for recipe in recipes if recipe not in rows]
@@ -114,27 +111,21 @@ def _train_ensemble(
     ensemble = Ensemble([models[recipe.seed] for recipe in recipes]).to(hardware.device)
     batches = gather([first.batches(datasets[seed]) for seed, first in firsts.items()])
     score = partial(_scores, ensemble, [datasets[seed] for seed in firsts], gather, hardware)
-    gradients, failures, seen = _fit(ensemble, recipes, batches, hardware, score, records)
-    scores = score()
+    failures, seen = _fit(ensemble, recipes, batches, hardware, score, max(1, records))
     rows = {}
     for e, recipe in enumerate(recipes):
-        row = _row(gradients, scores, e)
-        if records:
-            row["records"] = [_row(taken, some, e) for taken, some in seen]
+        row: Row = {"recipe": asdict(recipe)}
         try:
-            _check_finite(failures[e], {name: some[e]["loss"] for name, some in scores.items()})
+            points = [some[e] for some in seen]
+            _check_finite(failures[e], points)
+            row |= points[-1] | ({"records": points} if records else {})
             network = ensemble.member(e).eval()
             for name, measure in measures.items():
                 row[name] = as_json(name, measure(network, datasets[recipe.seed]))
-            rows[recipe] = {"recipe": asdict(recipe), **row}
+            rows[recipe] = row
         except Exception as error:
             rows[recipe] = failed(recipe, error)
     return rows
-
-
-def _row(gradients: int, scores: Scores, e: int) -> Row:
-    """What member `e` scored after so many gradients."""
-    return {"gradients": gradients, **{name: some[e] for name, some in scores.items()}}
 
 
 def _fit(
@@ -142,36 +133,35 @@ def _fit(
     recipes: list[Recipe],
     batches: MemberBatches,
     hardware: Hardware,
-    score: Callable[[], Scores],
+    score: Callable[[], list[Row]],
     records: int,
-) -> tuple[int, list[int], list[tuple[int, Scores]]]:
-    """Train; the gradients taken, after how many each member failed (0: it didn't), and the scores
-    on the way."""
-    recipe, taken, seen = recipes[0], 0, dict[int, tuple[int, Scores]]()
+) -> tuple[list[int], list[list[Row]]]:
+    """Train; after how many gradients each member failed (0: it didn't), and what each scored on
+    the way, the last time at the end."""
+    recipe, seen = recipes[0], dict[int, list[Row]]()
     failures = torch.zeros(len(recipes), dtype=torch.int64, device=hardware.device)
 
     def watch(run: Run) -> None:
-        nonlocal taken
-        taken = run.gradients
         if (undone := getattr(run.optimizer, "rolled_back", None)) is not None:
-            failures.masked_fill_(undone & (failures == 0), taken)
+            failures.masked_fill_(undone & (failures == 0), run.gradients)
         due = run.spent * records // run.budget
         if due and due not in seen:
-            seen[due] = taken, score()
+            seen[due] = [{"gradients": run.gradients, **row} for row in score()]
 
-    options: dict[str, Any] = {"splits": {}, "callbacks": [watch], **recipe.plan()}
     history = fit(
         ensemble,
         _optimizer(ensemble, recipes, hardware.device),
         batches,
+        splits={},
         loss=partial(member_cross_entropy, label_smoothing=recipe.label_smoothing),
+        callbacks=[watch],
         setup=Setup(autocast=hardware.autocast),
         session=Session(stop=lambda: bool(failures.all())),
-        **options,
+        **recipe.plan(),
     )
     if history.stopped and not failures.all():
         raise KeyboardInterrupt
-    return taken, failures.tolist(), [*seen.values()]
+    return failures.tolist(), [*seen.values()]
 
 
 def _optimizer(ensemble: Ensemble, recipes: list[Recipe], device: torch.device) -> Any:
@@ -192,25 +182,28 @@ def _optimizer(ensemble: Ensemble, recipes: list[Recipe], device: torch.device) 
     )  # fmt: skip
 
 
-def _scores(ensemble: Ensemble, datasets: list[Dataset], gather: Any, hardware: Hardware) -> Scores:
-    """The loss and accuracy of each member on every split, in minibatches that stay small."""
-    splits, found = [evaluation_batches(dataset) for dataset in datasets], {}
+def _scores(
+    ensemble: Ensemble, datasets: list[Dataset], gather: Any, hardware: Hardware
+) -> list[Row]:
+    """What each member scores on every split, in minibatches that stay small."""
+    splits = [evaluation_batches(dataset) for dataset in datasets]
     size, kind = max(1, EVALUATION_IMAGES // ensemble.members), hardware.device.type
+    rows: list[Row] = [{} for _ in range(ensemble.members)]
     for name, first in splits[0].items():
         batches = gather([of[name].split.batches(min(size, of[name].size)) for of in splits])
         with torch.autocast(kind, hardware.autocast) if hardware.autocast else nullcontext():
             scores = evaluate_members(ensemble, batches)
-        count = len(first.split)
-        pairs = zip(scores.loss.tolist(), scores.accuracy.tolist(), strict=True)
-        found[name] = [{"loss": x, "accuracy": round(share * count) / count} for x, share in pairs]
-    return found
+        each, count = (scores.loss.tolist(), scores.accuracy.tolist()), len(first.split)
+        for row, loss, share in zip(rows, *each, strict=True):
+            row[name] = {"loss": loss, "accuracy": round(share * count) / count}
+    return rows
 
 
-def _check_finite(failure: int, losses: Mapping[str, float]) -> None:
+def _check_finite(failure: int, points: list[Row]) -> None:
     if failure:
         raise FloatingPointError(
             f"the loss or its gradient is not finite after {failure} gradients"
         )
-    for name, loss in losses.items():
-        if not math.isfinite(loss):
+    for name, score in points[-1].items():
+        if name != "gradients" and not math.isfinite(score["loss"]):
             raise FloatingPointError(f"the loss on {name} is not finite at the end of training")

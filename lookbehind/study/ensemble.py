@@ -105,11 +105,10 @@ def _row(stack: Tensor, e: int) -> Tensor:
 def _check_alike(models: Sequence[nn.Module]) -> None:
     if not len(models):
         raise ValueError("models must hold at least one network, got none")
-    first = _description(models[0])
-    for e, model in enumerate(models):
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"models must be networks (nn.Module), models[{e}] is {model!r}")
-        found = _description(model)
+    if strange := [model for model in models if not isinstance(model, nn.Module)]:
+        raise TypeError(f"models must be networks (nn.Module), got {strange[0]!r}")
+    first, *others = map(_description, models)
+    for e, found in enumerate(others, 1):
         if different := found.items() ^ first.items():
             what, name = key = min(key for key, _ in different)
             raise ValueError(
@@ -139,25 +138,15 @@ def member_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float 
     return losses.mean(1)
 
 
+@dataclass(eq=False)
 class MemberBatches:
     """Minibatches of an ensemble, for `fit`: images (E, B, …) and labels (E, B).
 
-    Member e gets those of streams[of[e]]; without `of`, each member a stream of its own.
-
-    Raises ValueError where there is no stream, where their lengths differ, or where `of` names one
-    that isn't there; while iterating, where the shapes of their minibatches differ.
+    Member e gets those of streams[of[e]]; all are of the same lengths and shapes.
     """
 
-    def __init__(self, streams: Sequence[Minibatches], of: Sequence[int] | None = None) -> None:
-        lengths = {len(stream) for stream in streams}
-        if len(lengths) != 1:
-            found = f"lengths {sorted(lengths)}" if lengths else "none"
-            raise ValueError(f"streams must be minibatches of one length, got {found}")
-        self.streams = list(streams)
-        self.of = list(range(len(self.streams)) if of is None else of)
-        if not self.of or not {*self.of} <= {*range(len(self.streams))}:
-            allowed = f"for each member, a number from 0 to {len(self.streams) - 1}"
-            raise ValueError(f"of must hold, {allowed}; got {self.of}")
+    streams: Sequence[Minibatches]
+    of: Sequence[int]
 
     def __len__(self) -> int:
         return len(self.streams[0])
@@ -169,14 +158,8 @@ class MemberBatches:
 
     def __iter__(self) -> Iterator[Minibatch]:
         for minibatches in zip(*self.streams, strict=True):
-            images, labels = zip(*minibatches, strict=True)
-            yield self._gather(images), self._gather(labels)
-
-    def _gather(self, tensors: Sequence[Tensor]) -> Tensor:
-        shapes = {tuple(t.shape) for t in tensors}
-        if len(shapes) > 1:
-            raise ValueError(f"streams must give minibatches of one shape, got {sorted(shapes)}")
-        return torch.stack([tensors[i] for i in self.of])
+            images, labels = zip(*(minibatches[i] for i in self.of), strict=True)
+            yield torch.stack(images), torch.stack(labels)
 
 
 def scale_lr(optimizer: Optimizer, factors: Tensor) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import affine_grid, cross_entropy, grid_sample
+from torch.nn.functional import cross_entropy
 
-from lookbehind.checks import whole
+from lookbehind.checks import one_of, whole
 from lookbehind.scores import Minibatch
 from lookbehind.train import EVALUATION_BATCH, evaluate, fit, grouped
 from lookbehind.train.data import Batches, Dataset, Split
@@ -30,22 +30,20 @@ class Task:
     classes: tuple[int, ...]
 
 
-def split_classes(dataset: Dataset, tasks: int, *, seed: int | None = None) -> list[Task]:
+def split_classes(dataset: Dataset, tasks: int) -> list[Task]:
     """`tasks` tasks of equally many classes each: 0 and 1, then 2 and 3, … (split-digits).
 
-    The classes are in the order of their labels, or one drawn by `seed`. A wrong label counts as
-    the image's class. Raises TypeError or ValueError where `tasks` isn't an int that divides the
-    number of classes, or a split has no image for one of the tasks.
+    A wrong label counts as the image's class. Raises TypeError or ValueError where `tasks` isn't an
+    int that divides the number of classes, or a split has no image for one of the tasks.
     """
     n = len(dataset.classes)
     if n % whole("tasks", tasks, 1):
         raise ValueError(f"tasks must divide the number of classes, {n}; got {tasks}")
-    order = torch.arange(n) if seed is None else torch.randperm(n, generator=_generator(seed))
-    return [_of_classes(dataset, tuple(sorted(some))) for some in order.view(tasks, -1).tolist()]
+    return [_of_classes(dataset, (*some,)) for some in torch.arange(n).view(tasks, -1).tolist()]
 
 
 def _of_classes(dataset: Dataset, classes: tuple[int, ...]) -> Task:
-    parts: dict[str, Any] = {"noisy": dataset.noisy}
+    parts: dict[str, Any] = {}
     for name, split in dataset.splits.items():
         rows = torch.isin(split.labels, split.labels.new_tensor(classes))
         if not rows.any():
@@ -63,73 +61,45 @@ def permuted(dataset: Dataset, tasks: int, *, seed: int = 0) -> list[Task]:
     The orders are drawn by `seed`; the channels of a pixel stay together. Each task is a copy of
     the dataset and has all classes. Goodfellow et al. 2013, arXiv 1312.6211 (permuted MNIST).
     """
-    n, by = math.prod(dataset.size), _generator(seed)
+    n, by = math.prod(dataset.size), torch.Generator().manual_seed(whole("seed", seed, 0))
     drawn = [torch.randperm(n, generator=by) for _ in range(whole("tasks", tasks, 1) - 1)]
-    return [_changed(dataset, partial(_reordered, order=o)) for o in (torch.arange(n), *drawn)]
+    return [_reordered(dataset, order) for order in (torch.arange(n), *drawn)]
 
 
-def _reordered(images: Tensor, order: Tensor) -> Tensor:
-    return images.flatten(2)[..., order.to(images.device)].view_as(images)
-
-
-def rotated(dataset: Dataset, angles: Sequence[float]) -> list[Task]:
-    """The dataset turned by each of `angles`, in degrees counter-clockwise, one a task.
-
-    Between the pixels bilinear, black outside. Each task is a copy of the dataset and has all
-    classes. Lopez-Paz & Ranzato 2017, arXiv 1706.08840 (rotated MNIST).
-    """
-    if not angles or not all(map(math.isfinite, angles)):
-        raise ValueError(f"angles must be finite numbers of degrees, at least one; got {angles!r}")
-    return [_changed(dataset, partial(_turned, angle=math.radians(angle))) for angle in angles]
-
-
-def _turned(images: Tensor, angle: float) -> Tensor:
-    height, width = images.shape[2:]
-    cos, sin = math.cos(angle), math.sin(angle)
-    # From a pixel of the result to where it comes from; x and y run from −1 to 1, y downwards.
-    matrix = [[cos, -sin * height / width, 0.0], [sin * width / height, cos, 0.0]]
-    turn = torch.tensor(matrix, dtype=torch.float64, device=images.device)
-    grid = affine_grid(turn.expand(len(images), 2, 3), list(images.shape), align_corners=False)
-    return grid_sample(images.double(), grid, align_corners=False).round().to(images.dtype)
-
-
-def _changed(dataset: Dataset, change: Callable[[Tensor], Tensor]) -> Task:
-    splits = dataset.splits.items()
-    parts: dict[str, Any] = {n: replace(s, images=change(s.images)) for n, s in splits}
+def _reordered(dataset: Dataset, order: Tensor) -> Task:
+    parts: dict[str, Any] = {}
+    for name, split in dataset.splits.items():
+        pixels = split.images.flatten(2)[..., order.to(split.images.device)]
+        parts[name] = replace(split, images=pixels.view_as(split.images))
     return Task(replace(dataset, **parts), tuple(range(len(dataset.classes))))
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(whole("seed", seed, 0))
 
 
 class Reservoir:
     """A uniform sample, without replacement, of all images offered so far.
 
-    Algorithm R (Vitter 1985, attributed there to A. Waterman): the first `capacity` images are
-    kept, the n-th image after them with probability capacity / n, in a random other's place. So
-    each of n images is held with probability min(1, capacity / n).
+    Algorithm R (Vitter 1985, attributed there to A. Waterman): the first `memory` images are kept,
+    the n-th image after them with probability memory / n, in a random other's place. So each of n
+    images is held with probability min(1, memory / n).
 
     `split` holds the images as they were offered (None before), `seen` is n. `seed` decides.
     """
 
-    def __init__(self, capacity: int, seed: int = 0) -> None:
-        self.capacity = whole("capacity", capacity, 1)
-        self.seen = 0
+    def __init__(self, memory: int, seed: int = 0) -> None:
+        self.memory, self.seen = whole("memory", memory, 0), 0
         self.split: Split | None = None
-        self._generator = _generator(seed)
+        self._generator = torch.Generator().manual_seed(seed)
 
     def add(self, split: Split) -> None:
         """Offer the images of `split`, in their order."""
         both = _joined([self.split, split] if self.split else [split])
         rows = list(range(len(both) - len(split)))  # of the images that are kept
         for row, place in enumerate(self._places(len(split)), len(rows)):
-            if len(rows) < self.capacity:
+            if len(rows) < self.memory:
                 rows.append(row)
-            elif place < self.capacity:
+            elif place < self.memory:
                 rows[place] = row
         self.seen += len(split)
-        self.split = _rows(both, torch.tensor(rows, device=both.labels.device))
+        self.split = _rows(both, torch.tensor(rows, dtype=torch.int64, device=both.labels.device))
 
     def _places(self, count: int) -> list[int]:
         """For the n-th image of all, n = seen + 1, …, seen + count: one of 0, …, n − 1."""
@@ -138,6 +108,7 @@ class Reservoir:
         return (uniform * n).long().tolist()
 
 
+@dataclass(eq=False)
 class Replay:
     """The minibatches of `batches`, each joined by one of `remembered` ones.
 
@@ -146,8 +117,8 @@ class Replay:
     depend on their seed and the epoch alone.
     """
 
-    def __init__(self, batches: Batches, remembered: Batches) -> None:
-        self.batches, self.remembered = batches, remembered
+    batches: Batches
+    remembered: Batches
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -201,7 +172,7 @@ def learn(
     `incremental` says what is known about an image (van de Ven & Tolias 2019, arXiv 1904.07734):
     "task": which task it is of, so the logits of other tasks' classes are left out, in training
     and measuring; "class": nothing, so it is one of all classes, those of tasks to come included.
-    Where every task has all classes (`permuted`, `rotated`) both are *domain*-incremental.
+    Where every task has all classes (`permuted`) both are *domain*-incremental.
 
     `memory` > 0: experience replay (Chaudhry et al. 2019, arXiv 1902.10486). A `Reservoir` of so
     many training images is offered each task's when the task ends; while the next is learned, every
@@ -218,7 +189,7 @@ def learn(
     argument, and what `fit` raises.
     """
     _check_tasks(tasks, incremental)
-    reservoir = Reservoir(memory, seed) if whole("memory", memory, 0) else None
+    reservoir = Reservoir(memory, seed)
     groups = _groups(tasks, incremental == "task", next(model.parameters()).device)
     within = partial(_loss_within, groups, loss) if groups else loss
     trains = [task.data.train for task in tasks]
@@ -226,7 +197,7 @@ def learn(
     rows = [_scores(model, tasks, groups, score)]
     for lesson in lessons:
         batches: Any = lesson.batches(batch_size, seed)
-        if reservoir and (old := reservoir.split):
+        if old := reservoir.split:
             size = min(batch_size, len(old))
             batches = Replay(batches, old.batches(size, seed, drop_last=True))
         made, plan = make_optimizer(model), grouped(**options)
@@ -234,8 +205,7 @@ def learn(
         if history.stopped:
             break
         rows.append(_scores(model, tasks, groups, score))
-        if reservoir:
-            reservoir.add(lesson)
+        reservoir.add(lesson)
     missing = {name: torch.full_like(row, math.nan) for name, row in rows[0].items()}
     rows += [missing] * (len(lessons) + 1 - len(rows))
     accuracy = {name: torch.stack([row[name] for row in rows[1:]], -2) for name in missing}
@@ -295,40 +265,19 @@ def average_accuracy(R: Tensor) -> Tensor:
     return R[..., -1, :].mean(-1)
 
 
-def forgetting(R: Tensor) -> Tensor:
-    """f_j = max_{l < T} R[l, j] − R[T, j], of each task but the last: (..., T − 1).
-
-    From the best accuracy that the task ever had to that in the end; < 0 if later tasks helped it.
-    Chaudhry et al. 2018 (Riemannian walk), arXiv 1801.10112.
-    """
-    _check_square(R)
-    return R[..., :-1, :-1].amax(-2) - R[..., -1, :-1]
-
-
 def average_forgetting(R: Tensor) -> Tensor:
-    """F = 1/(T − 1) Σ_{j < T} f_j of `forgetting`: (...). Source there."""
-    return forgetting(R).mean(-1)
+    """F = 1/(T − 1) Σ_{j < T} (max_{l < T} R[l, j] − R[T, j]), of R (..., T, T): (...).
 
-
-def backward_transfer(R: Tensor) -> Tensor:
-    """BWT = 1/(T − 1) Σ_{j < T} (R[T, j] − R[j, j]), of R (..., T, T): (...).
-
-    From the accuracy of a task when it was learned to that in the end; ≥ −F, and −F where every
-    task was at its best then. Lopez-Paz & Ranzato 2017 (GEM), arXiv 1706.08840, equation 3 (their
-    code divides by T).
+    From the best accuracy that a task ever had to that in the end, of each task but the last; < 0
+    if later tasks helped. Chaudhry et al. 2018 (Riemannian walk), arXiv 1801.10112.
     """
-    _check_square(R)
-    return (R[..., -1, :] - R.diagonal(dim1=-2, dim2=-1))[..., :-1].mean(-1)
-
-
-def _check_square(R: Tensor) -> None:
     if R.ndim < 2 or not R.shape[-1] == R.shape[-2] >= 2:
         raise ValueError(f"R must have shape (..., T, T), T ≥ 2 tasks; got {tuple(R.shape)}")
+    return (R[..., :-1, :-1].amax(-2) - R[..., -1, :-1]).mean(-1)
 
 
 def _check_tasks(tasks: Sequence[Task], incremental: str) -> None:
-    if incremental not in ("task", "class"):
-        raise ValueError(f'incremental must be "task" or "class", got {incremental!r}')
+    one_of("incremental", incremental, "task", "class")
     if len({task.data.classes for task in tasks}) != 1:
         raise ValueError("tasks must hold at least one task, all of one problem: the same classes")
     if len({tuple(task.data.splits) for task in tasks}) != 1:

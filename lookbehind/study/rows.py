@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from itertools import product
 from pathlib import Path
@@ -85,28 +86,22 @@ class Rows:
         self.path = None if path is None else Path(path)
         self.rows: dict[Recipe, Row] = {}  # by the essence of its recipe
         self._end = 0  # of what was read and written
-        if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(self.path):
-                self._read(self.path)
+        self.append(())
 
     def of(self, recipe: Recipe) -> Row | None:
         """The row of this run, or None."""
         return self.rows.get(essence(recipe))
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Take the rows up, and bring those that are news to the disk."""
-        if self.path is None:
-            for row in rows:
-                self._take(row)
-            return
-        with _locked(self.path):
-            self._read(self.path)
+        """Take up what others wrote, then the rows, and bring those that are news to the disk."""
+        with nullcontext() if self.path is None else _locked(self.path):
+            self._read()
             lines = [json.dumps(row) + "\n" for row in map(self._merged, rows) if self._take(row)]
-            with self.path.open("ab") as file:
-                file.write("".join(lines).encode())
-                file.flush()
-                os.fsync(file.fileno())
+            if self.path is not None and lines:
+                with self.path.open("ab") as file:
+                    file.write("".join(lines).encode())
+                    file.flush()
+                    os.fsync(file.fileno())
             self._end += sum(map(len, lines))  # ASCII
 
     def _merged(self, row: Row) -> Row:
@@ -120,23 +115,23 @@ class Rows:
         old, self.rows[run] = self.rows.get(run), row
         return old != row
 
-    def _read(self, path: Path) -> None:
+    def _read(self) -> None:
         """Take up the lines since the last time. Nobody else writes now, so a part is a ruin."""
-        if not path.exists():
+        if self.path is None or not self.path.exists():
             return
-        with path.open("rb") as file:
+        with self.path.open("rb") as file:
             file.seek(self._end)
             lines = file.readlines()
         for line in lines:
             if not line.endswith(b"\n") and _START.startswith(line[: len(_START)]):
-                os.truncate(path, self._end)
+                os.truncate(self.path, self._end)
                 return
             try:
                 self._take(json.loads(line))
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise SweepError(
-                    f"{path} must hold rows of a sweep only, got {line[:60]!r} at byte {self._end} "
-                    f"({type(error).__name__}: {error}): give another path"
+                    f"{self.path} must hold rows of a sweep only, got {line[:60]!r} at byte "
+                    f"{self._end} ({type(error).__name__}: {error}): give another path"
                 ) from error
             self._end += len(line)
 
@@ -146,6 +141,7 @@ def _locked(path: Path) -> Any:
     from filelock import FileLock
 
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(path.with_name(f".{path.name}.lock"), timeout=PATIENCE).acquire()
     except (OSError, NotImplementedError) as error:
         words = f"{path} cannot be locked ({error})"

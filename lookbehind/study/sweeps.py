@@ -7,10 +7,9 @@ import math
 import pickle
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent import futures
 from concurrent.futures import Executor, Future
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from torch import nn
 from lookbehind.checks import whole
 from lookbehind.study.block import Measure, blocks, cut, failed, train_block
 from lookbehind.study.rows import Row, Rows, SweepError, distinct, essence
-from lookbehind.train import EVALUATION_BATCH, Hardware, Recipe
+from lookbehind.train import Hardware, Recipe
 from lookbehind.train.data import Dataset
 
 MEMBERS = 128  # of an ensemble: from here on an MLP on digits gains little
@@ -34,11 +33,8 @@ def sweep(
     *,
     executor: Executor | None = None,
     measures: Mapping[str, Measure] | None = None,
-    root: str | Path | None = None,
     hardware: Hardware | None = None,
     records: int = 0,
-    members: int = MEMBERS,
-    retry_failed: bool = False,
     progress: bool = False,
 ) -> list[Row]:
     """Train all `recipes`, and return a row for each, in their order.
@@ -50,20 +46,19 @@ def sweep(
     With `records`, the scores at so many points of the training, the last at its end, are added as
     "records": [{"gradients": n, "train": …, "validation": …, "test": …}, …].
 
-    Runs that differ in seed, ρ, lr and a number α only are trained as one `Ensemble` of at most
-    `members` networks, fewer where memory is short. Each becomes what `Recipe.run` makes of it
-    alone, but for rounding. An ensemble that fails is tried again in halves, so that only the
-    guilty runs are recorded as failed.
+    Runs that differ in seed, ρ, lr and a number α only are trained as one `Ensemble`, as large as
+    memory allows. Each becomes what `Recipe.run` makes of it alone, but for rounding. An ensemble
+    that fails is tried again in halves, so that only the guilty runs are recorded as failed.
 
     `executor` is any of `concurrent.futures`, or Dask's `client.get_executor()`; by default all
-    is trained in this process. A worker needs this package, the datasets (`root` as in
-    `lookbehind.train.data`) and the measures: for a `ProcessPoolExecutor` functions of a module. It
-    trains one ensemble at a time, on one CPU thread, or on `hardware` (default: its best device).
+    is trained in this process. A worker needs this package, the datasets and the measures: for a
+    `ProcessPoolExecutor` functions of a module. It trains one ensemble at a time, on one CPU
+    thread, or on `hardware` (default: its best device).
 
     Rows are appended to `path`, a file of JSON lines (see `Rows`), as they come. Runs that are
-    there already aren't repeated; failed ones are with `retry_failed`, and those that lack
-    measures or records. After Ctrl-C, or where the pool of processes breaks (SweepError), what was
-    finished is in the file, and the same call goes on. Several sweeps may share a file.
+    there already aren't repeated, but for those that lack measures or records; a failed one is
+    where its line is deleted. After Ctrl-C, or where the pool of processes breaks (SweepError),
+    what was finished is in the file, and the same call goes on. Several sweeps may share a file.
 
     Raises SweepError where `path` holds anything else, before anything is written, TypeError or
     ValueError for wrong arguments.
@@ -71,13 +66,13 @@ def sweep(
     from tqdm.auto import tqdm
 
     recipes, measures = list(recipes), dict(measures or {})
-    _check(recipes, measures, members, executor)
+    _check(recipes, measures, executor)
     whole("records", records, 0)
     kept, wanted = Rows(path), distinct(recipes)
     needed = [*measures, "records"] if records else [*measures]
-    todo = [r for r in wanted if not _is_done(kept.of(r), needed, retry_failed)]
-    job = (measures, root, hardware, records)
-    parts = blocks(todo, min(members, math.ceil(len(todo) / _workers(executor)) or 1))
+    todo = [r for r in wanted if not _is_done(kept.of(r), needed)]
+    job = (measures, hardware, records)
+    parts = blocks(todo, min(MEMBERS, math.ceil(len(todo) / _workers(executor)) or 1))
     done = len(wanted) - len(todo)
     with tqdm(total=len(wanted), initial=done, unit=" runs", disable=not progress) as bar:
         try:
@@ -108,24 +103,7 @@ def networks(recipes: Iterable[Recipe], **options: Any) -> list[tuple[nn.Module,
     return found
 
 
-def on_train(function: Callable[..., Any], **options: Any) -> Measure:
-    """The measure function(network, minibatches of all training images, **options).
-
-    For functions of `lookbehind.measure` that return a number:
-    measures={"worst rise": on_train(worst_rise, ball=Ball(0.05))}. Other processes can get it.
-    """
-    return partial(_measure_on_train, function, options)
-
-
-def _measure_on_train(
-    function: Callable[..., Any], options: Mapping[str, Any], network: nn.Module, dataset: Dataset
-) -> Any:
-    return function(network, dataset.train.batches(EVALUATION_BATCH), **options)
-
-
-def _check(
-    recipes: list[Any], measures: dict[str, Any], members: int, executor: Executor | None
-) -> None:
+def _check(recipes: list[Any], measures: dict[str, Any], executor: Executor | None) -> None:
     for recipe in recipes:
         if not isinstance(recipe, Recipe):
             raise TypeError(f"recipes must be Recipes, got {recipe!r}")
@@ -133,7 +111,6 @@ def _check(
         if name in RESERVED or not callable(measure):
             allowed = f"measures must be functions, under other names than {', '.join(RESERVED)}"
             raise ValueError(f"{allowed}; got {name!r}: {measure!r}")
-    whole("members", members, 1)
     if isinstance(executor, futures.ProcessPoolExecutor):
         try:
             pickle.dumps(measures)
@@ -142,10 +119,8 @@ def _check(
             raise TypeError(f"{allowed}, got {measures} ({error})") from error
 
 
-def _is_done(row: Row | None, measures: Iterable[str], retry_failed: bool = False) -> bool:
-    if row is None or "error" in row:
-        return row is not None and not retry_failed
-    return all(name in row for name in measures)
+def _is_done(row: Row | None, measures: Iterable[str]) -> bool:
+    return row is not None and ("error" in row or all(name in row for name in measures))
 
 
 def _broken(kept: Rows, wanted: list[Recipe], measures: Iterable[str]) -> str:

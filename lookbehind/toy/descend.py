@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,40 +69,35 @@ def descend(
 
 
 class _Recorder:
-    """An observer that copies the weights at every event, and stacks them into a `Trajectory`."""
+    """Copies the weights at every event, and stacks them into a `Trajectory`."""
 
     def __init__(self, w: Tensor, optimizer: Any) -> None:
-        self.w, self.optimizer = w, optimizer
-        self.slow = [_copy(w)]
+        self.w, self.optimizer, self.slow = w, optimizer, [w.detach().clone()]
         self.points: dict[str, list[Tensor]] = {"ascent": [], "descent": [], "gradient": []}
         self.alpha: list[Tensor] = []
         self.diverged = torch.zeros(w.shape[:-1], dtype=torch.bool)
-        if hasattr(optimizer, "observers"):
-            optimizer.observers.append(self)
-        climber = getattr(optimizer, "climber", None)
-        if climber is not None and climber is not optimizer:
-            climber.observers.append(self.climb)
+        # Of an optimizer inside another, only where its gradients were taken, and these.
+        climber: Any = getattr(optimizer, "climber", None)
+        for each, kinds in ((optimizer, ("descent", "slow")), (climber, ("ascent", "gradient"))):
+            if hasattr(each, "observers"):
+                each.observers.append(partial(self.meet, kinds))
 
-    def __call__(self, event: Any) -> None:
-        if event.kind == "descent":
-            self.points["descent"].append(_copy(self.w))
-        elif event.kind == "slow" and event.alpha is not None:
+    def meet(self, kinds: Sequence[str], event: Any) -> None:
+        if event.kind in kinds and event.kind != "slow":
+            self.keep(event.kind)
+        elif event.kind in kinds and event.alpha is not None:
             self.alpha.append(torch.as_tensor(event.alpha[0], dtype=torch.float64))
-        else:
-            self.climb(event)
 
-    def climb(self, event: Any) -> None:
-        """Only where the gradients were taken, and these: what an optimizer inside another adds."""
-        if event.kind == "ascent":
-            self.points["ascent"].append(_copy(self.w))
-        elif event.kind == "gradient":
-            self.points["gradient"].append(_copy(self.w.grad))
+    def keep(self, kind: str) -> None:
+        tensor = self.w.grad if kind == "gradient" else self.w
+        assert tensor is not None
+        self.points[kind].append(tensor.detach().clone())
 
     def step(self) -> None:
-        self.slow.append(_copy(self.w))
+        self.slow.append(self.w.detach().clone())
         if not hasattr(self.optimizer, "observers"):  # a plain torch.optim optimizer
-            self.points["descent"].append(_copy(self.w))
-            self.points["gradient"].append(_copy(self.w.grad))
+            self.keep("descent")
+            self.keep("gradient")
         undone = getattr(self.optimizer, "rolled_back", None)
         if undone is not None:
             self.diverged |= undone
@@ -126,28 +122,17 @@ class _Recorder:
         )
 
 
-def _copy(tensor: Tensor | None) -> Tensor:
-    assert tensor is not None
-    return tensor.detach().clone()
-
-
 def _closure(loss: Loss, w: Tensor, noise: Tensor | None) -> Callable[[], Tensor]:
     """The loss of one minibatch, L(w) + ⟨ξ, w⟩; its gradient goes to `w.grad`."""
-    at = w.detach()
-    ones = torch.ones(w.shape[:-1], dtype=torch.float64)
-    gradient = getattr(loss, "gradient", None)
+    at, total = w.detach(), lambda w: loss(w).sum()
+    gradient: Loss = getattr(loss, "gradient", None) or torch.func.grad(total)
 
     def closure() -> Tensor:
-        if gradient is None:
-            value = loss(w)
-            (w.grad,) = torch.autograd.grad(value, w, ones)
-        else:
-            value = loss(at)
-            w.grad = gradient(at)
+        value, w.grad = loss(at), gradient(at)
         if noise is None:
-            return value.detach()
+            return value
         w.grad += noise
-        return value.detach() + (noise * at).sum(-1)
+        return value + (noise * at).sum(-1)
 
     return closure
 
@@ -156,16 +141,14 @@ def _noise(sigma: float, shape: Sequence[int], seed: int | Sequence[int]) -> Ten
     """Gradient noise of shape (steps, minibatches, [E,] 2), from one stream or one per member."""
     if not sigma:
         return None
-    steps, minibatches, *point = shape
-    if isinstance(seed, int):
-        generator = torch.Generator().manual_seed(seed)
-        drawn = torch.randn(steps, minibatches, 2, generator=generator, dtype=torch.float64)
-        return sigma * (drawn[:, :, None].expand(*shape) if len(point) == 2 else drawn)
-    if len(point) != 2 or len(seed) != point[0]:
-        given = f"{len(seed)} for {point[:-1]}"
-        raise ValueError(f"seed must be an int or one int per member, got {given}")
-    own = [_noise(sigma, (steps, minibatches, 2), int(s)) for s in seed]
-    return torch.stack([n for n in own if n is not None], dim=2)
+    steps, minibatches, *members, _ = shape
+    seeds = [seed] if isinstance(seed, int) else seed
+    if seeds is seed and [len(seeds)] != members:
+        found = f"{len(seeds)} for {members}"
+        raise ValueError(f"seed must be an int or one int per member, got {found}")
+    by = [torch.Generator().manual_seed(int(s)) for s in seeds]
+    drawn = [torch.randn(steps, minibatches, 2, generator=b, dtype=torch.float64) for b in by]
+    return sigma * torch.stack(drawn, 2).expand(-1, -1, *(members or [1]), -1).reshape(*shape)
 
 
 def _checked_start(loss: Loss, start: ArrayLike, steps: int) -> Tensor:

@@ -6,6 +6,7 @@ gradient and Hessian come, in torch and in JavaScript. Nothing of it is ever eva
 
 import ast
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +25,10 @@ ALLOWED = (
     f"numbers, {', '.join(NAMES)} (r is the distance from the origin), + - * /, "
     f"** with a number up to {HIGHEST}, and {', '.join(FUNCTIONS)}"
 )
+OPERATIONS: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
+    ast.Div: operator.truediv, ast.Pow: operator.pow,
+}  # fmt: skip
 HELPERS = (
     "const sigmoid = (u) => 1 / (1 + Math.exp(-u)), "
     "logaddexp = (a, b) => Math.max(a, b) + Math.log1p(Math.exp(-Math.abs(a - b)));"
@@ -79,13 +84,13 @@ def _problems(node: ast.expr, level: int = 0) -> Iterator[tuple[ast.expr, str]]:
                 yield node, f"{name!r} is none of the names"
         case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=inner):
             yield from _problems(inner, level)
-        case ast.BinOp(left=left, op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div(), right=right):
-            yield from _problems(left, level)
-            yield from _problems(right, level)
         case ast.BinOp(left=left, op=ast.Pow(), right=right):
             yield from _problems(left, level)
             if abs(_number(right)) > HIGHEST:
                 yield right, f"the exponent is no number from -{HIGHEST} to {HIGHEST}"
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATIONS:
+            yield from _problems(left, level)
+            yield from _problems(right, level)
         case ast.BinOp(op=ast.BitXor(), right=right):
             yield right, "^ stands, where a power is written **"
         case ast.Call(func=ast.Name(id=name), args=given, keywords=[]):
@@ -149,13 +154,11 @@ def _built(node: ast.expr) -> Any:
             return {"pi": sympy.pi, "e": sympy.E}.get(name, sympy.Symbol(name))
         case ast.UnaryOp(op=op, operand=inner):
             return -_built(inner) if isinstance(op, ast.USub) else _built(inner)
-        case ast.BinOp(left=left, op=ast.Pow(), right=right):
-            base, power = _built(left), _built(right)
-            return base**power if base.free_symbols else sympy.Rational(repr(_power(base, power)))
         case ast.BinOp(left=left, op=op, right=right):
             a, b = _built(left), _built(right)
-            made = {ast.Add: a + b, ast.Sub: a - b, ast.Mult: a * b}
-            return made[type(op)] if type(op) in made else a / b
+            if isinstance(op, ast.Pow) and not a.free_symbols:
+                return sympy.Rational(repr(_power(a, b)))
+            return OPERATIONS[type(op)](a, b)
         case ast.Call(func=ast.Name(id=name), args=given):
             function = _own_functions().get(name) or getattr(sympy, name)
             return function(*map(_built, given))
@@ -203,18 +206,15 @@ def _in_torch(parts: Sequence[Any]) -> Callable[[Tensor], Tensor]:
     import sympy
 
     names = [*FUNCTIONS, "sign", "sigmoid"]
-    known = {name: _of_tensors(getattr(torch, name)) for name in names}
+    known: dict[str, Any] = {name: _of_tensors(getattr(torch, name)) for name in names}
     known["absolute"] = known.pop("abs")
-    function = sympy.lambdify(
-        sympy.symbols("x y"), parts, [known, {"pi": math.pi, "e": math.e}], cse=True
-    )
+    known |= {"pi": math.pi, "e": math.e}
+    function = sympy.lambdify(sympy.symbols("x y"), parts, [known], cse=True)
 
     def of(w: Tensor) -> Tensor:
         x, y = w.unbind(-1)
-        found = function(x, y)
-        return torch.stack(
-            [v if isinstance(v, Tensor) else x.new_full(x.shape, v) for v in found], -1
-        )
+        found = [v if isinstance(v, Tensor) else x.new_full(x.shape, v) for v in function(x, y)]
+        return torch.stack(found, -1)
 
     return of
 
@@ -222,15 +222,11 @@ def _in_torch(parts: Sequence[Any]) -> Callable[[Tensor], Tensor]:
 def _of_tensors(function: Callable[..., Tensor]) -> Callable[..., Any]:
     """`function`, which may be given numbers as well: sqrt(2) x."""
 
-    def of(*values: Any) -> Tensor:
-        return function(
-            *[
-                v if isinstance(v, Tensor) else torch.tensor(float(v), dtype=torch.float64)
-                for v in values
-            ]
-        )
+    def tensor(value: Any) -> Tensor:
+        own = isinstance(value, Tensor)
+        return value if own else torch.tensor(float(value), dtype=torch.float64)
 
-    return of
+    return lambda *values: function(*map(tensor, values))
 
 
 def _in_javascript(groups: dict[str, Sequence[Any]]) -> str:
@@ -256,5 +252,5 @@ def _in_javascript(groups: dict[str, Sequence[Any]]) -> str:
         body = " ".join([*constants, f"return {values if len(parts) == 1 else f'[{values}]'};"])
         functions.append(f"{name}: (x, y) => {{ {body} }}")
     made = "{ " + ", ".join(functions) + " }"
-    helpers = HELPERS if "sigmoid" in made or "logaddexp" in made else ""
-    return f"(() => {{ {helpers} return {made}; }})()" if helpers else made
+    helped = "sigmoid" in made or "logaddexp" in made
+    return f"(() => {{ {HELPERS} return {made}; }})()" if helped else made

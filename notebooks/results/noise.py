@@ -18,7 +18,7 @@ import stored
 import torch
 from tuned import COMMON, SEEDS, settings_of
 
-from lookbehind.measure import dot, quantization, weight_noise, weights_of
+from lookbehind.measure import Objective, dot, quantized, weight_noise, weights_of
 
 NAMES = ("SGD", "SGD, own weight decay", "SAM", "ASAM", "Multistep-SAM k 2 mean")
 NAMES += ("Lookbehind-SAM k 2", "Lookbehind-SAM k 5", "Lookbehind-ASAM k 2", *peers.METHODS)
@@ -40,7 +40,8 @@ def settings():
 def under(network, dataset, kind):
     batches, some = list(dataset.test.batches(1000)), LEVELS[kind]
     if kind == "bits":
-        shares = quantization(network, batches, some).accuracies
+        objective = Objective(network, batches)
+        shares = [objective.score(quantized(network, bits)).accuracy for bits in some]
     else:
         shares = weight_noise(network, batches, some, relative=kind == "relative").mean
     return [round(float(share), 4) for share in shares]

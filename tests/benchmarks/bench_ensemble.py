@@ -15,7 +15,8 @@ import torch
 from bench import alternate, goal, medians, ratio
 
 from lookbehind.optim import make_method, param_groups
-from lookbehind.study import Ensemble, MemberBatches, member_cross_entropy
+from lookbehind.study import Ensemble, member_cross_entropy
+from lookbehind.study.ensemble import MemberBatches
 from lookbehind.train import Recipe, choose_hardware, constant, fit, keep_freed_memory
 
 THREADS = torch.get_num_threads()

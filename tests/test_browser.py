@@ -31,8 +31,8 @@ def listen(widget):
     methods=["SGD", "SAM"], panels=["map"])""",
     f"""display(
     heard,
-    listen(HeatMaps({{"accuracy": numpy.random.rand(2, 3, 4, 5)}},
-        {{"k": [1, 2], "α": [0.2, 0.5, 0.8], "ρ": [1, 2, 3, 4]}})),
+    listen(HeatMaps({{"accuracy": numpy.random.rand(2, 3, 4, 2)}},
+        {{"k": [1, 2], "α": [0.2, 0.5, 0.8], "ρ": [1, 2, 3, 4]}}, seeds=5)),
     listen(Intervals({{"bits": {{"SGD": [[0.1, 0.2]] * 3}}}}, {{"bits": [2, 3]}}, other="SGD")),
     listen(TrainingAtlas({str(RESULTS / "atlas.json")!r}, k=2)))""",
     """recipe = Recipe(train=200, validation=0)

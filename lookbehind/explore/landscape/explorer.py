@@ -14,8 +14,7 @@ import traitlets
 from lookbehind.explore.landscape import job as jobs
 from lookbehind.explore.landscape.job import PLANE, RADII, Job
 from lookbehind.explore.landscape.view import QUANTITIES, Sight, climbs, picture, scene, told
-from lookbehind.explore.shared.living import Living, style
-from lookbehind.explore.shared.page import script
+from lookbehind.explore.shared.page import Living, script, style
 from lookbehind.explore.shared.palette import PALETTES
 from lookbehind.explore.shared.runs import Network, first_images, network_of
 from lookbehind.explore.shared.work import numbered

@@ -4,7 +4,6 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -42,23 +41,16 @@ def contour(loss: ToyLoss, ax: Axes | None = None, window: Sequence[float] | Non
     return ax
 
 
-def paths(loss: ToyLoss, runs: Mapping[str, Trajectory], ax: Axes | None = None) -> Axes:
-    """The slow weights of each run over the contour lines, one colour a method."""
-    ax = contour(loss, ax)
-    for name, run in runs.items():
-        ax.plot(*run.slow.T, ".-", color=color_of(name), markersize=3, linewidth=1.2, label=name)
-        ax.plot(*run.slow[-1], "o", color=color_of(name), markeredgecolor="white")
-    if runs:
-        ax.plot(*next(iter(runs.values())).slow[0], "o", color="none", markeredgecolor="black")
-        ax.legend(fontsize="small")
-    return ax
-
-
 def small_map(loss: ToyLoss, ways: Mapping[str, Array]) -> str:
-    """`paths` of points (T, 2) a name, as a small PNG in base64."""
+    """The points (T, 2) of each name over the contour lines, as a small PNG in base64."""
     figure = Figure(figsize=(5.2, 4), dpi=110, layout="constrained")
-    runs: dict[str, Any] = {name: SimpleNamespace(slow=way) for name, way in ways.items()}
-    paths(loss, runs, figure.subplots())
+    ax = contour(loss, figure.subplots())
+    for name, way in ways.items():
+        ax.plot(*way.T, ".-", color=color_of(name), markersize=3, linewidth=1.2, label=name)
+        ax.plot(*way[-1], "o", color=color_of(name), markeredgecolor="white")
+        ax.plot(*way[0], "o", color="none", markeredgecolor="black")
+    if ways:
+        ax.legend(fontsize="small")
     return small_png(figure)
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import traitlets
 from numpy.typing import NDArray
 
-from lookbehind.explore.shared.living import Living, style
-from lookbehind.explore.shared.page import script
+from lookbehind.explore.shared.page import Living, script, style
 from lookbehind.explore.shared.palette import METHOD_COLORS, PALETTES
+from lookbehind.explore.shared.pictures import small_map
 from lookbehind.explore.toy.paths import descent, drawn, length
 from lookbehind.optim import METHODS
 from lookbehind.toy import LOSSES, Loss, ToyLoss, hessian_eigenvalues
@@ -157,8 +157,6 @@ class ToyExplorer(Living):
             self.drawn, self.error = found, error
 
     def _picture(self) -> tuple[str, str]:
-        from lookbehind.explore.shared import pictures  # costs a second, only where it is shown
-
         ways = {method: self.path(method)[:, :2] for method in self.methods}
         ends = [
             f"{method} is at ({x:.2f}, {y:.2f})"
@@ -166,7 +164,7 @@ class ToyExplorer(Living):
             for x, y in way[-1:]
         ]
         words = f"Map of the loss {self.loss}. After {self.steps} outer steps: {', '.join(ends)}."
-        return pictures.small_map(self.toy, ways), words
+        return small_map(self.toy, ways), words
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from lookbehind.explore.landscape import LandscapeExplorer
 from lookbehind.explore.landscape import job as jobs
 from lookbehind.explore.landscape.explorer import RADII
 from lookbehind.explore.shared.page import plain
-from lookbehind.measure import Plane
 from lookbehind.train import CheckpointError
 from lookbehind.train.data import Dataset
 from lookbehind.weights import weights_of
@@ -70,42 +69,10 @@ def test_a_checkpoint_and_a_run_of_the_same_network_show_the_same(
     explorer = LandscapeExplorer({"run": outcome, "file": path}, data, **QUICK)
     one, other = finished(explorer).sights
     np.testing.assert_array_equal(one.plane.loss, other.plane.loss)
-    assert jobs.AFTER not in explorer.directions
-    explorer.add("again", path)
+    assert jobs.NEXT in explorer.directions and jobs.AFTER not in explorer.directions
+    explorer.shown = ["file"]
     explorer.wait()
-    assert [s.name for s in explorer.sights] == explorer.shown == ["run", "file", "again"]
-    assert jobs.AFTER in explorer.directions
-    explorer.shown = ["file", "again"]
-    explorer.wait()
-    assert [s.name for s in explorer.sights] == ["file", "again"]
-
-
-def test_a_file_that_is_no_checkpoint_is_told_in_words_and_nothing_is_lost(
-    data: Dataset, tmp_path: Path
-) -> None:
-    explorer = finished(LandscapeExplorer({"a": small(0)}, data, **QUICK))
-    sights = explorer.sights
-    (tmp_path / "text.pt").write_text("no checkpoint")
-    for name, path, kind, error in [
-        ("a", "text.pt", ValueError, "name must be a new one, got 'a'"),
-        ("b", "missing.pt", FileNotFoundError, "missing.pt"),
-        ("b", "text.pt", CheckpointError, "text.pt is not a whole checkpoint"),
-    ]:
-        with pytest.raises(kind, match=error):
-            explorer.add(name, tmp_path / path)
-    assert explorer.sights is sights and explorer.names == explorer.shown == ["a"]
-
-
-def test_save_never_overwrites_and_a_plane_comes_back(
-    done: LandscapeExplorer, tmp_path: Path
-) -> None:
-    saved = done.save(tmp_path / "new") + done.save(tmp_path / "new")
-    assert [path.name for path in saved] == ["SAM.npz", "plain.npz", "SAM-2.npz", "plain-2.npz"]
-    assert sorted(saved) == sorted((tmp_path / "new").iterdir())
-    np.testing.assert_array_equal(Plane.load(saved[0]).loss, done.sights[0].plane.loss)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"):
-        done.save(tmp_path / "file")
+    assert [s.name for s in explorer.sights] == ["file"]
 
 
 @pytest.fixture
@@ -133,7 +100,6 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[], Non
 
 def test_stop_ends_it_and_what_is_there_stays(data: Dataset, gate: Any) -> None:
     explorer = LandscapeExplorer({"a": small(0)}, data, **QUICK)
-    assert explorer.save() == []
     explorer.compute()
     assert explorer.running
     gate(lambda: explorer._handle_custom_msg({"kind": "stop"}, []))
@@ -236,10 +202,18 @@ def test_a_wrong_argument_is_told_at_once(data: Dataset, given: Any, error: str)
 
 
 @pytest.mark.parametrize(
-    ("networks", "error"), [({}, "at least one network"), ({"a": 3}, "modules, outcomes or paths")]
+    ("networks", "kind", "error"),
+    [
+        ({}, ValueError, "at least one network"),
+        ({"a": 3}, TypeError, "modules, outcomes or paths"),
+        ({"a": "no/such/file.pt"}, FileNotFoundError, "no/such/file.pt"),
+        ({"a": __file__}, CheckpointError, f"{__file__} is not a whole checkpoint"),
+    ],
 )
-def test_no_network_or_something_else_is_refused(data: Dataset, networks: Any, error: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=error):
+def test_no_network_or_something_else_is_refused(
+    data: Dataset, networks: Any, kind: type[Exception], error: str
+) -> None:
+    with pytest.raises(kind, match=error):
         LandscapeExplorer(networks, data)
 
 

@@ -6,8 +6,8 @@ function is drawn by way of the kernel (`paths.py`).
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -50,8 +50,6 @@ SETUP = {
     "limits": LIMITS,
     "palettes": PALETTES,
 }
-SCRIPT = f"const SETUP = {json.dumps(SETUP)};\n{script(HERE / 'explorer.js')}"
-STYLE = style(HERE / "explorer.css")
 
 
 class ToyExplorer(Living):
@@ -72,8 +70,8 @@ class ToyExplorer(Living):
     """
 
     title = "Lookbehind-SAM on a toy loss"
-    _esm = SCRIPT
-    _css = STYLE
+    _esm = f"const SETUP = {json.dumps(SETUP)};\n{script(HERE / 'explorer.js')}"
+    _css = style(HERE / "explorer.css")
 
     loss = traitlets.Unicode().tag(sync=True)
     start = traitlets.List(traitlets.Float(), minlen=2, maxlen=2).tag(sync=True)
@@ -122,9 +120,8 @@ class ToyExplorer(Living):
     @traitlets.validate("loss")
     def _known(self, proposal: Any) -> Any:
         if proposal.value not in self._losses:
-            raise traitlets.TraitError(
-                f"loss must be one of {list(self._losses)}, got {proposal.value!r}"
-            )
+            names = list(self._losses)
+            raise traitlets.TraitError(f"loss must be one of {names}, got {proposal.value!r}")
         return proposal.value
 
     @property
@@ -158,29 +155,16 @@ class ToyExplorer(Living):
 
     def _picture(self) -> tuple[str, str]:
         ways = {method: self.path(method)[:, :2] for method in self.methods}
-        ends = [
-            f"{method} is at ({x:.2f}, {y:.2f})"
-            for method, way in ways.items()
-            for x, y in way[-1:]
-        ]
-        words = f"Map of the loss {self.loss}. After {self.steps} outer steps: {', '.join(ends)}."
+        ends = ", ".join(f"{m} is at ({w[-1, 0]:.2f}, {w[-1, 1]:.2f})" for m, w in ways.items())
+        words = f"Map of the loss {self.loss}. After {self.steps} outer steps: {ends}."
         return small_map(self.toy, ways), words
 
 
-@dataclass(frozen=True)
-class _Function:
-    """A user's function with what the page needs of a `ToyLoss`; it has no formula."""
+class _Function(SimpleNamespace):
+    """A user's `function` with what the page needs of a `ToyLoss`; it has no formula."""
 
-    function: Loss
-    start: tuple[float, float]
-    window: tuple[float, float, float, float]
-    lesson: str
-    name: str = OWN
-    expression: str = ""
-    javascript: str = ""
-    minima: tuple[()] = ()
-    lr: float = 0.05
-    noise: float = 0.0
+    name, expression, javascript = OWN, "", ""
+    minima, lr, noise = (), 0.05, 0.0
 
     def __call__(self, w: Any) -> Any:
         return self.function(w)
@@ -190,10 +174,14 @@ def _own(loss: Any, start: Any, window: Any) -> Any:
     """A user's expression or function, with its start and window."""
     if isinstance(loss, ToyLoss):
         return loss
-    if not callable(loss) and not isinstance(loss, str):
-        raise ValueError(f"loss must be a text or a function, got {loss!r}")
     if isinstance(loss, str):
-        _check_name(loss)
+        try:
+            ToyLoss(OWN, loss, (0, 0), (), (0, 1, 0, 1), "")
+        except ValueError as error:
+            names = f"loss must be one of {list(LOSSES)}, a function, or: {error}"
+            raise ValueError(names) from None
+    elif not callable(loss):
+        raise ValueError(f"loss must be a text or a function, got {loss!r}")
     if start is None or window is None:
         raise ValueError("a loss of your own needs start=(x, y) and window=(x0, x1, y0, y1)")
     if not (len(window) == 4 and window[0] < window[1] and window[2] < window[3]):
@@ -201,11 +189,4 @@ def _own(loss: Any, start: Any, window: Any) -> Any:
     if isinstance(loss, str):
         return ToyLoss(OWN, loss, tuple(start), (), tuple(window), "")
     lesson = (loss.__doc__ or "").strip().split("\n")[0]
-    return _Function(loss, tuple(start), tuple(window), lesson)
-
-
-def _check_name(loss: str) -> None:
-    try:
-        ToyLoss(OWN, loss, (0, 0), (), (0, 1, 0, 1), "")
-    except ValueError as error:
-        raise ValueError(f"loss must be one of {list(LOSSES)}, a function, or: {error}") from None
+    return _Function(function=loss, start=tuple(start), window=tuple(window), lesson=lesson)

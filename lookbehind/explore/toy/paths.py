@@ -3,12 +3,10 @@
 `at` is an explorer: its controls say which loss, which start and which setting.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.optim import SGD
 
 from lookbehind.explore.shared.page import plain
@@ -22,9 +20,9 @@ FAR = 1e6  # of the weights: a path is followed to here
 
 def descent(at: Any, method: str) -> Trajectory:
     """The path of one member, so that it may diverge; `length` says where."""
-    settings = {"rho": torch.tensor([at.rho]).double(), "k": at.k}
+    rho, alpha = (torch.tensor([value]).double() for value in (at.rho, at.alpha))
     adaptive = at.adaptive and METHODS[method].adaptive
-    settings["alpha"] = "adaptive" if adaptive else torch.tensor([at.alpha]).double()
+    settings = {"rho": rho, "k": at.k, "alpha": "adaptive" if adaptive else alpha}
     make = lambda w: make_method(method, SGD(w, lr=at.lr, momentum=at.momentum), **settings)  # noqa: E731
     return descend(at.toy, [at.start], make, at.steps)
 
@@ -38,19 +36,6 @@ def length(run: Trajectory) -> int:
     return len(good) if good.all() else int(np.argmin(good))
 
 
-def heights(toy: Any, window: Sequence[float], n: int) -> NDArray[np.float64]:
-    """The loss on an n × n grid over the window; where it isn't finite, the highest it is."""
-    x0, x1, y0, y1 = window
-    x, y = np.meshgrid(np.linspace(x0, x1, n), np.linspace(y0, y1, n))
-    with torch.no_grad():
-        values = toy(torch.from_numpy(np.stack([x, y], -1))).numpy()
-    defined = values[np.isfinite(values)]
-    if not len(defined):
-        raise ValueError(f"loss must be finite somewhere in the window {tuple(window)}")
-    low, high = defined.min(), defined.max()
-    return np.nan_to_num(values, nan=high, posinf=high, neginf=low)
-
-
 def drawn(at: Any) -> dict[str, Any]:
     """The ground, and for each method what `engine.js` would return, where the controls stand.
 
@@ -62,15 +47,23 @@ def drawn(at: Any) -> dict[str, Any]:
         setting = {name: getattr(at, name) for name in moved}
         kept = old.get(method, {})
         paths[method] = kept if kept.get("setting") == setting else _sent(at, method, setting)
-    return {"grid": at.drawn.get("grid") or _grid(at), "paths": paths}
+    return {"grid": at.drawn.get("grid") or _ground(at.toy), "paths": paths}
 
 
-def _grid(at: Any) -> dict[str, Any]:
-    x0, x1, y0, y1 = at.toy.window
+def _ground(toy: Any) -> dict[str, Any]:
+    """The loss on a grid around its window; where it isn't finite, the highest it is."""
+    x0, x1, y0, y1 = toy.window
     u, v = MARGIN * (x1 - x0), MARGIN * (y1 - y0)
-    ground = [x0 - u, x1 + u, y0 - v, y1 + v]
-    values = plain(heights(at.toy, ground, GRID).ravel())
-    return {"values": values, "n": GRID, "window": ground}
+    window = [x0 - u, x1 + u, y0 - v, y1 + v]
+    x, y = np.meshgrid(np.linspace(x0 - u, x1 + u, GRID), np.linspace(y0 - v, y1 + v, GRID))
+    with torch.no_grad():
+        values = toy(torch.from_numpy(np.stack([x, y], -1))).numpy()
+    defined = values[np.isfinite(values)]
+    if not len(defined):
+        raise ValueError(f"loss must be finite somewhere in the window {tuple(window)}")
+    low, high = defined.min(), defined.max()
+    filled = np.nan_to_num(values, nan=high, posinf=high, neginf=low)
+    return {"values": plain(filled.ravel()), "n": GRID, "window": window}
 
 
 def _sent(at: Any, method: str, setting: dict[str, Any]) -> dict[str, Any]:

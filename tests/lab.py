@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from socket import socket
+from typing import Any
 
 import nbformat
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -66,6 +67,17 @@ BLANK_CANVASES = """() => [...document.querySelectorAll('.jp-OutputArea canvas')
     const pixels = new Uint32Array(pen.getImageData(0, 0, copy.width, copy.height).data.buffer);
     return pixels.every(pixel => pixel === pixels[0]);
 }).length"""
+
+AGAIN = """setting => {
+    if (!window.begin) return false;
+    window.end();
+    document.querySelectorAll('#explorer > :not(h1)').forEach(one => one.remove());
+    history.replaceState(null, '', setting);
+    scrollTo(0, 0);
+    window.__redraws = [];
+    window.begin();
+    return true;
+}"""
 
 
 def find_browser() -> str | None:
@@ -192,10 +204,28 @@ def browser_page() -> Iterator[Page]:
         yield page
 
 
+def saved(explorer: Any, path: Path, old: str = "", new: str = "") -> str:
+    """The address of an explorer's own page, which `show` can begin again; `old` in it is `new`."""
+    explorer.save_html(path)
+    head, begin, rest = path.read_text("utf-8").rpartition("\nrender({ model: ")
+    rest = rest.replace(");\n</script>", "));\nbegin();\n</script>")
+    begin = f"\nwindow.begin = () => (window.end = {begin.strip()} "
+    path.write_text(head + (begin + rest).replace(old, new), "utf-8")
+    return path.as_uri()
+
+
 def show(page: Page, address: str) -> None:
-    """Load an explorer's own page anew, and wait until it has drawn."""
-    page.goto("about:blank")
-    page.goto(address)
+    """Show an explorer's own page as it is at first, on a desktop, and wait until it has drawn.
+
+    Where it is there already it only begins again: to load it takes a second.
+    """
+    page.emulate_media(color_scheme="light", reduced_motion="no-preference")
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.mouse.move(0, 0)
+    path, _, setting = address.partition("#")
+    if page.url.partition("#")[0] != path or not page.evaluate(AGAIN, f"#{setting}"):
+        page.goto("about:blank")
+        page.goto(address)
     page.wait_for_function("() => window.__redraws?.length")
 
 

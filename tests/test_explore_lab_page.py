@@ -16,13 +16,13 @@ pytestmark = pytest.mark.browser
 
 PIXELS = "() => [...document.querySelectorAll('.lb-plots figure canvas')].map(c => c.toDataURL())"
 # A kernel for the page: what it is sent is kept, and `hear` says what has changed.
-KERNEL = """{ heard: {}, sent: [], send(what) { this.sent.push(what); },
+LISTENING = """model: window.kernel = ((state) => Object.assign(still(state), {
+    heard: {}, sent: [], send(what) { this.sent.push(what); },
     on(event, act) { this.heard[event] = act; },
     hear(state) {
         for (const name in state) this.set(name, state[name]);
         this.heard["change:runs"]();
-    } }"""
-SWATCHES = "() => [...document.querySelectorAll('.lb-table canvas')].map(c => c.toDataURL())"
+    } }))("""
 DURATIONS = """async text => {
     const blob = new Blob([text], { type: "text/javascript" });
     const { duration } = await import(URL.createObjectURL(blob));
@@ -48,18 +48,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainingLab:
 def addresses(trained: TrainingLab, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The saved page, and the same with a kernel that only listens."""
     folder = tmp_path_factory.mktemp("page")
-    trained.save_html(folder / "still.html")
-    text = (folder / "still.html").read_text("utf-8")
-    text = text.replace("model: still(", "model: window.kernel = Object.assign(still(")
-    (folder / "living.html").write_text(text.replace("), el:", f"), {KERNEL}), el:"), "utf-8")
-    return {name: (folder / f"{name}.html").as_uri() for name in ("still", "living")}
+    living = lab.saved(trained, folder / "living.html", "model: still(", LISTENING)
+    return {"still": lab.saved(trained, folder / "still.html"), "living": living}
 
 
 @pytest.fixture
 def page(tab: lab.Page, addresses: dict[str, str]) -> Iterator[lab.Page]:
-    """Anew for each test, on a desktop."""
-    tab.emulate_media(color_scheme="light")
-    tab.set_viewport_size({"width": 1280, "height": 800})
     lab.show(tab, addresses["living"])
     yield tab
     assert not tab.problems

@@ -28,16 +28,13 @@ def explorer(networks, data):
 @pytest.fixture(scope="module")
 def address(explorer, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "landscape.html"
-    explorer.save_html(path)
+    address = lab.saved(explorer, path)
     assert path.stat().st_size <= 1_000_000
-    return path.as_uri()
+    return address
 
 
 @pytest.fixture
 def page(tab, address):
-    """Anew for each test, on a desktop."""
-    tab.emulate_media(color_scheme="light")
-    tab.set_viewport_size({"width": 1280, "height": 800})
     lab.show(tab, address)
     yield tab
     assert not tab.problems

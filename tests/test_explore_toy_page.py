@@ -32,15 +32,11 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(folder):
-    ToyExplorer("valley", **SETTINGS).save_html(folder / "explorer.html")
-    return (folder / "explorer.html").as_uri()
+    return lab.saved(ToyExplorer("valley", **SETTINGS), folder / "explorer.html")
 
 
 @pytest.fixture
 def page(tab, address):
-    """Anew for each test, on a desktop."""
-    tab.emulate_media(color_scheme="light", reduced_motion="no-preference")
-    tab.set_viewport_size({"width": 1280, "height": 800})
     lab.show(tab, address)
     yield tab
     assert not tab.problems
@@ -337,8 +333,7 @@ def test_an_expression_of_ones_own_is_live(page, folder):
     own = ToyExplorer(
         "(x**2 - 1)**2 + 3*y**2", start=(0.5, 0.8), window=(-2, 2, -1.5, 1.5), lr=0.05
     )
-    own.save_html(folder / "own.html")
-    lab.show(page, (folder / "own.html").as_uri())
+    lab.show(page, lab.saved(own, folder / "own.html"))
     number(page, "ρ, reach").fill("0.2")
     own.rho = 0.2
     for method, end in ends(page).items():
@@ -347,8 +342,7 @@ def test_an_expression_of_ones_own_is_live(page, folder):
 
 def test_a_function_of_ones_own_is_drawn_and_the_page_says_so(page, folder):
     explorer = ToyExplorer(bowl, start=(1, 1), window=(-2, 2, -1.5, 1.5), lr=0.1)
-    explorer.save_html(folder / "function.html")
-    lab.show(page, (folder / "function.html").as_uri())
+    lab.show(page, lab.saved(explorer, folder / "function.html"))
     assert "Python function" in page.locator(".lb-mapbox figcaption").text_content()
     for method, end in ends(page).items():
         assert end == pytest.approx(explorer.path(method)[-1, :2], abs=6e-3)

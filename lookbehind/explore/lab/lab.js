@@ -149,6 +149,7 @@ class Lab {
       sized.disconnect();
       unthemed();
       window.removeEventListener("resize", this.draw);
+      this.settle.stop();
     };
     if (this.get("around")) this.showAround();
   }

@@ -74,6 +74,7 @@ class Explorer {
       window.removeEventListener("hashchange", moved);
       this.player.stop();
       this.ends.basins.stop();
+      for (const wait of [this.settle, this.calm]) wait.stop();
     };
   }
 

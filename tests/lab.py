@@ -68,6 +68,8 @@ BLANK_CANVASES = """() => [...document.querySelectorAll('.jp-OutputArea canvas')
     return pixels.every(pixel => pixel === pixels[0]);
 }).length"""
 
+FITTING = """() => [...document.querySelectorAll('.lb-explorer figure canvas')].every(one =>
+    !one.checkVisibility() || Math.abs(one.width - one.clientWidth * devicePixelRatio) < 2)"""
 AGAIN = """setting => {
     if (!window.begin) return false;
     window.end();

@@ -212,5 +212,4 @@ def test_the_width_follows(page: lab.Page) -> None:
     page.set_viewport_size({"width": 800, "height": 800})
     page.wait_for_timeout(60)
     assert page.locator(".lb-plots canvas").first.bounding_box()["width"] < wide
-    page.wait_for_function("() => { const c = document.querySelector('.lb-plots canvas');"
-        " return Math.abs(c.width - c.clientWidth * devicePixelRatio) < 2; }")  # fmt: skip
+    page.wait_for_function(lab.FITTING)

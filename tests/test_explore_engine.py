@@ -3,9 +3,7 @@
 import json
 import random
 from pathlib import Path
-from typing import Any
 
-import lab
 import numpy as np
 import pytest
 import torch
@@ -13,7 +11,7 @@ from torch.optim import SGD
 
 import lookbehind.explore
 from lookbehind.optim import METHODS, make_method
-from lookbehind.toy import LOSSES, Trajectory, descend
+from lookbehind.toy import LOSSES, descend
 
 pytestmark = pytest.mark.browser
 
@@ -34,13 +32,13 @@ RUN = """async (text) => {
 }"""
 
 
-def run_in(page: lab.Page, settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def run_in(page, settings):
     sources = {name: loss.javascript for name, loss in LOSSES.items()}
     text = json.dumps([ENGINE.read_text(encoding="utf-8"), sources, settings])
     return json.loads(page.evaluate(RUN, text))
 
 
-def drawn(chance: random.Random) -> list[dict[str, Any]]:
+def drawn(chance):
     """Settings that the optimizer can run at once, as members."""
     method, loss = chance.choice(list(METHODS)), chance.choice([*LOSSES])
     x0, x1, y0, y1 = LOSSES[loss].window
@@ -58,7 +56,7 @@ def drawn(chance: random.Random) -> list[dict[str, Any]]:
     ]
 
 
-def by_optimizer(settings: list[dict[str, Any]], seed: int) -> Trajectory:
+def by_optimizer(settings, seed):
     one, rho, alpha = (
         settings[0],
         *(
@@ -67,7 +65,7 @@ def by_optimizer(settings: list[dict[str, Any]], seed: int) -> Trajectory:
         ),
     )
 
-    def make(w: list[torch.Tensor]) -> Any:
+    def make(w):
         base = SGD(w, lr=one["lr"], momentum=one["momentum"])
         return make_method(
             one["method"], base, rho=rho, k=one["k"], gradient=one["gradient"],
@@ -78,7 +76,7 @@ def by_optimizer(settings: list[dict[str, Any]], seed: int) -> Trajectory:
     return descend(LOSSES[one["loss"]], starts, make, STEPS, seed=seed)
 
 
-def noise_of(setting: dict[str, Any], seed: int) -> Any:
+def noise_of(setting, seed):
     """The draws of `descend`: one a step, of Lookahead one an inner step."""
     sigma = LOSSES[setting["loss"]].noise
     count = setting["k"] if setting["method"].startswith("Lookahead") else 1
@@ -86,7 +84,7 @@ def noise_of(setting: dict[str, Any], seed: int) -> Any:
     return (sigma * torch.randn(STEPS, count, 2, generator=generator, dtype=torch.float64)).tolist()
 
 
-def test_the_engine_is_the_optimizer(tab: lab.Page) -> None:
+def test_the_engine_is_the_optimizer(tab):
     """To 1e-9 until a path diverges; where it is chaotic, so that a start moved by a unit in its
     last place ends elsewhere, to 10⁴ times that difference.
     """
@@ -108,7 +106,7 @@ def test_the_engine_is_the_optimizer(tab: lab.Page) -> None:
     assert methods == set(METHODS) and diverged > 10 and GROUPS * MEMBERS >= 500
 
 
-def compare(setting: dict[str, Any], run: Trajectory, e: int, page: dict[str, Any]) -> None:
+def compare(setting, run, e, page):
     steps = len(page["slow"]) - 1
     if setting["method"] != "SGD":  # torch's own does not undo a step
         assert (steps < STEPS) == run.diverged[e], setting
@@ -132,7 +130,7 @@ def compare(setting: dict[str, Any], run: Trajectory, e: int, page: dict[str, An
         assert page["end"] == page["slow"][-1]
 
 
-def test_noise_is_seeded_and_a_minibatchs_own(tab: lab.Page) -> None:
+def test_noise_is_seeded_and_a_minibatchs_own(tab):
     setting = {
         "loss": "quadratic", "method": "Lookbehind-SAM", "k": 3, "rho": 0.1, "alpha": 0.5,
         "adaptive": False, "lr": 0.0, "momentum": 0, "start": [1.0, 1.0], "steps": 400,

@@ -2,9 +2,6 @@
 
 import re
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,14 +17,13 @@ from lookbehind.explore.landscape import job as jobs
 from lookbehind.explore.landscape.explorer import RADII
 from lookbehind.explore.shared.page import plain
 from lookbehind.train import CheckpointError
-from lookbehind.train.data import Dataset
 from lookbehind.weights import weights_of
 
 data, done = landscapes.data, landscapes.done
 networks, quick = landscapes.networks, landscapes.quick
 
 
-def test_every_radius_that_was_climbed_is_in_the_page(done: LandscapeExplorer) -> None:
+def test_every_radius_that_was_climbed_is_in_the_page(done):
     for sight in done.sights:
         table = done.climbs[sight.name]
         assert set(table) == {f"{rho:g}" for rho in RADII}
@@ -47,9 +43,7 @@ def test_every_radius_that_was_climbed_is_in_the_page(done: LandscapeExplorer) -
         (jobs.GAUSSIAN, jobs.PATH_1, "b has no training path of three points"),
     ],
 )
-def test_a_plane_that_is_none_is_told_in_words(
-    data: Dataset, first: str, second: str, error: str
-) -> None:
+def test_a_plane_that_is_none_is_told_in_words(data, first, second, error):
     models = {"a": small(0), "b": small(1, width=9)}
     path = [weights_of(small(seed)) for seed in (5, 6, 0)]
     explorer = LandscapeExplorer(models, data, paths={"a": path}, **QUICK)
@@ -61,9 +55,7 @@ def test_a_plane_that_is_none_is_told_in_words(
     assert "Done" in explorer.message
 
 
-def test_a_checkpoint_and_a_run_of_the_same_network_show_the_same(
-    data: Dataset, tmp_path: Path
-) -> None:
+def test_a_checkpoint_and_a_run_of_the_same_network_show_the_same(data, tmp_path):
     path = tmp_path / "half way.pt"
     outcome = RECIPE.run(dataset=data, checkpoint=path)
     explorer = LandscapeExplorer({"run": outcome, "file": path}, data, **QUICK)
@@ -76,12 +68,12 @@ def test_a_checkpoint_and_a_run_of_the_same_network_show_the_same(
 
 
 @pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[], None]], None]]:
+def gate(monkeypatch):
     """The first plane's points wait; calling it lets them go."""
     inside, go = threading.Event(), threading.Event()
     plain = jobs.Job._between
 
-    def between(job: Any, sight: Any) -> bool:
+    def between(job, sight):
         if sight.line is not None and sight.line.complete:
             inside.set()
             assert go.wait(60)
@@ -89,7 +81,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[], Non
 
     monkeypatch.setattr(jobs.Job, "_between", between)
 
-    def wait_then(action: Callable[[], None]) -> None:
+    def wait_then(action):
         assert inside.wait(60)
         action()
         go.set()
@@ -98,7 +90,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[], Non
     go.set()
 
 
-def test_stop_ends_it_and_what_is_there_stays(data: Dataset, gate: Any) -> None:
+def test_stop_ends_it_and_what_is_there_stays(data, gate):
     explorer = LandscapeExplorer({"a": small(0)}, data, **QUICK)
     explorer.compute()
     assert explorer.running
@@ -112,13 +104,13 @@ def test_stop_ends_it_and_what_is_there_stays(data: Dataset, gate: Any) -> None:
 
 
 def test_a_change_stops_what_is_under_way_and_the_last_picture_stays_until_the_new_one_is_whole(
-    data: Dataset, gate: Any
-) -> None:
+    data, gate
+):
     explorer = LandscapeExplorer({"a": small(0), "b": small(1)}, data, **QUICK)
     explorer.compute()
-    seen: list[Any] = []
+    seen = []
 
-    def move() -> None:
+    def move():
         explorer.observe(lambda change: seen.append(change.new), "scene")
         explorer.half = 0.5
         assert explorer.running and explorer.message == "Computing."
@@ -133,16 +125,16 @@ def test_a_change_stops_what_is_under_way_and_the_last_picture_stays_until_the_n
     assert explorer.sights[0].plane.a[-1] == 0.5 and explorer.sights[0].plane.complete
 
 
-def test_the_chosen_radius_is_climbed_while_the_planes_are_made(data: Dataset, gate: Any) -> None:
+def test_the_chosen_radius_is_climbed_while_the_planes_are_made(data, gate):
     explorer = LandscapeExplorer({"a": small(0)}, data, **QUICK)
     explorer.compute()
-    seen: list[Any] = []
+    seen = []
 
-    def note(change: Any) -> None:
+    def note(change):
         coarse = len(explorer.sights[0].plane.a) == jobs.COARSE_POINTS
         seen.append((set(change.new["a"]), coarse))
 
-    def move() -> None:
+    def move():
         explorer.rho = 0.7
         explorer.observe(note, "climbs")
 
@@ -153,18 +145,16 @@ def test_the_chosen_radius_is_climbed_while_the_planes_are_made(data: Dataset, g
     assert explorer._job is job, "k and rho are the page's alone"
 
 
-def test_the_first_pictures_are_of_few_points_and_images(
-    data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_first_pictures_are_of_few_points_and_images(data, monkeypatch):
     monkeypatch.setattr(jobs, "CLIMB_IMAGES", 20)
     explorer = LandscapeExplorer({"a": small(0), "b": small(1)}, data, **QUICK)
-    seen: list[list[int]] = []
+    seen = []
     explorer.observe(lambda _: seen.append([s.plane.images for s in explorer.sights]), "scene")
     finished(explorer)
     assert seen[0] == [20] and [20, 20] in seen and seen[-1] == [IMAGES, IMAGES]
 
 
-def test_it_computes_by_itself_only_once_a_page_shows_it(data: Dataset) -> None:
+def test_it_computes_by_itself_only_once_a_page_shows_it(data):
     explorer = LandscapeExplorer({"a": small(0)}, data, **QUICK)
     explorer.half = 0.5
     assert explorer.sights == [] and not explorer.running
@@ -176,7 +166,7 @@ def test_it_computes_by_itself_only_once_a_page_shows_it(data: Dataset) -> None:
     assert explorer._job is job and "Done" in explorer.message
 
 
-def test_the_networks_are_left_as_they_were(data: Dataset) -> None:
+def test_the_networks_are_left_as_they_were(data):
     model = small(0).train()
     before = weights_of(model)
     finished(LandscapeExplorer({"a": model}, data, **QUICK))
@@ -196,7 +186,7 @@ def test_the_networks_are_left_as_they_were(data: Dataset) -> None:
         ({"k": 11}, "'k' trait .* 11"),
     ],
 )
-def test_a_wrong_argument_is_told_at_once(data: Dataset, given: Any, error: str) -> None:
+def test_a_wrong_argument_is_told_at_once(data, given, error):
     with pytest.raises((ValueError, traitlets.TraitError), match=error):
         LandscapeExplorer({"a": small(0)}, data, **QUICK | given)
 
@@ -210,20 +200,18 @@ def test_a_wrong_argument_is_told_at_once(data: Dataset, given: Any, error: str)
         ({"a": __file__}, CheckpointError, f"{__file__} is not a whole checkpoint"),
     ],
 )
-def test_no_network_or_something_else_is_refused(
-    data: Dataset, networks: Any, kind: type[Exception], error: str
-) -> None:
+def test_no_network_or_something_else_is_refused(data, networks, kind, error):
     with pytest.raises(kind, match=error):
         LandscapeExplorer(networks, data)
 
 
-def test_the_picture_is_told_in_words(done: LandscapeExplorer) -> None:
+def test_the_picture_is_told_in_words(done):
     words = done._repr_mimebundle_()[0]["text/plain"]
     plane = r"SAM: loss [\d.]+, on the plane up to .*, up to [\d.]+ by 5 ascents of ρ = 0.2"
     assert re.search(plane, words)
 
 
-def test_what_is_not_computed_has_no_picture(data: Dataset) -> None:
+def test_what_is_not_computed_has_no_picture(data):
     output, metadata = LandscapeExplorer({"a": small(0)}, data, **QUICK)._repr_mimebundle_()
     assert set(output) == {"text/plain", "application/vnd.jupyter.widget-view+json"}
     assert metadata == {}

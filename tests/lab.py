@@ -18,7 +18,7 @@ from socket import socket
 from typing import Any
 
 import nbformat
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 BROWSERS = (
     "chromium",
@@ -68,6 +68,7 @@ BLANK_CANVASES = """() => [...document.querySelectorAll('.jp-OutputArea canvas')
     return pixels.every(pixel => pixel === pixels[0]);
 }).length"""
 
+PIXELS = "selector => document.querySelector(selector).toDataURL()"
 FITTING = """() => [...document.querySelectorAll('.lb-explorer figure canvas')].every(one =>
     !one.checkVisibility() || Math.abs(one.width - one.clientWidth * devicePixelRatio) < 2)"""
 AGAIN = """setting => {
@@ -229,6 +230,25 @@ def show(page: Page, address: str) -> None:
         page.goto("about:blank")
         page.goto(address)
     page.wait_for_function("() => window.__redraws?.length")
+
+
+def number(page: Page | Locator, name: str) -> Locator:
+    """The number of a sentence whose name begins so."""
+    return page.get_by_role("spinbutton", name=re.compile(f"^{re.escape(name)}"))
+
+
+def type_in(page: Page, name: str, value: object) -> Locator:
+    number(page, name).fill(str(value))
+    number(page, name).press("Enter")
+    return number(page, name)
+
+
+def changed(page: Page, act: Callable[[], object], *canvases: str) -> list[bool]:
+    """Whether each canvas looks otherwise after `act`, and the drawing comes within a frame."""
+    before = [page.evaluate(PIXELS, canvas) for canvas in canvases]
+    act()
+    page.wait_for_timeout(60)
+    return [page.evaluate(PIXELS, one) != old for one, old in zip(canvases, before, strict=True)]
 
 
 def run_notebook(page: Page, address: str, name: str, seconds: float = 180) -> None:

@@ -3,7 +3,6 @@
 The pages themselves are tested without a kernel, test_explore_*_page.py and test_site.py.
 """
 
-import re
 from pathlib import Path
 
 import lab
@@ -80,9 +79,8 @@ def page(notebook):
 
 
 def scrub(explorer, name, key, times=1):
-    number = explorer.get_by_role("spinbutton", name=re.compile(f"^{name}"))
     for _ in range(times):
-        number.press(key)
+        lab.number(explorer, name).press(key)
 
 
 def menu(page, name, command):

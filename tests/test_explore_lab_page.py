@@ -201,11 +201,3 @@ def test_a_saved_page_says_that_it_trains_none(page, addresses):
     before = pictures(page)[0]
     row(page, 0).click()
     assert pictures(page)[0] != before
-
-
-def test_the_width_follows(page):
-    wide = page.locator(".lb-plots canvas").first.bounding_box()["width"]
-    page.set_viewport_size({"width": 800, "height": 800})
-    page.wait_for_timeout(60)
-    assert page.locator(".lb-plots canvas").first.bounding_box()["width"] < wide
-    page.wait_for_function(lab.FITTING)

@@ -6,6 +6,7 @@ import lab
 import landscapes
 import numpy as np
 import pytest
+from lab import number
 from landscapes import QUICK, finished, small
 
 from lookbehind.explore.landscape import LandscapeExplorer
@@ -15,7 +16,6 @@ from lookbehind.weights import weights_of
 
 pytestmark = pytest.mark.browser
 data, networks = landscapes.data, landscapes.networks
-PIXELS = "selector => document.querySelector(selector).toDataURL()"
 UNDER, OVER = ".lb-under", ".lb-over"
 
 
@@ -40,20 +40,13 @@ def page(tab, address):
     assert not tab.problems
 
 
-def number(page, name):
-    return page.get_by_role("spinbutton", name=re.compile(f"^{name}"))
-
-
 def view(page, name):
     page.get_by_role("button", name=name).click()
     page.wait_for_timeout(60)
 
 
 def changed(page, act, canvas=OVER):
-    before = page.evaluate(PIXELS, canvas)
-    act()
-    page.wait_for_timeout(60)
-    return page.evaluate(PIXELS, canvas) != before
+    return all(lab.changed(page, act, canvas))
 
 
 def says(page):

@@ -1,13 +1,13 @@
 """The maps, the atlas, shared steps, shifted losses: what they say, and their pages in Chromium."""
 
 import json
-import re
 from pathlib import Path
 
 import lab
 import numpy as np
 import pytest
 import torch
+from lab import type_in
 from traitlets import TraitError
 
 from lookbehind.explore.maps import (
@@ -87,10 +87,7 @@ def opened(tab, tmp_path):
     """A function: the page of an explorer in the tab, on a desktop."""
 
     def show(explorer):
-        explorer.save_html(tmp_path / "page.html")
-        tab.emulate_media(color_scheme="light")
-        tab.set_viewport_size({"width": 1280, "height": 800})
-        lab.show(tab, (tmp_path / "page.html").as_uri())
+        lab.show(tab, lab.saved(explorer, tmp_path / "page.html"))
         return tab
 
     yield show
@@ -100,13 +97,6 @@ def opened(tab, tmp_path):
 def words(page):
     page.wait_for_timeout(40)
     return page.locator("figcaption").text_content()
-
-
-def type_in(page, name, value):
-    box = page.get_by_role("spinbutton", name=re.compile(f"^{name}"))
-    box.fill(str(value))
-    box.press("Enter")
-    return box
 
 
 @pytest.mark.browser

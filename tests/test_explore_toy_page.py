@@ -6,6 +6,7 @@ import lab
 import numpy as np
 import pytest
 import torch
+from lab import PIXELS, changed, number, type_in
 from torch.optim import SGD
 
 from lookbehind import Ball, Lookbehind
@@ -15,7 +16,6 @@ from lookbehind.toy import LOSSES, descend
 
 pytestmark = pytest.mark.browser
 
-PIXELS = "selector => document.querySelector(selector).toDataURL()"
 MAP, LENS, TIME = ".lb-map", ".lb-lens", ".lb-timeline"
 SETTINGS = {"methods": ["SGD", "SAM", "Lookbehind-SAM"], "k": 3, "rho": 0.1, "alpha": 0.2}
 
@@ -42,10 +42,6 @@ def page(tab, address):
     assert not tab.problems
 
 
-def number(page, name):
-    return page.get_by_role("spinbutton", name=re.compile(f"^{re.escape(name)}"))
-
-
 def handle(page, name):
     return page.locator(f".lb-handle[aria-label^='{name}']")
 
@@ -66,15 +62,6 @@ def ends(page):
     return {m: [float(v.replace("−", "-")) for v in point] for m, *point in found}
 
 
-def changed(page, act, *canvases):
-    """Whether each canvas looks otherwise after `act`, and the drawing comes within a frame."""
-    before = [page.evaluate(PIXELS, canvas) for canvas in canvases]
-    act()
-    page.wait_for_timeout(60)
-    after = [page.evaluate(PIXELS, canvas) for canvas in canvases]
-    return [one != two for one, two in zip(before, after, strict=True)]
-
-
 @pytest.mark.parametrize(
     ("trait", "name", "value"),
     [
@@ -88,9 +75,7 @@ def changed(page, act, *canvases):
 )
 def test_a_typed_number_draws_what_the_optimizer_does(page, trait, name, value):
     page.locator(".lb-more summary").click()
-    box = number(page, name)
-    box.fill(str(value))
-    box.press("Enter")
+    box = type_in(page, name, value)
     explorer = ToyExplorer("valley", **{**SETTINGS, trait: value})
     assert ends(page) == {
         method: pytest.approx(explorer.path(method)[-1, :2], rel=6e-3)
@@ -135,23 +120,15 @@ def test_numbers_follow_arrow_keys_and_a_sideways_drag(page):
 
 
 def test_adaptive_is_one_more_value_of_alpha(page):
-    alpha = number(page, "α, share")
-    alpha.fill("1")
-    alpha.press("Enter")
-    before = page.evaluate(PIXELS, MAP)
-    alpha.press("ArrowRight")
+    alpha = type_in(page, "α, share", 1)
+    assert all(changed(page, lambda: alpha.press("ArrowRight"), MAP))
     assert alpha.input_value() == "adaptive"
-    page.wait_for_timeout(60)
-    assert page.evaluate(PIXELS, MAP) != before
     alpha.press("ArrowLeft")
     assert alpha.input_value() == "1.00"
 
 
 def test_a_number_out_of_bounds_is_put_back(page):
-    k = number(page, "k,")
-    k.fill("11")
-    k.press("Enter")
-    assert k.input_value() == "3"
+    assert type_in(page, "k,", 11).input_value() == "3"
 
 
 @pytest.mark.parametrize(("name", "canvases"), [("start", (MAP, LENS, TIME)), ("ρ", (MAP, LENS))])
@@ -228,8 +205,7 @@ def test_reset_stops_and_brings_everything_back(page):
 
 def test_a_path_that_leaves_the_map_says_why(page):
     for name, value in (("k,", "10"), ("ρ, reach", "0.4"), ("α, share", "1")):
-        number(page, name).fill(value)
-        number(page, name).press("Enter")
+        type_in(page, name, value)
     said = page.locator(".lb-mapbox figcaption").text_content()
     assert re.match(r"Lookbehind-SAM left the map at step 1; lower α: αk = 10\.", said)
 
@@ -248,10 +224,8 @@ def test_where_each_start_would_end(page, address):
     run = descend(LOSSES["two basins"], starts, make, 40)
     wide = (np.hypot(*(run.slow[-1] - (1, 0)).T) < 0.6).mean()
     assert share == pytest.approx(100 * wide, abs=6)
-    before = page.evaluate(PIXELS, ".lb-under")
-    page.get_by_label("coloured by").select_option("sharpness")
-    page.wait_for_timeout(100)
-    assert page.evaluate(PIXELS, ".lb-under") != before
+    by = page.get_by_label("coloured by")
+    assert all(changed(page, lambda: by.select_option("sharpness"), ".lb-under"))
     assert "λ 0" in page.locator(".lb-legend").text_content()
 
 

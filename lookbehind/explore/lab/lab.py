@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
+from os.path import getmtime
 from pathlib import Path
 from typing import Any
 
@@ -283,17 +284,10 @@ class TrainingLab(Controls):
 
     def _list_checkpoints(self) -> None:
         """Offer what lies in the folder, the newest first and chosen."""
-        found = sorted(self._folder.glob("*.pt"), key=_written, reverse=True)
+        found = sorted(self._folder.glob("*.pt"), key=getmtime, reverse=True)
         names = [path.stem for path in found]
         if names != self.checkpoints:
             self.checkpoints, self.checkpoint = names, names[0] if names else ""
-
-
-def _written(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0  # it has gone meanwhile
 
 
 def _make_ready() -> None:

@@ -22,6 +22,10 @@ from lookbehind.toy import ToyLoss, Trajectory
 
 Array = NDArray[np.float64]
 GRID = 200
+LABELS = {
+    "ascent": "ε: ascent", "descent": "descent of the fast weights", "gradient": "−lr ∇L at φ′",
+    "interpolation": "interpolation",
+}  # fmt: skip
 LEVELS = np.linspace(0, 1, 15) ** 3  # of the loss across the window: closer together near a minimum
 
 
@@ -74,33 +78,32 @@ def show(figure: Figure, words: str) -> None:
 
 
 def one_step(
-    loss: ToyLoss, run: Trajectory, t: int = 0, ax: Axes | None = None, lr: float | None = None
+    loss: ToyLoss, run: Trajectory, *, lr: float, t: int = 0, ax: Axes | None = None
 ) -> Axes:
     """Outer step `t` under the microscope: every ε, every descent, the interpolation.
 
-    With `lr`, the step −lr ∇L that each descent takes (plain SGD) is drawn where its gradient was.
+    The step −lr ∇L that each descent takes (plain SGD) is drawn where its gradient was.
     """
     slow, end = run.slow[t], run.slow[t + 1]
     climb, fast = np.vstack([slow[None], run.ascent[t]]), np.vstack([slow[None], run.fast[t]])
     points = np.vstack([climb, fast, end[None]])
     middle, radius = (points.min(0) + points.max(0)) / 2, 0.65 * np.ptp(points, axis=0).max()
-    window = (middle[0] - radius, middle[0] + radius, middle[1] - radius, middle[1] + radius)
-    ax = contour(loss, ax, window)
+    (x, y), used = middle, run.gradients[t][-len(run.fast[t]) :]
+    ax = contour(loss, ax, (x - radius, x + radius, y - radius, y + radius))
     for a, b in pairwise(climb):
         _arrow(ax, a, b, "ascent")
     for a, b in pairwise(fast):
         _arrow(ax, a, b, "descent")
-    if lr is not None:
-        used = run.gradients[t][-len(run.fast[t]) :]
-        for at, gradient in zip(climb[-len(used) :], used, strict=True):
-            _arrow(ax, at, at - lr * gradient, "gradient", linestyle="--")
-    if len(run.fast[t]) > 1:
-        _arrow(ax, slow, end, "interpolation", linewidth=3)
+    for at, gradient in zip(climb[-len(used) :], used, strict=True):
+        _arrow(ax, at, at - lr * gradient, "gradient", linestyle="--")
+    _arrow(ax, slow, end, "interpolation", linewidth=3)
     ax.plot(*slow, "o", color="black", markeredgecolor="white")
-    key = _key(lr is not None, len(run.fast[t]) > 1)
-    ax.legend(
-        handles=key, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2
-    )
+    key = [
+        Line2D([], [], color=ROLE_COLORS[role], ls="--" if role == "gradient" else "-", label=label)
+        for role, label in LABELS.items()
+    ]
+    place: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2}
+    ax.legend(handles=key, fontsize="small", **place)
     return ax
 
 
@@ -151,13 +154,3 @@ def _arrow(ax: Axes, start: Any, end: Any, role: str, **style: Any) -> None:
     ax.annotate(
         "", end, start, arrowprops={"arrowstyle": "-|>", "color": ROLE_COLORS[role], **style}
     )
-
-
-def _key(gradients: bool, interpolation: bool) -> list[Line2D]:
-    names = {"ascent": "ε: ascent", "descent": "descent of the fast weights"}
-    names |= {"gradient": "−lr ∇L at φ′"} if gradients else {}
-    names |= {"interpolation": "interpolation"} if interpolation else {}
-    return [
-        Line2D([], [], color=ROLE_COLORS[r], linestyle="--" if r == "gradient" else "-", label=n)
-        for r, n in names.items()
-    ]

@@ -57,13 +57,8 @@ def drawn(chance):
 
 
 def by_optimizer(settings, seed):
-    one, rho, alpha = (
-        settings[0],
-        *(
-            torch.tensor([s[name] for s in settings], dtype=torch.float64)
-            for name in ("rho", "alpha")
-        ),
-    )
+    one, exact = settings[0], {"dtype": torch.float64}
+    rho, alpha = (torch.tensor([s[n] for s in settings], **exact) for n in ("rho", "alpha"))
 
     def make(w):
         base = SGD(w, lr=one["lr"], momentum=one["momentum"])

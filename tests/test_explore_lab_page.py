@@ -73,11 +73,8 @@ def row(page, n):
 
 def test_a_row_is_the_legend_of_its_curves(page):
     before = pictures(page)
-    assert [row(page, n).get_attribute("aria-pressed") for n in range(3)] == [
-        "true",
-        "false",
-        "true",
-    ]
+    pressed = [row(page, n).get_attribute("aria-pressed") for n in range(3)]
+    assert pressed == ["true", "false", "true"]
     row(page, 0).hover()
     lit = pictures(page)
     assert all(one != two for one, two in zip(before[:3], lit[:3], strict=True))
@@ -95,10 +92,8 @@ def test_a_row_is_the_legend_of_its_curves(page):
 
 def test_a_move_is_marked_on_the_curves_and_in_words(page, trained):
     page.wait_for_timeout(350)
-    loss = page.locator(".lb-plots canvas").nth(1)
-    assert "; ρ 0.5 → 0.4 at epoch 1.5; lr 0.03 → 0.1 at epoch 1.6" in loss.get_attribute(
-        "aria-label"
-    )
+    told = page.locator(".lb-plots canvas").nth(1).get_attribute("aria-label")
+    assert "; ρ 0.5 → 0.4 at epoch 1.5; lr 0.03 → 0.1 at epoch 1.6" in told
     before = pictures(page)
     hear(page, runs=[{**run, "ticks": []} for run in trained.runs])
     assert all(one != two for one, two in zip(before[:3], pictures(page)[:3], strict=True))

@@ -34,11 +34,7 @@ def test_every_radius_that_was_climbed_is_in_the_page(done):
 @pytest.mark.parametrize(
     ("first", "second", "error"),
     [
-        (
-            jobs.GRADIENT,
-            jobs.GRADIENT,
-            "the two directions of a are parallel: choose two different",
-        ),
+        (jobs.GRADIENT, jobs.GRADIENT, "directions of a are parallel: choose two different"),
         (jobs.NEXT, jobs.GAUSSIAN, "a and b differ in their layers"),
         (jobs.GAUSSIAN, jobs.PATH_1, "b has no training path of three points"),
     ],

@@ -114,9 +114,7 @@ def test_a_cell_tells_its_mean_and_spread_and_the_best_is_marked(opened):
     page.keyboard.press("ArrowRight" if column < 2 else "ArrowLeft")
     assert best not in cells.get_attribute("aria-valuetext")
     assert page.evaluate(PIXELS) != before
-    page.get_by_label("map of", exact=True).select_option(
-        label="ρ"
-    )  # for k, which is held from now on
+    page.get_by_label("map of", exact=True).select_option(label="ρ")  # for k, held from now on
     assert words(page).startswith("ρ = ")
     assert type_in(page, "k", 1).get_attribute("aria-valuetext") == "1"
     page.get_by_label("×", exact=True).select_option(label="ρ")  # the two change places
@@ -171,10 +169,9 @@ def test_the_shifted_loss_says_what_both_minima_cost_and_is_dragged(opened):
 
     def said(shift):
         sharp, flat = ShiftedLoss(shift=shift, sharpness=32, lead=0.05).loss([-1.0, 1.0])
-        better = (
-            f"The {'sharp' if sharp < flat else 'flat'} one is better by {abs(sharp - flat):.2f}"
-        )
-        text = f"test loss {sharp:.2f} at the sharp minimum, {flat:.2f} at the flat one. {better}"
+        best, by = "sharp" if sharp < flat else "flat", abs(sharp - flat)
+        text = f"test loss {sharp:.2f} at the sharp minimum, {flat:.2f} at the flat one. "
+        text += f"The {best} one is better by {by:.2f}"
         return f"Shift {shift:.2f}: {text}".replace("-", "−")
 
     assert words(page).startswith(said(-0.06))

@@ -171,9 +171,7 @@ def test_the_timeline_chooses_the_outer_step(page):
 def test_the_inner_loop_plays_and_lights_its_formula(page):
     caption, lit = page.locator(".lb-lensbox figcaption"), page.locator(".lb-lit")
     page.get_by_role("button", name="Play").click()
-    page.wait_for_function(
-        "() => /Descent 1 of 3/.test(document.querySelector('.lb-lensbox figcaption').textContent)"
-    )
+    caption.filter(has_text="Descent 1 of 3").wait_for()
     assert "φᵢ = φᵢ₋₁ − lr ∇L(φ′ᵢ)" in lit.text_content()
     page.get_by_role("button", name="Pause").click()
     page.get_by_role("button", name="Step ▶").click()  # the arrow on its way is whole
@@ -186,8 +184,8 @@ def test_the_inner_loop_plays_and_lights_its_formula(page):
 
 def test_nothing_moves_by_itself_where_motion_is_not_wanted(page):
     page.emulate_media(reduced_motion="reduce")
-    page.get_by_role("button", name="Step ▶").click()
-    page.get_by_role("button", name="Play").click()
+    for name in ("Step ▶", "▶ Play"):
+        lab.press(page, name)
     assert not any(changed(page, lambda: page.wait_for_timeout(500), LENS))
     assert "Climb 1 of 3" in page.locator(".lb-lensbox figcaption").text_content()
 
@@ -214,9 +212,7 @@ def test_where_each_start_would_end(page, address):
     lab.show(page, f"{address}#loss=two+basins&lens=Lookbehind-SAM&k=5&rho=0.26&alpha=0.2")
     page.get_by_role("button", name="Where would each start end?").click()
     caption = page.locator(".lb-mapbox figcaption")
-    page.wait_for_function(
-        "() => / 7\\d{3} starts/.test(document.querySelector('figcaption').textContent)"
-    )
+    caption.filter(has_text=re.compile(r" 7\d{3} starts")).wait_for()
     share = float(re.search(r"([\d.]+) % end at \(1, 0\), λ 1", caption.text_content())[1])
     starts = [(x, y) for x in np.linspace(-1.9, 2.1, 12) for y in np.linspace(-1.4, 1.4, 8)]
     rho = torch.full((len(starts),), 0.26, dtype=torch.float64)
@@ -244,14 +240,10 @@ def test_a_link_holds_the_setting(page, address):
 
 def test_the_python_that_is_copied_does_the_same(page, address):
     every = ",".join(METHODS)
-    lab.show(
-        page,
-        f"{address}#loss=ring&methods={every}&k=4&rho=0.15&alpha=adaptive&momentum=0.5&steps=10",
-    )
+    setting = f"methods={every}&k=4&rho=0.15&alpha=adaptive&momentum=0.5&steps=10"
+    lab.show(page, f"{address}#loss=ring&{setting}")
     expected = ends(page)
-    page.evaluate(
-        "() => { navigator.clipboard.writeText = async text => { window.copied = text; }; }"
-    )
+    page.evaluate("() => { navigator.clipboard.writeText = async one => { window.copied = one; } }")
     page.get_by_role("button", name="Copy as Python").click()
     page.wait_for_function("() => window.copied")
     space = {}
@@ -284,14 +276,10 @@ def test_a_finger_scrolls_past_the_map(page):
 
 
 def test_everything_is_reached_by_tab_alone(page):
-    names = set()
+    names, name = set(), "(({ className, textContent }) => className || textContent)"
     for _ in range(40):
         page.keyboard.press("Tab")
-        names.add(
-            page.evaluate(
-                "() => document.activeElement.className || document.activeElement.textContent"
-            )
-        )
+        names.add(page.evaluate(f"() => {name}(document.activeElement)"))
     wanted = {"lb-number lb-ascent", "lb-number lb-interpolation", "lb-handle", "lb-timeline"}
     assert wanted | {"Reset", "Where would each start end?", "▶ Play"} <= names
 
@@ -304,9 +292,7 @@ def test_what_is_said_to_a_screen_reader_follows(page):
 
 
 def test_an_expression_of_ones_own_is_live(page, folder):
-    own = ToyExplorer(
-        "(x**2 - 1)**2 + 3*y**2", start=(0.5, 0.8), window=(-2, 2, -1.5, 1.5), lr=0.05
-    )
+    own = ToyExplorer("(x**2 - 1)**2 + 3*y**2", start=(0.5, 0.8), window=(-2, 2, -1.5, 1.5))
     lab.show(page, lab.saved(own, folder / "own.html"))
     number(page, "ρ, reach").fill("0.2")
     own.rho = 0.2

@@ -20,7 +20,7 @@ FAR = 1e6  # of the weights: a path is followed to here
 
 def descent(at: Any, method: str) -> Trajectory:
     """The path of one member, so that it may diverge; `length` says where."""
-    rho, alpha = (torch.tensor([value]).double() for value in (at.rho, at.alpha))
+    rho, alpha = (torch.tensor([v], dtype=torch.float64) for v in (at.rho, at.alpha))
     adaptive = at.adaptive and METHODS[method].adaptive
     settings = {"rho": rho, "k": at.k, "alpha": "adaptive" if adaptive else alpha}
     make = lambda w: make_method(method, SGD(w, lr=at.lr, momentum=at.momentum), **settings)  # noqa: E731

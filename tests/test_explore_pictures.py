@@ -26,7 +26,7 @@ def closed_figures():
 
 
 def test_dots_has_every_value_in_the_row_of_its_name_in_reading_order():
-    ax = pictures.dots(VALUES)
+    ax = pictures.dots(VALUES, plt.figure().gca())
     rows = [line for line in ax.lines if line.get_marker() == "o"]
     assert [label.get_text() for label in ax.get_yticklabels()] == list(VALUES)
     assert [list(line.get_xdata()) for line in rows] == list(VALUES.values())
@@ -36,7 +36,7 @@ def test_dots_has_every_value_in_the_row_of_its_name_in_reading_order():
 
 
 def test_dots_bars_are_mean_and_sample_standard_deviation():
-    bars = pictures.dots(VALUES).containers
+    bars = pictures.dots(VALUES, plt.figure().gca()).containers
     for bar, some in zip(bars, VALUES.values(), strict=True):
         (((x0, y0), (x1, y1)),) = bar.lines[2][0].get_segments()
         spread = statistics.stdev(some) if len(some) > 1 else 0
@@ -45,7 +45,7 @@ def test_dots_bars_are_mean_and_sample_standard_deviation():
 
 
 def test_dots_take_the_colour_of_their_method():
-    ax = pictures.dots(VALUES)
+    ax = pictures.dots(VALUES, plt.figure().gca())
     colors = [to_hex(line.get_color()) for line in ax.lines if line.get_marker() == "o"]
     expected = [METHOD_COLORS["SGD"], METHOD_COLORS["Lookbehind-SAM"], "#000000"]
     assert colors == [to_hex(color) for color in expected]
@@ -60,7 +60,7 @@ def test_dots_draw_into_given_axes():
 
 def test_matrix_writes_every_value_into_its_cell_and_leaves_what_is_missing():
     values = np.array([[0.0, 0.257, np.nan], [1.0, -0.05, 0.9]])
-    ax = pictures.matrix(values, ["one", "two"], ["a", "b", "c"])
+    ax = pictures.matrix(values, ["one", "two"], ["a", "b", "c"], plt.figure().gca())
     texts = {(t.get_position()[1], t.get_position()[0]): t.get_text() for t in ax.texts}
     expected = {(0, 0): "0.00", (0, 1): "0.26", (1, 0): "1.00", (1, 1): "−0.05", (1, 2): "0.90"}
     assert texts == expected
@@ -80,7 +80,7 @@ def test_matrix_text_can_be_read_on_its_cell():
         return float(linear @ [0.2126, 0.7152, 0.0722])
 
     values = np.linspace(-1, 1, 41)[None]
-    ax = pictures.matrix(values, ["row"], [""] * 41, limits=(-1.0, 1.0))
+    ax = pictures.matrix(values, ["row"], [""] * 41, plt.figure().gca(), limits=(-1.0, 1.0))
     for value, text in zip(values[0], ax.texts, strict=True):
         image = ax.images[0]
         light = sorted([luminance(image.cmap(image.norm(value))[:3]), luminance(text.get_color())])

@@ -107,9 +107,8 @@ def one_step(
     return ax
 
 
-def dots(values: Mapping[str, Sequence[float]], ax: Axes | None = None) -> Axes:
+def dots(values: Mapping[str, Sequence[float]], ax: Axes) -> Axes:
     """A row a name: a dot for each seed's value, and a bar of mean ± sample standard deviation."""
-    ax = ax or plt.subplots(figsize=(6, 0.8 + 0.3 * len(values)), layout="constrained")[1]
     for row, (name, some) in enumerate(values.items()):
         spread = np.std(some, ddof=1) if len(some) > 1 else 0.0
         ax.plot(some, [row] * len(some), "o", color=color_of(name), alpha=0.5)
@@ -124,12 +123,10 @@ def matrix(
     values: Any,
     rows: Sequence[str],
     columns: Sequence[str],
-    ax: Axes | None = None,
+    ax: Axes,
     limits: tuple[float, float] = (0.0, 1.0),
 ) -> Axes:
     """A heat map with every value written into its cell; yellow is `limits[1]`, NaN left empty."""
-    size = (1.5 + 0.5 * len(columns), 0.7 + 0.4 * len(rows))
-    ax = ax or plt.subplots(figsize=size, layout="constrained")[1]
     low, high = limits
     ax.imshow(values, cmap="viridis", vmin=low, vmax=high, aspect="auto")
     for (row, column), value in np.ndenumerate(np.asarray(values)):

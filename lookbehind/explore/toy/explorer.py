@@ -162,10 +162,9 @@ class ToyExplorer(Living):
         if self.toy.javascript:
             return
         try:
-            paths = {
-                method: self._run(method) for method in dict.fromkeys([*self.methods, self.lens])
-            }
-            found, error = {"grid": self.drawn.get("grid") or _ground(self.toy), "paths": paths}, ""
+            methods = dict.fromkeys([*self.methods, self.lens])
+            grid = self.drawn.get("grid") or _ground(self.toy)
+            found, error = {"grid": grid, "paths": {m: self._run(m) for m in methods}}, ""
         except Exception as failure:  # a function of the user's own may do anything
             found, error = {}, f"{type(failure).__name__}: {failure}"
         with self.hold_sync():

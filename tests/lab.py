@@ -47,7 +47,8 @@ KERNEL_TROUBLE = re.compile(r'"msg_type": ?"error"|"name": ?"stderr"')
 # JupyterLab asks a fresh kernel for the widgets of the last one, and a page that is left closes its
 # subshell, whose loop then complains of messages that came too late.
 JUPYTERS_OWN = re.compile(
-    r"No such comm|never awaited.{1,9}self\._ready\.clear\(\)|Task was destroyed.*zmqstream"
+    r"No such comm|never awaited.{1,9}self\._ready\.clear\(\)|Task was destroyed.*zmqstream|"
+    r"ipykernel/subshell_manager\.py.*KeyError"
 )
 IDLE = """document.querySelector(".jp-Notebook-ExecutionIndicator[data-status='idle']")"""
 PROMPTS = "[...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')]"

@@ -14,7 +14,6 @@ RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
 # `heard` is what has reached the kernel.
 CELLS = [
     """import ipywidgets, numpy, torch
-from lookbehind.explore.lab import TrainingLab
 from lookbehind.explore.landscape import LandscapeExplorer
 from lookbehind.explore.maps import HeatMaps, Intervals, TrainingAtlas
 from lookbehind.explore.toy import ToyExplorer
@@ -25,9 +24,6 @@ def listen(widget):
     tell = lambda change: setattr(heard, "value", f"{change.name} is {change.new!r}")
     widget.observe(tell, [name for name in widget.traits(sync=True) if name[0] != "_"])
     return widget""",
-    """recipe = Recipe(train=200, validation=0)
-long = Recipe(epochs=2000, gradients=None, train=200, validation=0, label_noise=0.4)
-TrainingLab(long, datasets=("digits", "no/such/folder"))""",
     """ToyExplorer(lambda w: (w**2).sum(-1), start=(1, 1), window=(-2, 2, -2, 2),
     methods=["SGD", "SAM"], panels=["map"])""",
     f"""display(
@@ -36,10 +32,17 @@ TrainingLab(long, datasets=("digits", "no/such/folder"))""",
         {{"k": [1, 2], "α": [0.2, 0.5, 0.8], "ρ": [1, 2, 3, 4]}}, seeds=5)),
     listen(Intervals({{"bits": {{"SGD": [[0.1, 0.2]] * 3}}}}, {{"bits": [2, 3]}}, other="SGD")),
     listen(TrainingAtlas({str(RESULTS / "atlas.json")!r}, k=2)))""",
-    """data = recipe.load()
+    """recipe = Recipe(train=200, validation=0)
+data = recipe.load()
 LandscapeExplorer({name: recipe.make_model(data) for name in ("one", "other")}, data,
     images=100, points=11)""",
 ]
+LAB = """import torch
+from lookbehind.explore.lab import TrainingLab
+from lookbehind.train import Recipe
+torch.set_num_threads(1)
+recipe = Recipe(epochs=2000, gradients=None, train=200, validation=0, label_noise=0.4)
+TrainingLab(recipe, datasets=("digits", "no/such/folder"))"""
 EPOCHS = "Number(document.querySelector('.lb-lab [role=slider]')?.getAttribute('aria-valuemax'))"
 # Where SAM ends, of a function that only the kernel can compute.
 END = """() => document.querySelector('.lb-words p')
@@ -53,6 +56,7 @@ BARS = """() => [...document.querySelectorAll('.jp-OutputArea-output, .jp-Output
 def address(tmp_path_factory):
     served = tmp_path_factory.mktemp("served")
     lab.write_notebook(served / "widgets.ipynb", CELLS)
+    lab.write_notebook(served / "lab.ipynb", [LAB])
     with lab.jupyterlab(served) as url:
         yield url
 
@@ -66,12 +70,11 @@ def tab():
 @pytest.fixture(scope="module")
 def notebook(tab, address):
     lab.run_notebook(tab, address, "widgets.ipynb")
-    return tab
 
 
 @pytest.fixture
-def page(notebook):
-    yield (tab := notebook)
+def page(tab):
+    yield tab
     assert tab.evaluate(lab.BLANK_CANVASES) == 0, "a canvas shows one colour only"
     assert tab.evaluate(BARS) == []
     assert not lab.error_outputs(tab)
@@ -89,24 +92,27 @@ def menu(page, name, command):
     page.locator(f".lm-Menu-item[data-command='{command}']").click(timeout=5000)
 
 
+@pytest.mark.usefixtures("notebook")
 def test_the_kernel_draws_a_function_of_its_own(page):
     before = page.wait_for_function(END).json_value()
-    scrub(page.locator(".lb-explorer").nth(1), "ρ", "ArrowRight", 3)
+    scrub(page.locator(".lb-explorer").first, "ρ", "ArrowRight", 3)
     page.wait_for_function(f"before => ({END})() !== before", arg=before)
 
 
+@pytest.mark.usefixtures("notebook")
 @pytest.mark.parametrize(
     ("place", "control", "trait"),
-    [(2, "ρ", "at is 3"), (3, "level", "at is 1"), (4, "k", "setting is .*'k': 3")],
+    [(1, "ρ", "at is 3"), (2, "level", "at is 1"), (3, "k", "setting is .*'k': 3")],
 )
 def test_a_move_on_a_map_is_told_to_the_kernel(page, place, control, trait):
     scrub(page.locator(".lb-explorer").nth(place), control, "ArrowRight")
     lab.says(page, trait)
 
 
+@pytest.mark.usefixtures("notebook")
 def test_the_landscape_is_computed_where_a_page_asks_for_it(page):
     lab.says(page, "Done, on 100 images")  # it began by itself once it was shown
-    explorer = page.locator(".lb-explorer").nth(5)
+    explorer = page.locator(".lb-explorer").nth(4)
     for name, text in (("k,", "6 ascent steps of ρ = 0.2"), ("ρ", "6 ascent steps of ρ = 0.3")):
         scrub(explorer, name, "ArrowRight")
         lab.says(page, f"other: {text}: loss .* off the plane")
@@ -125,6 +131,7 @@ def grow(page):
 
 
 def test_the_lab_trains_is_steered_interrupted_reopened_and_fails_in_words(page, address):
+    lab.run_notebook(page, address, "lab.ipynb")
     own = page.locator(".lb-lab")
     lab.press(own, "Start")
     scrub(own, "k,", "ArrowRight")
@@ -136,10 +143,10 @@ def test_the_lab_trains_is_steered_interrupted_reopened_and_fails_in_words(page,
     lab.press(own, "Continue")
     lab.says(page, "Training: Lookbehind-SAM: k 3")
     page.wait_for_selector(".jp-mod-current:not(.jp-mod-dirty)")
-    page.goto(f"{address}/lab/workspaces/again/tree/widgets.ipynb", wait_until="domcontentloaded")
+    page.goto(f"{address}/lab/workspaces/again/tree/lab.ipynb", wait_until="domcontentloaded")
     grow(page)  # not as it was saved: it goes on
     with lab.blank_page(page.context.browser) as beside:
-        where = f"{address}/lab/workspaces/beside/tree/widgets.ipynb"
+        where = f"{address}/lab/workspaces/beside/tree/lab.ipynb"
         beside.goto(where, wait_until="domcontentloaded")
         beside.locator(".lb-lab").wait_for(timeout=120_000)  # a second JupyterLab, while it trains
         lab.says(beside, "Training: Lookbehind-SAM: k 3, ρ 0.2")

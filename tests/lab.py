@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from socket import socket
+from typing import Any
 
 import nbformat
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 BROWSERS = (
     "chromium",
@@ -46,7 +47,8 @@ KERNEL_TROUBLE = re.compile(r'"msg_type": ?"error"|"name": ?"stderr"')
 # JupyterLab asks a fresh kernel for the widgets of the last one, and a page that is left closes its
 # subshell, whose loop then complains of messages that came too late.
 JUPYTERS_OWN = re.compile(
-    r"No such comm|never awaited.{1,9}self\._ready\.clear\(\)|Task was destroyed.*zmqstream"
+    r"No such comm|never awaited.{1,9}self\._ready\.clear\(\)|Task was destroyed.*zmqstream|"
+    r"ipykernel/subshell_manager\.py.*KeyError"
 )
 IDLE = """document.querySelector(".jp-Notebook-ExecutionIndicator[data-status='idle']")"""
 PROMPTS = "[...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')]"
@@ -66,6 +68,20 @@ BLANK_CANVASES = """() => [...document.querySelectorAll('.jp-OutputArea canvas')
     const pixels = new Uint32Array(pen.getImageData(0, 0, copy.width, copy.height).data.buffer);
     return pixels.every(pixel => pixel === pixels[0]);
 }).length"""
+
+PIXELS = "selector => document.querySelector(selector).toDataURL()"
+FITTING = """() => [...document.querySelectorAll('.lb-explorer figure canvas')].every(one =>
+    !one.checkVisibility() || Math.abs(one.width - one.clientWidth * devicePixelRatio) < 2)"""
+AGAIN = """setting => {
+    if (!window.begin) return false;
+    window.end();
+    document.querySelectorAll('#explorer > :not(h1)').forEach(one => one.remove());
+    history.replaceState(null, '', setting);
+    scrollTo(0, 0);
+    window.__redraws = [];
+    window.begin();
+    return true;
+}"""
 
 
 def find_browser() -> str | None:
@@ -192,11 +208,48 @@ def browser_page() -> Iterator[Page]:
         yield page
 
 
+def saved(explorer: Any, path: Path, old: str = "", new: str = "") -> str:
+    """The address of an explorer's own page, which `show` can begin again; `old` in it is `new`."""
+    explorer.save_html(path)
+    head, begin, rest = path.read_text("utf-8").rpartition("\nrender({ model: ")
+    rest = rest.replace(");\n</script>", "));\nbegin();\n</script>")
+    begin = f"\nwindow.begin = () => (window.end = {begin.strip()} "
+    path.write_text(head + (begin + rest).replace(old, new), "utf-8")
+    return path.as_uri()
+
+
 def show(page: Page, address: str) -> None:
-    """Load an explorer's own page anew, and wait until it has drawn."""
-    page.goto("about:blank")
-    page.goto(address)
+    """Show an explorer's own page as it is at first, on a desktop, and wait until it has drawn.
+
+    Where it is there already it only begins again: to load it takes a second.
+    """
+    page.emulate_media(color_scheme="light", reduced_motion="no-preference")
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.mouse.move(0, 0)
+    path, _, setting = address.partition("#")
+    if page.url.partition("#")[0] != path or not page.evaluate(AGAIN, f"#{setting}"):
+        page.goto("about:blank")
+        page.goto(address)
     page.wait_for_function("() => window.__redraws?.length")
+
+
+def number(page: Page | Locator, name: str) -> Locator:
+    """The number of a sentence whose name begins so."""
+    return page.get_by_role("spinbutton", name=re.compile(f"^{re.escape(name)}"))
+
+
+def type_in(page: Page, name: str, value: object) -> Locator:
+    number(page, name).fill(str(value))
+    number(page, name).press("Enter")
+    return number(page, name)
+
+
+def changed(page: Page, act: Callable[[], object], *canvases: str) -> list[bool]:
+    """Whether each canvas looks otherwise after `act`, and the drawing comes within a frame."""
+    before = [page.evaluate(PIXELS, canvas) for canvas in canvases]
+    act()
+    page.wait_for_timeout(60)
+    return [page.evaluate(PIXELS, one) != old for one, old in zip(canvases, before, strict=True)]
 
 
 def run_notebook(page: Page, address: str, name: str, seconds: float = 180) -> None:

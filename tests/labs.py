@@ -72,6 +72,18 @@ def begin(lab: TrainingLab, steps: int = 3) -> Training:
     return training
 
 
+def end(lab: TrainingLab) -> TrainingLab:
+    press(lab, "stop")
+    lab.wait()
+    return lab
+
+
+def hold(lab: TrainingLab) -> None:
+    """Pause, and wait until it is."""
+    press(lab, "pause")
+    until(lambda: "Paused at epoch" in lab.message)
+
+
 def runs(lab: TrainingLab) -> list[dict[str, Any]]:
     """What the page draws: the runs that have ended, and the one under way."""
     return [*lab.runs, *([lab.live] if lab.live else [])]

@@ -3,10 +3,7 @@
 The pages themselves are tested without a kernel, test_explore_*_page.py and test_site.py.
 """
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import lab
 import pytest
@@ -31,8 +28,8 @@ def listen(widget):
     methods=["SGD", "SAM"], panels=["map"])""",
     f"""display(
     heard,
-    listen(HeatMaps({{"accuracy": numpy.random.rand(2, 3, 4, 5)}},
-        {{"k": [1, 2], "α": [0.2, 0.5, 0.8], "ρ": [1, 2, 3, 4]}})),
+    listen(HeatMaps({{"accuracy": numpy.random.rand(2, 3, 4, 2)}},
+        {{"k": [1, 2], "α": [0.2, 0.5, 0.8], "ρ": [1, 2, 3, 4]}}, seeds=5)),
     listen(Intervals({{"bits": {{"SGD": [[0.1, 0.2]] * 3}}}}, {{"bits": [2, 3]}}, other="SGD")),
     listen(TrainingAtlas({str(RESULTS / "atlas.json")!r}, k=2)))""",
     """recipe = Recipe(train=200, validation=0)
@@ -56,7 +53,7 @@ BARS = """() => [...document.querySelectorAll('.jp-OutputArea-output, .jp-Output
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(tmp_path_factory):
     served = tmp_path_factory.mktemp("served")
     lab.write_notebook(served / "widgets.ipynb", CELLS)
     lab.write_notebook(served / "lab.ipynb", [LAB])
@@ -65,18 +62,18 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def tab() -> Iterator[lab.Page]:
+def tab():
     with lab.browser_page() as page:
         yield page
 
 
 @pytest.fixture(scope="module")
-def notebook(tab: lab.Page, address: str) -> None:
+def notebook(tab, address):
     lab.run_notebook(tab, address, "widgets.ipynb")
 
 
 @pytest.fixture
-def page(tab: lab.Page) -> Iterator[lab.Page]:
+def page(tab):
     yield tab
     assert tab.evaluate(lab.BLANK_CANVASES) == 0, "a canvas shows one colour only"
     assert tab.evaluate(BARS) == []
@@ -84,20 +81,19 @@ def page(tab: lab.Page) -> Iterator[lab.Page]:
     assert not tab.problems
 
 
-def scrub(explorer: Any, name: str, key: str, times: int = 1) -> None:
-    number = explorer.get_by_role("spinbutton", name=re.compile(f"^{name}"))
+def scrub(explorer, name, key, times=1):
     for _ in range(times):
-        number.press(key)
+        lab.number(explorer, name).press(key)
 
 
-def menu(page: lab.Page, name: str, command: str) -> None:
+def menu(page, name, command):
     """An item whose text holds its keys, too."""
     page.get_by_role("menuitem", name=name, exact=True).click(timeout=5000)
     page.locator(f".lm-Menu-item[data-command='{command}']").click(timeout=5000)
 
 
 @pytest.mark.usefixtures("notebook")
-def test_the_kernel_draws_a_function_of_its_own(page: lab.Page) -> None:
+def test_the_kernel_draws_a_function_of_its_own(page):
     before = page.wait_for_function(END).json_value()
     scrub(page.locator(".lb-explorer").first, "ρ", "ArrowRight", 3)
     page.wait_for_function(f"before => ({END})() !== before", arg=before)
@@ -108,15 +104,13 @@ def test_the_kernel_draws_a_function_of_its_own(page: lab.Page) -> None:
     ("place", "control", "trait"),
     [(1, "ρ", "at is 3"), (2, "level", "at is 1"), (3, "k", "setting is .*'k': 3")],
 )
-def test_a_move_on_a_map_is_told_to_the_kernel(
-    page: lab.Page, place: int, control: str, trait: str
-) -> None:
+def test_a_move_on_a_map_is_told_to_the_kernel(page, place, control, trait):
     scrub(page.locator(".lb-explorer").nth(place), control, "ArrowRight")
     lab.says(page, trait)
 
 
 @pytest.mark.usefixtures("notebook")
-def test_the_landscape_is_computed_where_a_page_asks_for_it(page: lab.Page) -> None:
+def test_the_landscape_is_computed_where_a_page_asks_for_it(page):
     lab.says(page, "Done, on 100 images")  # it began by itself once it was shown
     explorer = page.locator(".lb-explorer").nth(4)
     for name, text in (("k,", "6 ascent steps of ρ = 0.2"), ("ρ", "6 ascent steps of ρ = 0.3")):
@@ -130,15 +124,13 @@ def test_the_landscape_is_computed_where_a_page_asks_for_it(page: lab.Page) -> N
         lab.says(page, said)
 
 
-def grow(page: lab.Page) -> None:
+def grow(page):
     """Wait until there is a curve, and then until it is longer: the kernel still tells."""
     found = page.wait_for_function(f"() => {EPOCHS} >= 2 && {EPOCHS}").json_value()
     page.wait_for_function(f"found => {EPOCHS} >= found + 3", arg=found)
 
 
-def test_the_lab_trains_is_steered_interrupted_reopened_and_fails_in_words(
-    page: lab.Page, address: str
-) -> None:
+def test_the_lab_trains_is_steered_interrupted_reopened_and_fails_in_words(page, address):
     lab.run_notebook(page, address, "lab.ipynb")
     own = page.locator(".lb-lab")
     lab.press(own, "Start")
@@ -167,7 +159,7 @@ def test_the_lab_trains_is_steered_interrupted_reopened_and_fails_in_words(
     lab.says(page, "stopped, moved")  # the table
     lab.press(own, "Look around")
     lab.says(page, "Below, the landscape around 1. Lookbehind-SAM: k 3")
-    page.locator(".lb-over").wait_for(state="attached")
-    page.get_by_label("dataset").select_option("no/such/folder")
+    own.locator("xpath=..").locator(".lb-over").wait_for(state="attached")
+    own.get_by_label("dataset").select_option("no/such/folder")
     lab.press(own, "Start")
     lab.says(page, "The run ended with an error.*no/such/folder")

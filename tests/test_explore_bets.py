@@ -13,7 +13,7 @@ HEAD = """<html lang=en><title>bets</title><meta charset=utf-8>
 <meta name=color-scheme content="light dark"><meta name=viewport content="width=device-width">"""
 
 
-def some_bets() -> list[Bet]:
+def some_bets():
     choices = ["SAM", "a tie", "Lookbehind"]
     return [Bet(f"Which is flatter at k = {k}?", choices, right="a tie") for k in (2, 5)]
 
@@ -21,12 +21,12 @@ def some_bets() -> list[Bet]:
 @pytest.mark.parametrize(
     "choices", [["SAM"], ["SAM", "SAM"], ["SGD", "ASAM"], ["SAM", "b", "c", "d", "e"]]
 )
-def test_choices_that_are_no_bet_are_refused(choices: list[str]) -> None:
+def test_choices_that_are_no_bet_are_refused(choices):
     with pytest.raises(ValueError, match=r"choices must be two to four .*'SAM'.*got \["):
         Bet("Which?", choices, right="SAM")
 
 
-def test_the_figures_settle_it() -> None:
+def test_the_figures_settle_it():
     bet = some_bets()[0]
     assert bet.settle("a tie") == "The numbers say: a tie."
     with pytest.raises(ValueError, match="the numbers say 'SAM', the bet's answer is 'a tie'"):
@@ -34,7 +34,7 @@ def test_the_figures_settle_it() -> None:
 
 
 @pytest.mark.browser
-def test_a_page_counts_its_bets_and_axe_finds_nothing(tab, tmp_path) -> None:
+def test_a_page_counts_its_bets_and_axe_finds_nothing(tab, tmp_path):
     bundles = [widget._repr_mimebundle_()[0] for widget in (*some_bets(), Tally())]
     assert bundles[0]["text/plain"].endswith("at k = 2? SAM / a tie / Lookbehind")
     living = "".join(data["text/html"] for data in bundles)
@@ -76,13 +76,13 @@ RULES = [
         ([*RULES, {"if": {"labels": "few"}, "say": ""}], r"a choice of questions, got .*'few'"),
     ],
 )
-def test_rules_that_leave_a_path_open_are_refused(rules: list, said: str) -> None:
+def test_rules_that_leave_a_path_open_are_refused(rules, said):
     with pytest.raises(ValueError, match=said):
         Advice(QUESTIONS, rules)
 
 
 @pytest.mark.browser
-def test_a_page_asks_what_still_matters_and_advises_as_the_rules_do(tab, tmp_path) -> None:
+def test_a_page_asks_what_still_matters_and_advises_as_the_rules_do(tab, tmp_path):
     advice = Advice(QUESTIONS, RULES)
     assert "SGD. It is cheap." in advice._repr_mimebundle_()[0]["text/plain"]
     advice.save_html(tmp_path / "advice.html")

@@ -1,10 +1,9 @@
 """The engine of the page against the optimizers that train networks, point by point."""
 
+import json
 import random
 from pathlib import Path
-from typing import Any
 
-import lab
 import numpy as np
 import pytest
 import torch
@@ -12,33 +11,34 @@ from torch.optim import SGD
 
 import lookbehind.explore
 from lookbehind.optim import METHODS, make_method
-from lookbehind.toy import LOSSES, Trajectory, descend
+from lookbehind.toy import LOSSES, descend
 
 pytestmark = pytest.mark.browser
 
 ENGINE = Path(lookbehind.explore.__file__).parent / "toy" / "engine.js"
 GROUPS, MEMBERS, STEPS = 46, 11, 20  # settings that differ in ρ, α and start run as one
 FAR = 1e6  # out here a path has diverged
-RUN = """async ([engine, sources, settings]) => {
+# All goes to and fro as a text: Playwright is slow with half a million numbers.
+RUN = """async (text) => {
+    const [engine, sources, settings] = JSON.parse(text);
     const url = URL.createObjectURL(new Blob([engine], { type: "text/javascript" }));
     const { makeLoss, descend, endPoint } = await import(url);
     const losses = Object.fromEntries(Object.entries(sources).map(([n, s]) => [n, makeLoss(s)]));
-    return settings.map(({ loss, draws, ...setting }) => {
-        const noise = draws && ((t, i) => draws[t][i]);
-        const given = { ...setting, noise };
+    return JSON.stringify(settings.map(({ loss, draws, ...setting }) => {
+        const given = { ...setting, noise: draws ? (t, i) => draws[t][i] : setting.noise };
         const end = endPoint(losses[loss], given, ...setting.start);
         return { ...descend(losses[loss], given), end };
-    });
+    }));
 }"""
 
 
-def run_in_page(settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def run_in(page, settings):
     sources = {name: loss.javascript for name, loss in LOSSES.items()}
-    with lab.browser_page() as page:
-        return page.evaluate(RUN, [ENGINE.read_text(encoding="utf-8"), sources, settings])
+    text = json.dumps([ENGINE.read_text(encoding="utf-8"), sources, settings])
+    return json.loads(page.evaluate(RUN, text))
 
 
-def drawn(chance: random.Random) -> list[dict[str, Any]]:
+def drawn(chance):
     """Settings that the optimizer can run at once, as members."""
     method, loss = chance.choice(list(METHODS)), chance.choice([*LOSSES])
     x0, x1, y0, y1 = LOSSES[loss].window
@@ -56,16 +56,11 @@ def drawn(chance: random.Random) -> list[dict[str, Any]]:
     ]
 
 
-def by_optimizer(settings: list[dict[str, Any]], seed: int) -> Trajectory:
-    one, rho, alpha = (
-        settings[0],
-        *(
-            torch.tensor([s[name] for s in settings], dtype=torch.float64)
-            for name in ("rho", "alpha")
-        ),
-    )
+def by_optimizer(settings, seed):
+    one, exact = settings[0], {"dtype": torch.float64}
+    rho, alpha = (torch.tensor([s[n] for s in settings], **exact) for n in ("rho", "alpha"))
 
-    def make(w: list[torch.Tensor]) -> Any:
+    def make(w):
         base = SGD(w, lr=one["lr"], momentum=one["momentum"])
         return make_method(
             one["method"], base, rho=rho, k=one["k"], gradient=one["gradient"],
@@ -76,7 +71,7 @@ def by_optimizer(settings: list[dict[str, Any]], seed: int) -> Trajectory:
     return descend(LOSSES[one["loss"]], starts, make, STEPS, seed=seed)
 
 
-def noise_of(setting: dict[str, Any], seed: int) -> Any:
+def noise_of(setting, seed):
     """The draws of `descend`: one a step, of Lookahead one an inner step."""
     sigma = LOSSES[setting["loss"]].noise
     count = setting["k"] if setting["method"].startswith("Lookahead") else 1
@@ -84,7 +79,7 @@ def noise_of(setting: dict[str, Any], seed: int) -> Any:
     return (sigma * torch.randn(STEPS, count, 2, generator=generator, dtype=torch.float64)).tolist()
 
 
-def test_the_engine_is_the_optimizer() -> None:
+def test_the_engine_is_the_optimizer(tab):
     """To 1e-9 until a path diverges; where it is chaotic, so that a start moved by a unit in its
     last place ends elsewhere, to 10⁴ times that difference.
     """
@@ -94,7 +89,7 @@ def test_the_engine_is_the_optimizer() -> None:
         if LOSSES[group[0]["loss"]].noise:
             for setting in group:
                 setting["draws"] = noise_of(setting, seed=7)
-    found = iter(run_in_page([setting for group in groups for setting in group]))
+    found = iter(run_in(tab, [setting for group in groups for setting in group]))
     diverged, methods = 0, set()
     for group in groups:
         moved = [{**s, "start": list(np.nextafter(s["start"], np.inf))} for s in group]
@@ -106,7 +101,7 @@ def test_the_engine_is_the_optimizer() -> None:
     assert methods == set(METHODS) and diverged > 10 and GROUPS * MEMBERS >= 500
 
 
-def compare(setting: dict[str, Any], run: Trajectory, e: int, page: dict[str, Any]) -> None:
+def compare(setting, run, e, page):
     steps = len(page["slow"]) - 1
     if setting["method"] != "SGD":  # torch's own does not undo a step
         assert (steps < STEPS) == run.diverged[e], setting
@@ -130,16 +125,13 @@ def compare(setting: dict[str, Any], run: Trajectory, e: int, page: dict[str, An
         assert page["end"] == page["slow"][-1]
 
 
-def test_noise_is_seeded_and_a_minibatchs_own() -> None:
+def test_noise_is_seeded_and_a_minibatchs_own(tab):
     setting = {
         "loss": "quadratic", "method": "Lookbehind-SAM", "k": 3, "rho": 0.1, "alpha": 0.5,
         "adaptive": False, "lr": 0.0, "momentum": 0, "start": [1.0, 1.0], "steps": 400,
+        "noise": 0.5,
     }  # fmt: skip
-    script = RUN.replace("const noise = draws && ((t, i) => draws[t][i]);", "const noise = 0.5;")
-    settings = [{**setting, "seed": seed} for seed in (1, 1, 2)]
-    with lab.browser_page() as page:
-        sources = {"quadratic": LOSSES["quadratic"].javascript}
-        a, b, c = page.evaluate(script, [ENGINE.read_text(encoding="utf-8"), sources, settings])
+    a, b, c = run_in(tab, [{**setting, "seed": seed} for seed in (1, 1, 2)])
     assert a == b and a["gradients"] != c["gradients"]
     noise = np.array(a["gradients"])[:, 0] - [1.0, 25.0]
     assert abs(noise.mean()) < 0.06 and noise.std() == pytest.approx(0.5, rel=0.1)

@@ -4,15 +4,14 @@ import threading
 import time
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 import traitlets
 
 pytest.importorskip("ipywidgets")
 import labs
-from labs import LONG, SHORT, begin, finish, methods, press, runs, same_weights, until
+from labs import LONG, SHORT, begin, end, finish, methods, press, runs, same_weights, until
 
 from lookbehind import Ball, Lookahead, train
 from lookbehind.explore.lab import TrainingLab, rows
@@ -20,21 +19,19 @@ from lookbehind.explore.lab import training as lab_training
 from lookbehind.explore.lab.training import tune
 from lookbehind.measure import worst_rise
 from lookbehind.optim import METHODS
-from lookbehind.train import Hardware, Recipe, choose_hardware
+from lookbehind.train import Recipe, choose_hardware
 
 make, one_core = labs.make, labs.one_core
 
 
 @methods
-def test_every_method_trains_and_draws_its_curves(make: Any, method: str) -> None:
+def test_every_method_trains_and_draws_its_curves(make, method):
     lab = finish(make(replace(SHORT, method=method, rho=0.05)))
     assert "Done after 3.0 epochs: test accuracy" in lab.message
     history, (run,) = lab.outcome.history, runs(lab)
     for split in ("test", "train"):
         records = [(r.epoch, r.accuracy, r.loss) for r in history.of(split)]
-        assert [*map(tuple, run["curves"][split])] == [
-            pytest.approx(one, rel=1e-4) for one in records
-        ]
+        np.testing.assert_allclose(run["curves"][split], records, rtol=1e-4)
     epochs = [epoch for epoch, *_ in run["curves"]["test"]]
     assert epochs == [0, 1, 2, 3] or method == "Lookahead-SAM"
     assert len(run["curves"]["sharpness"]) == 3
@@ -43,21 +40,21 @@ def test_every_method_trains_and_draws_its_curves(make: Any, method: str) -> Non
 
 
 @pytest.mark.parametrize("method", ["Lookbehind-SAM", "Lookbehind-ASAM"])
-def test_the_adaptive_alpha_of_each_layer_is_shown(make: Any, method: str) -> None:
+def test_the_adaptive_alpha_of_each_layer_is_shown(make, method):
     lab = finish(make(replace(SHORT, method=method, alpha="adaptive")))
     names = [name for name, _ in lab.outcome.model.named_parameters()]
     assert [name for name, _ in lab.runs[0]["alpha"]] == names
     assert all(0 <= alpha <= 1 for _, alpha in lab.runs[0]["alpha"])
 
 
-def test_a_run_without_a_move_is_what_one_call_computes(make: Any) -> None:
+def test_a_run_without_a_move_is_what_one_call_computes(make):
     recipe = replace(SHORT, model="tiny-cnn", alpha="adaptive")
     lab, call = finish(make(recipe)), recipe.run()
     assert lab.outcome.history == call.history
     assert same_weights(lab.outcome, call)
 
 
-def test_the_sharpness_shown_is_that_of_the_network(make: Any) -> None:
+def test_the_sharpness_shown_is_that_of_the_network(make):
     lab = finish(make(replace(SHORT, model="tiny-cnn")))
     model, data = lab.outcome.model, SHORT.load()
     rise = worst_rise(model, data.train.batches(lab_training.SHARPNESS_BATCH), Ball(0.05))
@@ -65,11 +62,11 @@ def test_the_sharpness_shown_is_that_of_the_network(make: Any) -> None:
     assert lab.runs[0]["curves"]["sharpness"][-1][1] == pytest.approx(rise, rel=1e-4)
 
 
-def settings_at_each_step(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    seen: list[tuple[Any, ...]] = []
+def settings_at_each_step(monkeypatch):
+    seen = []
     plain = train.Run.step
 
-    def step(run: Any) -> None:
+    def step(run):
         o = run.optimizer
         lr = o.param_groups[0].get("initial_lr")
         seen.append((o.k, o.ball.rho, o.alpha, lr))
@@ -79,9 +76,7 @@ def settings_at_each_step(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ..
     return seen
 
 
-def test_moving_the_sliders_changes_the_run_under_way_at_the_next_step(
-    make: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_moving_the_sliders_changes_the_run_under_way_at_the_next_step(make, monkeypatch):
     seen = settings_at_each_step(monkeypatch)
     lab = make(LONG)
     begin(lab)
@@ -92,8 +87,7 @@ def test_moving_the_sliders_changes_the_run_under_way_at_the_next_step(
     adapted = len(seen)
     until(lambda: len(seen) > adapted + 3)
     until(lambda: "moved" in lab.live["row"]["status"])
-    press(lab, "stop")
-    lab.wait()
+    end(lab)
     assert set(seen[:3]) == {(2, 0.2, 0.5, 0.03)}
     assert set(seen[moved + 2 : adapted]) == {(4, 0.07, 0.25, 0.01)}
     assert set(seen[adapted + 2 :]) == {(4, 0.07, "adaptive", 0.01)}
@@ -102,13 +96,11 @@ def test_moving_the_sliders_changes_the_run_under_way_at_the_next_step(
     assert lab.table[0]["alpha"] == "adaptive"
 
 
-def test_a_move_is_answered_before_the_step_under_way_ends(
-    make: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_move_is_answered_before_the_step_under_way_ends(make, monkeypatch):
     entered, leave = threading.Event(), threading.Event()
     plain = train.Run.step
 
-    def slow_step(run: Any) -> None:
+    def slow_step(run):
         if run.minibatches == 2:
             entered.set()
             assert leave.wait(60)
@@ -126,13 +118,11 @@ def test_a_move_is_answered_before_the_step_under_way_ends(
     until(lambda: "Paused at epoch" in lab.message)
 
 
-def test_the_curves_are_drawn_at_most_five_times_a_second(
-    make: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: list[float] = []
+def test_the_curves_are_drawn_at_most_five_times_a_second(make, monkeypatch):
+    drawn = []
     plain = rows.drawn
 
-    def draw(training: Any) -> Any:
+    def draw(training):
         drawn.append(time.monotonic())
         return plain(training)
 
@@ -140,13 +130,12 @@ def test_the_curves_are_drawn_at_most_five_times_a_second(
     lab = make(LONG)
     press(lab, "start")
     until(lambda: len(drawn) > 5)
-    press(lab, "stop")
-    lab.wait()
+    end(lab)
     ended = 2  # the first is that of the button, and two are those of the end
     assert min(b - a for a, b in pairwise(drawn[1 : -1 - ended])) > 0.2
 
 
-def test_long_curves_are_thinned_and_keep_their_ends(make: Any) -> None:
+def test_long_curves_are_thinned_and_keep_their_ends(make):
     lab = finish(make())
     lab._work.sharpness[:] = [(float(i), i / 7) for i in range(2000)]
     sharpness = rows.drawn(lab._work)["curves"]["sharpness"]
@@ -157,7 +146,7 @@ def test_long_curves_are_thinned_and_keep_their_ends(make: Any) -> None:
 
 
 @methods
-def test_tune_sets_what_the_method_uses(method: str) -> None:
+def test_tune_sets_what_the_method_uses(method):
     recipe = replace(SHORT, method=method)
     optimizer = recipe.make_optimizer(recipe.make_model(recipe.load()))
     tune(optimizer, replace(recipe, k=7, rho=0.9, alpha=0.1, lr=0.5))
@@ -171,7 +160,7 @@ def test_tune_sets_what_the_method_uses(method: str) -> None:
 
 
 @methods
-def test_adaptive_counts_only_where_the_method_has_it(make: Any, method: str) -> None:
+def test_adaptive_counts_only_where_the_method_has_it(make, method):
     lab = make()
     lab.method, lab.adaptive = method, True
     assert lab.recipe.alpha == ("adaptive" if "adaptive" in METHODS[method].sliders else 0.5)
@@ -180,7 +169,7 @@ def test_adaptive_counts_only_where_the_method_has_it(make: Any, method: str) ->
 @pytest.mark.parametrize(
     ("name", "value"), [("k", 0), ("rho", -1.0), ("alpha", 2.0), ("model", "oak"), ("epochs", 0)]
 )
-def test_what_a_recipe_refuses_a_control_refuses(make: Any, name: str, value: Any) -> None:
+def test_what_a_recipe_refuses_a_control_refuses(make, name, value):
     lab = make()
     with pytest.raises(traitlets.TraitError, match=f"{name} must be .* got"):
         setattr(lab, name, value)
@@ -196,35 +185,34 @@ def test_what_a_recipe_refuses_a_control_refuses(make: Any, name: str, value: An
         ([("adaptive", True)], ["α 0.5 → adaptive"]),
     ],
 )
-def test_a_move_leaves_a_mark_and_a_drag_leaves_one(make: Any, moves: Any, words: Any) -> None:
+def test_a_move_leaves_a_mark_and_a_drag_leaves_one(make, moves, words):
     lab = make(LONG)
     training = begin(lab)
     for name, value in moves:
         setattr(lab, name, value)
         until(lambda: training.now == training.wanted)
-    press(lab, "stop")
-    lab.wait()
+    end(lab)
     assert [text for _, text in lab.runs[0]["ticks"]] == words
     assert all(0 <= epoch <= training.epoch for epoch, _ in lab.runs[0]["ticks"])
 
 
-def test_the_controls_say_what_the_lab_opens_with(make: Any) -> None:
+def test_the_controls_say_what_the_lab_opens_with(make):
     recipe = replace(SHORT, rho=0.123, lr=0.042, k=17, epochs=7, alpha=0.33, momentum=0.5, seed=3)
     assert make(recipe).recipe == recipe
 
 
-def test_another_dataset_is_taken_whole(make: Any) -> None:
+def test_another_dataset_is_taken_whole(make):
     lab = make(replace(SHORT, dataset="cifar10", test=50, augment=True))
     lab.dataset = "digits"
     assert lab.recipe == replace(SHORT, train=None, validation=None)
 
 
-def test_a_budget_in_gradients_is_refused(tmp_path: Path) -> None:
+def test_a_budget_in_gradients_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"recipe must have its budget in epochs.*gradients=1200"):
         TrainingLab(Recipe(), folder=tmp_path)
 
 
-def test_a_run_goes_on_where_the_widget_was_closed(make: Any) -> None:
+def test_a_run_goes_on_where_the_widget_was_closed(make):
     lab = make(replace(SHORT, epochs=30))
     begin(lab)
     lab.close()
@@ -232,15 +220,15 @@ def test_a_run_goes_on_where_the_widget_was_closed(make: Any) -> None:
     assert lab.table[0]["status"] == "done"
 
 
-def test_the_thread_does_not_keep_a_kernel_alive(make: Any) -> None:
+def test_the_thread_does_not_keep_a_kernel_alive(make):
     lab = make()
     press(lab, "start")
     assert lab._work.thread.daemon
 
 
 @pytest.mark.gpu
-def test_the_lab_trains_on_a_gpu(make: Any) -> None:
-    hardware: Hardware = choose_hardware("cuda")
+def test_the_lab_trains_on_a_gpu(make):
+    hardware = choose_hardware("cuda")
     lab = finish(make(replace(SHORT, model="resnet8"), hardware=hardware))
     assert "Done" in lab.message
     assert next(lab.outcome.model.parameters()).is_cuda

@@ -3,13 +3,12 @@
 import signal
 import threading
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 pytest.importorskip("ipywidgets")
 import labs
-from labs import LONG, SHORT, begin, finish, press, tell, until
+from labs import LONG, SHORT, begin, end, finish, press, tell, until
 
 from lookbehind.explore.lab.training import KERNEL
 from lookbehind.train import checkpoint
@@ -17,13 +16,13 @@ from lookbehind.train import checkpoint
 make, one_core = labs.make, labs.one_core
 
 
-def test_two_presses_in_two_threads_leave_one_run(make: Any) -> None:
+def test_two_presses_in_two_threads_leave_one_run(make):
     """JupyterLab may deliver them so: two starts are one run, and Stop beside Reset harms none."""
     lab = make(LONG)
     for acts, left in ((("start", "start"), 1), (("stop", "reset"), 0)):
         together = threading.Barrier(2)
 
-        def act(name: str, together: threading.Barrier = together) -> None:
+        def act(name, together=together):
             together.wait()
             press(lab, name)
 
@@ -38,7 +37,7 @@ def test_two_presses_in_two_threads_leave_one_run(make: Any) -> None:
     assert lab.recipe == LONG and len(lab.table) == 1
 
 
-def test_another_lab_shows_the_run_under_way_and_stops_it(make: Any) -> None:
+def test_another_lab_shows_the_run_under_way_and_stops_it(make):
     first = make(LONG)
     training = begin(first)
     again = make(SHORT)
@@ -53,7 +52,7 @@ def test_another_lab_shows_the_run_under_way_and_stops_it(make: Any) -> None:
         assert [row["status"][:14] for row in lab.table] == ["stopped, moved"]
 
 
-def test_a_lab_lists_the_runs_of_the_others(make: Any) -> None:
+def test_a_lab_lists_the_runs_of_the_others(make):
     one, other = make(LONG), make(LONG)
     training = begin(one)
     assert other.earlier == [[str(training.path), str(LONG)]] and not other.running
@@ -65,7 +64,7 @@ def test_a_lab_lists_the_runs_of_the_others(make: Any) -> None:
     assert other.earlier == [] and other.running
 
 
-def test_an_interrupt_pauses_the_run_with_a_checkpoint(make: Any) -> None:
+def test_an_interrupt_pauses_the_run_with_a_checkpoint(make):
     lab = make(LONG)
     training = begin(lab)
     main = threading.main_thread().ident
@@ -77,12 +76,11 @@ def test_an_interrupt_pauses_the_run_with_a_checkpoint(make: Any) -> None:
     assert checkpoint.read_checkpoint(training.path)["position"][3] == held * LONG.batch_size
     press(lab, "pause")
     until(lambda: training.steps > held)
-    press(lab, "stop")
-    lab.wait()
+    end(lab)
     assert "Stopped after" in lab.message
 
 
-def test_an_interrupted_cell_pauses_the_run(make: Any) -> None:
+def test_an_interrupted_cell_pauses_the_run(make):
     """IPython reports it: within a cell the signal is Python's own."""
     lab = make(LONG)
     begin(lab)
@@ -92,7 +90,7 @@ def test_an_interrupted_cell_pauses_the_run(make: Any) -> None:
     until(lambda: "Interrupted. Paused at epoch" in lab.message)
 
 
-def test_how_flat_and_look_around_take_the_runs_that_are_shown(make: Any) -> None:
+def test_how_flat_and_look_around_take_the_runs_that_are_shown(make):
     lab = make()
     for act in ("how_flat", "look_around"):
         press(lab, act)
@@ -110,7 +108,7 @@ def test_how_flat_and_look_around_take_the_runs_that_are_shown(make: Any) -> Non
     assert lab.around is not None
 
 
-def test_a_measure_that_fails_says_so(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measure_that_fails_says_so(make, monkeypatch):
     lab = finish(make())
     monkeypatch.setattr(lab._work.outcome.model, "forward", None)
     monkeypatch.setattr("lookbehind.explore.landscape.LandscapeExplorer", None)

@@ -2,15 +2,13 @@
 
 import time
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 pytest.importorskip("ipywidgets")
 import labs
-from labs import LONG, SHORT, begin, finish, press, runs, same_weights, until
+from labs import LONG, SHORT, begin, end, finish, hold, press, runs, same_weights, until
 
 from lookbehind import train
 from lookbehind.explore.lab.training import KERNEL
@@ -21,11 +19,10 @@ from lookbehind.train import Recipe, checkpoint
 make, one_core = labs.make, labs.one_core
 
 
-def test_pause_holds_the_run_and_continue_goes_on(make: Any) -> None:
+def test_pause_holds_the_run_and_continue_goes_on(make):
     lab = make(LONG)
     training = begin(lab)
-    press(lab, "pause")
-    until(lambda: "Paused at epoch" in lab.message)
+    hold(lab)
     held = training.steps
     assert lab.live["state"] == "paused"
     images = checkpoint.read_checkpoint(training.path)["position"][3]
@@ -40,16 +37,14 @@ def test_pause_holds_the_run_and_continue_goes_on(make: Any) -> None:
     assert training.now.k == 5
 
 
-def test_save_and_stop_work_while_paused(make: Any) -> None:
+def test_save_and_stop_work_while_paused(make):
     lab = make(LONG)
     training = begin(lab)
-    press(lab, "pause")
-    until(lambda: "Paused at epoch" in lab.message)
+    hold(lab)
     for _ in range(2):
         press(lab, "save")
         until(lambda: "Saved as" in lab.message)
-    press(lab, "stop")
-    lab.wait()
+    end(lab)
     assert "Stopped after" in lab.message
     stem = training.path.stem
     names = {f"{stem}.pt", f"{stem}-saved.pt", f"{stem}-saved-2.pt"}
@@ -57,34 +52,29 @@ def test_save_and_stop_work_while_paused(make: Any) -> None:
     assert {f"{stem}.pt" for stem in lab.checkpoints} == names
 
 
-def test_stop_keeps_the_curves(make: Any) -> None:
+def test_stop_keeps_the_curves(make):
     lab = make(LONG)
     begin(lab)
     lab.start()
     lab.resume()
     assert len(runs(lab)) == len(KERNEL.runs) == 1  # no second run
-    press(lab, "stop")
-    lab.wait()
+    end(lab)
     assert lab.outcome.history.stopped
     assert len(lab.runs[0]["curves"]["test"]) >= 1
     assert not lab.running and lab.live == {}
 
 
 @pytest.mark.parametrize("method", ["SGD", "ASAM", "Lookahead-SAM", "Lookbehind-ASAM"])
-def test_resume_goes_on_in_another_kernel_with_the_sliders_where_they_were(
-    make: Any, method: str
-) -> None:
+def test_resume_goes_on_in_another_kernel_with_the_sliders_where_they_were(make, method):
     recipe = replace(SHORT, method=method, epochs=6, rho=0.05)
     before = make(recipe)
     begin(before)
-    press(before, "pause")
-    until(lambda: "Paused at epoch" in before.message)
+    hold(before)
     before.k, before.alpha, before.lr = 3, 0.25, 0.01
     press(before, "pause")
     moved = before._work
     until(lambda: moved.now == moved.wanted)
-    press(before, "stop")
-    before.wait()
+    end(before)
     after = make(LONG)
     press(after, "resume")
     used = {n: getattr(before.recipe, n) for n in {*METHODS[method].sliders} - {"adaptive"}}
@@ -97,12 +87,11 @@ def test_resume_goes_on_in_another_kernel_with_the_sliders_where_they_were(
     assert same_weights(before.outcome, after.outcome)
 
 
-def test_a_resumed_run_equals_one_that_was_never_stopped(make: Any) -> None:
+def test_a_resumed_run_equals_one_that_was_never_stopped(make):
     recipe = replace(SHORT, epochs=6)
     lab = make(recipe)
     begin(lab, 5)
-    press(lab, "stop")
-    lab.wait()
+    end(lab)
     press(lab, "resume")
     lab.wait()
     call = recipe.run()
@@ -115,7 +104,7 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(make: Any) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"a text", {"note": "another's"}, {"plan": {"config": {"colour": "red"}}}]
 )
-def test_resume_of_a_foreign_file_says_so(make: Any, tmp_path: Path, content: Any) -> None:
+def test_resume_of_a_foreign_file_says_so(make, tmp_path, content):
     path = tmp_path / "foreign.pt"
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -128,14 +117,14 @@ def test_resume_of_a_foreign_file_says_so(make: Any, tmp_path: Path, content: An
     assert not lab.running and lab.failed
 
 
-def test_every_checkpoint_tells_its_recipe(make: Any) -> None:
+def test_every_checkpoint_tells_its_recipe(make):
     lab = finish(make(replace(SHORT, alpha="adaptive")))
     path = lab._work.path
     began, now = recipes_in(path, checkpoint.read_checkpoint(path))
     assert began == now == replace(SHORT, alpha="adaptive")
 
 
-def test_buttons_without_a_run_say_so(make: Any) -> None:
+def test_buttons_without_a_run_say_so(make):
     lab = make()
     press(lab, "save")
     assert "Nothing to save yet" in lab.message
@@ -149,7 +138,7 @@ def test_buttons_without_a_run_say_so(make: Any) -> None:
     assert f"The last run is saved as {lab._work.path.name}" in lab.message
 
 
-def test_reset_keeps_the_table_and_the_files(make: Any, tmp_path: Path) -> None:
+def test_reset_keeps_the_table_and_the_files(make, tmp_path):
     lab = make(LONG)
     training = begin(lab)
     lab.method = "SAM"  # as a page that is slow may still send
@@ -173,9 +162,7 @@ def test_reset_keeps_the_table_and_the_files(make: Any, tmp_path: Path) -> None:
         ({"train": 5000}, "train must be an int in"),
     ],
 )
-def test_an_error_appears_in_words_and_the_lab_goes_on(
-    make: Any, change: dict[str, Any], words: str
-) -> None:
+def test_an_error_appears_in_words_and_the_lab_goes_on(make, change, words):
     lab = finish(make(replace(SHORT, **change)))
     diverged = "lr" in change
     assert ("Diverged at epoch" if diverged else "The run ended with an error.") in lab.message
@@ -186,17 +173,14 @@ def test_an_error_appears_in_words_and_the_lab_goes_on(
     assert "Done" in finish(lab).message
 
 
-def test_a_full_disk_ends_no_run_that_was_asked_to_save(
-    make: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_ends_no_run_that_was_asked_to_save(make, monkeypatch):
     lab = make(LONG)
     training = begin(lab)
 
-    def full(*_: Any) -> None:
+    def full(*_):
         raise OSError("No space left on device")
 
-    press(lab, "pause")
-    until(lambda: "Paused at epoch" in lab.message)
+    hold(lab)
     with monkeypatch.context() as broken:
         broken.setattr(train.Run, "save", full)
         press(lab, "save")
@@ -206,7 +190,7 @@ def test_a_full_disk_ends_no_run_that_was_asked_to_save(
     until(lambda: training.steps > held)
 
 
-def test_a_run_leaves_the_notebooks_random_numbers_alone(make: Any) -> None:
+def test_a_run_leaves_the_notebooks_random_numbers_alone(make):
     lab = make()
     torch.manual_seed(1)
     expected = torch.rand(3)
@@ -219,7 +203,7 @@ def test_a_run_leaves_the_notebooks_random_numbers_alone(make: Any) -> None:
     assert torch.equal(torch.rand(1), expected[1:2])
 
 
-def test_the_table_is_one_row_a_run(make: Any) -> None:
+def test_the_table_is_one_row_a_run(make):
     lab = make()
     finish(lab)
     lab.method = "SGD"
@@ -231,7 +215,7 @@ def test_the_table_is_one_row_a_run(make: Any) -> None:
     assert set(lab.table[0]) == set(lab.table[1])
 
 
-def test_a_run_that_learns_nothing_is_named_so_with_what_to_change(make: Any) -> None:
+def test_a_run_that_learns_nothing_is_named_so_with_what_to_change(make):
     lab = finish(make(replace(SHORT, lr=5.0, rho=1.0)))
     assert "This is chance level (10%): lower ρ or lr." in lab.message
     assert lab.table[0]["status"] == "done, at chance level"
@@ -240,20 +224,18 @@ def test_a_run_that_learns_nothing_is_named_so_with_what_to_change(make: Any) ->
     assert "chance" not in finish(lab).message
 
 
-def test_the_time_counts_the_steps_alone(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_counts_the_steps_alone(make, monkeypatch):
     """No loading, no pause."""
     plain = Recipe.load
 
-    def slow(*arguments: Any, **options: Any) -> Any:
+    def slow(*arguments, **options):
         time.sleep(1)
         return plain(*arguments, **options)
 
     monkeypatch.setattr(Recipe, "load", slow)
     lab = make(replace(LONG, train=90))
     begin(lab)
-    press(lab, "pause")
-    until(lambda: "Paused at epoch" in lab.message)
+    hold(lab)
     time.sleep(0.5)
-    press(lab, "stop")
-    lab.wait()
+    end(lab)
     assert 0 < lab._work.seconds < 1

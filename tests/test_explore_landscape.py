@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,16 +26,13 @@ from lookbehind.measure import (
     principal_directions,
     project,
 )
-from lookbehind.train.data import Dataset
 from lookbehind.weights import weights_of
 
 data, done = landscapes.data, landscapes.done
 networks, quick = landscapes.networks, landscapes.quick
 
 
-def test_lines_and_planes_are_those_of_the_library(
-    done: LandscapeExplorer, data: Dataset, networks: dict[str, Any]
-) -> None:
+def test_lines_and_planes_are_those_of_the_library(done, data, networks):
     assert "Done, on 60 images" in done.message and done.progress == 1
     for sight, model in zip(done.sights, [networks["SAM"].model, networks["plain"]], strict=True):
         first, second = sight.directions
@@ -49,21 +45,19 @@ def test_lines_and_planes_are_those_of_the_library(
 
 
 @pytest.mark.parametrize("rho", [RADII[0], 0.2, RADII[-1]])
-def test_a_climb_is_that_of_the_optimizer(
-    done: LandscapeExplorer, data: Dataset, rho: float
-) -> None:
+def test_a_climb_is_that_of_the_optimizer(done, data, rho):
     sight = done.sights[1]
     origin, points, losses = weights_of(sight.model), [], []
     model = small(1)
     images, labels = batches(data)[0]
 
-    def closure() -> Any:
+    def closure():
         model.zero_grad()
         loss = cross_entropy(model(images), labels)
         loss.backward()
         return loss
 
-    def observe(event: Any) -> None:
+    def observe(event):
         if event.kind == "ascent":
             points.append(weights_of(model))
             losses.append(float(cross_entropy(model(images), labels).detach()))
@@ -81,7 +75,7 @@ def test_a_climb_is_that_of_the_optimizer(
 
 
 @pytest.mark.parametrize("second", [job.GAUSSIAN, job.FILTERS, job.NEXT])
-def test_a_length_is_the_same_in_all_directions_of_the_plane(data: Dataset, second: str) -> None:
+def test_a_length_is_the_same_in_all_directions_of_the_plane(data, second):
     models = {"a": small(0), "b": small(1)}
     explorer = finished(LandscapeExplorer(models, data, **QUICK | {"second": second}))
     for sight in explorer.sights:
@@ -89,7 +83,7 @@ def test_a_length_is_the_same_in_all_directions_of_the_plane(data: Dataset, seco
         np.testing.assert_allclose(gram, sight.unit**2 * np.eye(2), atol=1e-5)
 
 
-def test_oblique_directions_span_the_same_plane_and_say_that_one_was_turned(data: Dataset) -> None:
+def test_oblique_directions_span_the_same_plane_and_say_that_one_was_turned(data):
     models = {name: small(seed) for seed, name in enumerate("abc")}
     explorer = LandscapeExplorer(models, data, **QUICK | {"first": job.NEXT, "second": job.AFTER})
     for sight, start, *others in zip(finished(explorer).sights, "abc", "bca", "cab", strict=True):
@@ -101,7 +95,7 @@ def test_oblique_directions_span_the_same_plane_and_say_that_one_was_turned(data
         assert sight.labels == (job.NEXT, f"{job.AFTER}, its part at right angles to a")
 
 
-def test_what_the_page_gets_is_json_without_nan(data: Dataset) -> None:
+def test_what_the_page_gets_is_json_without_nan(data):
     explorer = LandscapeExplorer({"far": small(0)}, data, **QUICK)
     explorer.half = 20.0
     finished(explorer)
@@ -114,7 +108,7 @@ def test_what_the_page_gets_is_json_without_nan(data: Dataset) -> None:
     assert "image/png" not in output and "up to inf" in output["text/plain"]
 
 
-def test_each_network_has_its_own_directions_of_one_seed(data: Dataset) -> None:
+def test_each_network_has_its_own_directions_of_one_seed(data):
     models = {"a": small(0), "b": small(1)}
     explorer = LandscapeExplorer(models, data, **QUICK | {"first": job.FILTERS})
     for sight in finished(explorer).sights:
@@ -127,7 +121,7 @@ def test_each_network_has_its_own_directions_of_one_seed(data: Dataset) -> None:
     torch.testing.assert_close(ones, others)
 
 
-def test_directions_along_a_path(data: Dataset) -> None:
+def test_directions_along_a_path(data):
     models = {name: small(seed) for seed, name in enumerate("abc")}
     path = [weights_of(small(seed)) for seed in (5, 6, 7, 0)]
     explorer = LandscapeExplorer(models, data, paths={"a": path}, **QUICK)
@@ -143,8 +137,8 @@ def test_directions_along_a_path(data: Dataset) -> None:
 
 
 def test_the_gradient_is_that_of_the_climb_so_its_first_step_lies_on_the_plane(
-    done: LandscapeExplorer,
-) -> None:
+    done,
+):
     assert done.first == job.GRADIENT
     for sight in done.sights:
         a, b, _, _, off, away = sight.climbs[0.2][1]
@@ -152,7 +146,7 @@ def test_the_gradient_is_that_of_the_climb_so_its_first_step_lies_on_the_plane(
         assert off < 1e-5 and away == pytest.approx(0.2)
 
 
-def test_hessian_directions_are_its_eigenvectors_on_the_climbs_minibatch(data: Dataset) -> None:
+def test_hessian_directions_are_its_eigenvectors_on_the_climbs_minibatch(data):
     chosen = {"first": job.TOP, "second": job.SECOND}
     explorer = LandscapeExplorer({"a": small(0)}, data, **QUICK | chosen)
     sight = finished(explorer).sights[0]

@@ -2,9 +2,6 @@
 
 import re
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,14 +17,13 @@ from lookbehind.explore.landscape import job as jobs
 from lookbehind.explore.landscape.explorer import RADII
 from lookbehind.explore.shared.page import plain
 from lookbehind.train import CheckpointError
-from lookbehind.train.data import Dataset
 from lookbehind.weights import weights_of
 
 data, done = landscapes.data, landscapes.done
 networks, quick = landscapes.networks, landscapes.quick
 
 
-def test_every_radius_that_was_climbed_is_in_the_page(done: LandscapeExplorer) -> None:
+def test_every_radius_that_was_climbed_is_in_the_page(done):
     for sight in done.sights:
         table = done.climbs[sight.name]
         assert set(table) == {f"{rho:g}" for rho in RADII}
@@ -38,18 +34,12 @@ def test_every_radius_that_was_climbed_is_in_the_page(done: LandscapeExplorer) -
 @pytest.mark.parametrize(
     ("first", "second", "error"),
     [
-        (
-            jobs.GRADIENT,
-            jobs.GRADIENT,
-            "the two directions of a are parallel: choose two different",
-        ),
+        (jobs.GRADIENT, jobs.GRADIENT, "directions of a are parallel: choose two different"),
         (jobs.NEXT, jobs.GAUSSIAN, "a and b differ in their layers"),
         (jobs.GAUSSIAN, jobs.PATH_1, "b has no training path of three points"),
     ],
 )
-def test_a_plane_that_is_none_is_told_in_words(
-    data: Dataset, first: str, second: str, error: str
-) -> None:
+def test_a_plane_that_is_none_is_told_in_words(data, first, second, error):
     models = {"a": small(0), "b": small(1, width=9)}
     path = [weights_of(small(seed)) for seed in (5, 6, 0)]
     explorer = LandscapeExplorer(models, data, paths={"a": path}, **QUICK)
@@ -61,59 +51,25 @@ def test_a_plane_that_is_none_is_told_in_words(
     assert "Done" in explorer.message
 
 
-def test_a_checkpoint_and_a_run_of_the_same_network_show_the_same(
-    data: Dataset, tmp_path: Path
-) -> None:
+def test_a_checkpoint_and_a_run_of_the_same_network_show_the_same(data, tmp_path):
     path = tmp_path / "half way.pt"
     outcome = RECIPE.run(dataset=data, checkpoint=path)
     explorer = LandscapeExplorer({"run": outcome, "file": path}, data, **QUICK)
     one, other = finished(explorer).sights
     np.testing.assert_array_equal(one.plane.loss, other.plane.loss)
-    assert jobs.AFTER not in explorer.directions
-    explorer.add("again", path)
+    assert jobs.NEXT in explorer.directions and jobs.AFTER not in explorer.directions
+    explorer.shown = ["file"]
     explorer.wait()
-    assert [s.name for s in explorer.sights] == explorer.shown == ["run", "file", "again"]
-    assert jobs.AFTER in explorer.directions
-    explorer.shown = ["file", "again"]
-    explorer.wait()
-    assert [s.name for s in explorer.sights] == ["file", "again"]
-
-
-def test_a_file_that_is_no_checkpoint_is_told_in_words_and_nothing_is_lost(
-    data: Dataset, tmp_path: Path
-) -> None:
-    explorer = finished(LandscapeExplorer({"a": small(0)}, data, **QUICK))
-    sights = explorer.sights
-    (tmp_path / "text.pt").write_text("no checkpoint")
-    for name, path, kind, error in [
-        ("a", "text.pt", ValueError, "name must be a new one, got 'a'"),
-        ("b", "missing.pt", FileNotFoundError, "missing.pt"),
-        ("b", "text.pt", CheckpointError, "text.pt is not a whole checkpoint"),
-    ]:
-        with pytest.raises(kind, match=error):
-            explorer.add(name, tmp_path / path)
-    assert explorer.sights is sights and explorer.names == explorer.shown == ["a"]
-
-
-def test_save_never_overwrites_and_a_plane_comes_back(
-    done: LandscapeExplorer, tmp_path: Path
-) -> None:
-    saved = done.save(tmp_path / "new") + done.save(tmp_path / "new")
-    assert [path.name for path in saved] == ["SAM.npz", "plain.npz", "SAM-2.npz", "plain-2.npz"]
-    assert sorted(saved) == sorted((tmp_path / "new").iterdir())
-    np.testing.assert_array_equal(np.load(saved[0])["loss"], done.sights[0].plane.loss)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"):
-        done.save(tmp_path / "file")
+    assert [s.name for s in explorer.sights] == ["file"]
 
 
 @pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[], None]], None]]:
+def gate(monkeypatch):
     """The first plane's points wait; calling it lets them go."""
     inside, go = threading.Event(), threading.Event()
     plain = jobs.Job._between
 
-    def between(job: Any, sight: Any) -> bool:
+    def between(job, sight):
         if sight.line is not None and sight.line.complete:
             inside.set()
             assert go.wait(60)
@@ -121,7 +77,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[], Non
 
     monkeypatch.setattr(jobs.Job, "_between", between)
 
-    def wait_then(action: Callable[[], None]) -> None:
+    def wait_then(action):
         assert inside.wait(60)
         action()
         go.set()
@@ -130,9 +86,8 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[], Non
     go.set()
 
 
-def test_stop_ends_it_and_what_is_there_stays(data: Dataset, gate: Any) -> None:
+def test_stop_ends_it_and_what_is_there_stays(data, gate):
     explorer = LandscapeExplorer({"a": small(0)}, data, **QUICK)
-    assert explorer.save() == []
     explorer.compute()
     assert explorer.running
     gate(lambda: explorer._handle_custom_msg({"kind": "stop"}, []))
@@ -145,13 +100,13 @@ def test_stop_ends_it_and_what_is_there_stays(data: Dataset, gate: Any) -> None:
 
 
 def test_a_change_stops_what_is_under_way_and_the_last_picture_stays_until_the_new_one_is_whole(
-    data: Dataset, gate: Any
-) -> None:
+    data, gate
+):
     explorer = LandscapeExplorer({"a": small(0), "b": small(1)}, data, **QUICK)
     explorer.compute()
-    seen: list[Any] = []
+    seen = []
 
-    def move() -> None:
+    def move():
         explorer.observe(lambda change: seen.append(change.new), "scene")
         explorer.half = 0.5
         assert explorer.running and explorer.message == "Computing."
@@ -166,16 +121,16 @@ def test_a_change_stops_what_is_under_way_and_the_last_picture_stays_until_the_n
     assert explorer.sights[0].plane.a[-1] == 0.5 and explorer.sights[0].plane.complete
 
 
-def test_the_chosen_radius_is_climbed_while_the_planes_are_made(data: Dataset, gate: Any) -> None:
+def test_the_chosen_radius_is_climbed_while_the_planes_are_made(data, gate):
     explorer = LandscapeExplorer({"a": small(0)}, data, **QUICK)
     explorer.compute()
-    seen: list[Any] = []
+    seen = []
 
-    def note(change: Any) -> None:
+    def note(change):
         coarse = len(explorer.sights[0].plane.a) == jobs.COARSE_POINTS
         seen.append((set(change.new["a"]), coarse))
 
-    def move() -> None:
+    def move():
         explorer.rho = 0.7
         explorer.observe(note, "climbs")
 
@@ -186,18 +141,16 @@ def test_the_chosen_radius_is_climbed_while_the_planes_are_made(data: Dataset, g
     assert explorer._job is job, "k and rho are the page's alone"
 
 
-def test_the_first_pictures_are_of_few_points_and_images(
-    data: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_first_pictures_are_of_few_points_and_images(data, monkeypatch):
     monkeypatch.setattr(jobs, "CLIMB_IMAGES", 20)
     explorer = LandscapeExplorer({"a": small(0), "b": small(1)}, data, **QUICK)
-    seen: list[list[int]] = []
+    seen = []
     explorer.observe(lambda _: seen.append([s.plane.images for s in explorer.sights]), "scene")
     finished(explorer)
     assert seen[0] == [20] and [20, 20] in seen and seen[-1] == [IMAGES, IMAGES]
 
 
-def test_it_computes_by_itself_only_once_a_page_shows_it(data: Dataset) -> None:
+def test_it_computes_by_itself_only_once_a_page_shows_it(data):
     explorer = LandscapeExplorer({"a": small(0)}, data, **QUICK)
     explorer.half = 0.5
     assert explorer.sights == [] and not explorer.running
@@ -209,7 +162,7 @@ def test_it_computes_by_itself_only_once_a_page_shows_it(data: Dataset) -> None:
     assert explorer._job is job and "Done" in explorer.message
 
 
-def test_the_networks_are_left_as_they_were(data: Dataset) -> None:
+def test_the_networks_are_left_as_they_were(data):
     model = small(0).train()
     before = weights_of(model)
     finished(LandscapeExplorer({"a": model}, data, **QUICK))
@@ -229,26 +182,32 @@ def test_the_networks_are_left_as_they_were(data: Dataset) -> None:
         ({"k": 11}, "'k' trait .* 11"),
     ],
 )
-def test_a_wrong_argument_is_told_at_once(data: Dataset, given: Any, error: str) -> None:
+def test_a_wrong_argument_is_told_at_once(data, given, error):
     with pytest.raises((ValueError, traitlets.TraitError), match=error):
         LandscapeExplorer({"a": small(0)}, data, **QUICK | given)
 
 
 @pytest.mark.parametrize(
-    ("networks", "error"), [({}, "at least one network"), ({"a": 3}, "modules, outcomes or paths")]
+    ("networks", "kind", "error"),
+    [
+        ({}, ValueError, "at least one network"),
+        ({"a": 3}, TypeError, "modules, outcomes or paths"),
+        ({"a": "no/such/file.pt"}, FileNotFoundError, "no/such/file.pt"),
+        ({"a": __file__}, CheckpointError, f"{__file__} is not a whole checkpoint"),
+    ],
 )
-def test_no_network_or_something_else_is_refused(data: Dataset, networks: Any, error: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=error):
+def test_no_network_or_something_else_is_refused(data, networks, kind, error):
+    with pytest.raises(kind, match=error):
         LandscapeExplorer(networks, data)
 
 
-def test_the_picture_is_told_in_words(done: LandscapeExplorer) -> None:
+def test_the_picture_is_told_in_words(done):
     words = done._repr_mimebundle_()[0]["text/plain"]
     plane = r"SAM: loss [\d.]+, on the plane up to .*, up to [\d.]+ by 5 ascents of ρ = 0.2"
     assert re.search(plane, words)
 
 
-def test_what_is_not_computed_has_no_picture(data: Dataset) -> None:
+def test_what_is_not_computed_has_no_picture(data):
     output, metadata = LandscapeExplorer({"a": small(0)}, data, **QUICK)._repr_mimebundle_()
     assert set(output) == {"text/plain", "application/vnd.jupyter.widget-view+json"}
     assert metadata == {}

@@ -6,6 +6,7 @@ import lab
 import landscapes
 import numpy as np
 import pytest
+from lab import number
 from landscapes import QUICK, finished, small
 
 from lookbehind.explore.landscape import LandscapeExplorer
@@ -15,7 +16,6 @@ from lookbehind.weights import weights_of
 
 pytestmark = pytest.mark.browser
 data, networks = landscapes.data, landscapes.networks
-PIXELS = "selector => document.querySelector(selector).toDataURL()"
 UNDER, OVER = ".lb-under", ".lb-over"
 
 
@@ -28,23 +28,16 @@ def explorer(networks, data):
 @pytest.fixture(scope="module")
 def address(explorer, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "landscape.html"
-    explorer.save_html(path)
+    address = lab.saved(explorer, path)
     assert path.stat().st_size <= 1_000_000
-    return path.as_uri()
+    return address
 
 
 @pytest.fixture
 def page(tab, address):
-    """Anew for each test, on a desktop."""
-    tab.emulate_media(color_scheme="light")
-    tab.set_viewport_size({"width": 1280, "height": 800})
     lab.show(tab, address)
     yield tab
     assert not tab.problems
-
-
-def number(page, name):
-    return page.get_by_role("spinbutton", name=re.compile(f"^{name}"))
 
 
 def view(page, name):
@@ -53,10 +46,7 @@ def view(page, name):
 
 
 def changed(page, act, canvas=OVER):
-    before = page.evaluate(PIXELS, canvas)
-    act()
-    page.wait_for_timeout(60)
-    return page.evaluate(PIXELS, canvas) != before
+    return all(lab.changed(page, act, canvas))
 
 
 def says(page):

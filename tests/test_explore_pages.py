@@ -1,9 +1,6 @@
 """What all explorers have in common: what a notebook saves, and how their pages fit and look."""
 
 import base64
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import lab
 import landscapes
@@ -25,7 +22,7 @@ RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 SMALL = """() => [...document.querySelectorAll('button, select, input, summary')]
     .filter(one => one.checkVisibility() && one.getBoundingClientRect().height < 24)
     .map(one => one.textContent || one.ariaLabel)"""
-LIVING: dict[str, Callable[[Any], Any]] = {
+LIVING = {
     "toy": lambda _: ToyExplorer("ring", methods=["SGD", "SAM", "Lookbehind-SAM"], k=4),
     "landscape": lambda data: finished(
         LandscapeExplorer({"one": small(0), "other": small(1)}, data, **QUICK)
@@ -36,12 +33,12 @@ PRESSED = {"toy": "Where would each start end?", "landscape": "3D surface"}
 
 
 @pytest.fixture(scope="module")
-def bundles(data: Any) -> dict[str, Any]:
+def bundles(data):
     return {name: make(data)._repr_mimebundle_() for name, make in LIVING.items()}
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> str:
+def trained(tmp_path_factory):
     """The lab's page, which a notebook doesn't save."""
     folder = tmp_path_factory.mktemp("lab")
     made = finish(TrainingLab(SHORT, folder=folder))
@@ -50,9 +47,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("name", LIVING)
-def test_what_a_notebook_saves_is_a_widget_a_living_page_and_a_picture(
-    bundles: dict[str, Any], name: str
-) -> None:
+def test_what_a_notebook_saves_is_a_widget_a_living_page_and_a_picture(bundles, name):
     data, metadata = bundles[name]
     assert {"application/vnd.jupyter.widget-view+json", "text/html", "image/png"} <= set(data)
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
@@ -63,13 +58,11 @@ def test_what_a_notebook_saves_is_a_widget_a_living_page_and_a_picture(
 @pytest.mark.browser
 @pytest.mark.parametrize("name", [*LIVING, "lab"])
 def test_it_wakes_up_fits_follows_the_theme_and_axe_finds_nothing(
-    bundles: dict[str, Any], trained: str, tab: lab.Page, tmp_path: Path, name: str
-) -> None:
+    bundles, trained, tab, tmp_path, name
+):
     path, living = tmp_path / "page.html", name in LIVING
     html = bundles[name][0]["text/html"] if living else trained
     path.write_text(f"{HEAD}<main><h1>saved</h1>{html}</main>" if living else html, "utf-8")
-    tab.emulate_media(color_scheme="light")
-    tab.set_viewport_size({"width": 1280, "height": 800})
     lab.show(tab, path.as_uri())
     if name in PRESSED:
         lab.press(tab, PRESSED[name])
@@ -79,15 +72,15 @@ def test_it_wakes_up_fits_follows_the_theme_and_axe_finds_nothing(
     tab.wait_for_timeout(330)
     light = tab.evaluate(PIXELS)
     tab.emulate_media(color_scheme="dark")
-    tab.wait_for_timeout(100)
-    assert tab.evaluate(PIXELS) != light
+    tab.wait_for_function(f"light => ({PIXELS})() !== light", arg=light)
     # A projector, a desktop at 200 % zoom, and a phone.
-    for width, height, scheme in ((1024, 768, "dark"), (640, 400, "light"), (390, 844, "light")):
-        tab.emulate_media(color_scheme=scheme)
+    for width, height, scheme in ((1024, 768, "dark"), (640, 400, "dark"), (390, 844, "light")):
         tab.set_viewport_size({"width": width, "height": height})
-        tab.wait_for_timeout(330)
+        tab.emulate_media(color_scheme=scheme)
+        tab.wait_for_function(lab.FITTING)
         assert tab.evaluate("() => document.documentElement.scrollWidth") <= width
         assert tab.evaluate(SMALL) == []
-        found = Axe().run(tab, options=RULES)
-        assert found.violations_count == 0, found.generate_report()
+        if width != 640:  # between the two nothing has another colour, name or size
+            found = Axe().run(tab, options=RULES)
+            assert found.violations_count == 0, found.generate_report()
     assert not tab.problems

@@ -1,8 +1,6 @@
 """`pictures`: what the static figures show."""
 
 import statistics
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +17,7 @@ VALUES = {"SGD": [0.6, 0.7, 0.65], "Lookbehind-SAM k 5": [0.9, 0.84, 0.93], "an 
 
 
 @pytest.fixture(autouse=True)
-def closed_figures() -> Iterator[None]:
+def closed_figures():
     before = plt.get_backend()
     plt.switch_backend("agg")
     yield
@@ -27,8 +25,8 @@ def closed_figures() -> Iterator[None]:
     plt.switch_backend(before)
 
 
-def test_dots_has_every_value_in_the_row_of_its_name_in_reading_order() -> None:
-    ax = pictures.dots(VALUES)
+def test_dots_has_every_value_in_the_row_of_its_name_in_reading_order():
+    ax = pictures.dots(VALUES, plt.figure().gca())
     rows = [line for line in ax.lines if line.get_marker() == "o"]
     assert [label.get_text() for label in ax.get_yticklabels()] == list(VALUES)
     assert [list(line.get_xdata()) for line in rows] == list(VALUES.values())
@@ -37,8 +35,8 @@ def test_dots_has_every_value_in_the_row_of_its_name_in_reading_order() -> None:
     assert ax.yaxis_inverted(), "the first name stands on top"
 
 
-def test_dots_bars_are_mean_and_sample_standard_deviation() -> None:
-    bars = pictures.dots(VALUES).containers
+def test_dots_bars_are_mean_and_sample_standard_deviation():
+    bars = pictures.dots(VALUES, plt.figure().gca()).containers
     for bar, some in zip(bars, VALUES.values(), strict=True):
         (((x0, y0), (x1, y1)),) = bar.lines[2][0].get_segments()
         spread = statistics.stdev(some) if len(some) > 1 else 0
@@ -46,23 +44,23 @@ def test_dots_bars_are_mean_and_sample_standard_deviation() -> None:
         assert y0 == y1
 
 
-def test_dots_take_the_colour_of_their_method() -> None:
-    ax = pictures.dots(VALUES)
+def test_dots_take_the_colour_of_their_method():
+    ax = pictures.dots(VALUES, plt.figure().gca())
     colors = [to_hex(line.get_color()) for line in ax.lines if line.get_marker() == "o"]
     expected = [METHOD_COLORS["SGD"], METHOD_COLORS["Lookbehind-SAM"], "#000000"]
     assert colors == [to_hex(color) for color in expected]
 
 
-def test_dots_draw_into_given_axes() -> None:
+def test_dots_draw_into_given_axes():
     _, axes = plt.subplots(1, 2, sharey=True)
     for ax in axes:
         assert pictures.dots(VALUES, ax) is ax
     assert axes[0].yaxis_inverted(), "axes that share their rows stay in reading order"
 
 
-def test_matrix_writes_every_value_into_its_cell_and_leaves_what_is_missing() -> None:
+def test_matrix_writes_every_value_into_its_cell_and_leaves_what_is_missing():
     values = np.array([[0.0, 0.257, np.nan], [1.0, -0.05, 0.9]])
-    ax = pictures.matrix(values, ["one", "two"], ["a", "b", "c"])
+    ax = pictures.matrix(values, ["one", "two"], ["a", "b", "c"], plt.figure().gca())
     texts = {(t.get_position()[1], t.get_position()[0]): t.get_text() for t in ax.texts}
     expected = {(0, 0): "0.00", (0, 1): "0.26", (1, 0): "1.00", (1, 1): "−0.05", (1, 2): "0.90"}
     assert texts == expected
@@ -73,16 +71,16 @@ def test_matrix_writes_every_value_into_its_cell_and_leaves_what_is_missing() ->
     assert ax.yaxis_inverted(), "the first row stands on top"
 
 
-def test_matrix_text_can_be_read_on_its_cell() -> None:
+def test_matrix_text_can_be_read_on_its_cell():
     """Contrast of text and cell ≥ 4 by the WCAG formula, over the whole range."""
 
-    def luminance(color: Any) -> float:
+    def luminance(color):
         rgb = np.asarray(to_rgb(color))
         linear = np.where(rgb <= 0.03928, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
         return float(linear @ [0.2126, 0.7152, 0.0722])
 
     values = np.linspace(-1, 1, 41)[None]
-    ax = pictures.matrix(values, ["row"], [""] * 41, limits=(-1.0, 1.0))
+    ax = pictures.matrix(values, ["row"], [""] * 41, plt.figure().gca(), limits=(-1.0, 1.0))
     for value, text in zip(values[0], ax.texts, strict=True):
         image = ax.images[0]
         light = sorted([luminance(image.cmap(image.norm(value))[:3]), luminance(text.get_color())])

@@ -6,6 +6,7 @@ import lab
 import numpy as np
 import pytest
 import torch
+from lab import PIXELS, changed, number, type_in
 from torch.optim import SGD
 
 from lookbehind import Ball, Lookbehind
@@ -15,7 +16,6 @@ from lookbehind.toy import LOSSES, descend
 
 pytestmark = pytest.mark.browser
 
-PIXELS = "selector => document.querySelector(selector).toDataURL()"
 MAP, LENS, TIME = ".lb-map", ".lb-lens", ".lb-timeline"
 SETTINGS = {"methods": ["SGD", "SAM", "Lookbehind-SAM"], "k": 3, "rho": 0.1, "alpha": 0.2}
 
@@ -32,22 +32,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(folder):
-    ToyExplorer("valley", **SETTINGS).save_html(folder / "explorer.html")
-    return (folder / "explorer.html").as_uri()
+    return lab.saved(ToyExplorer("valley", **SETTINGS), folder / "explorer.html")
 
 
 @pytest.fixture
 def page(tab, address):
-    """Anew for each test, on a desktop."""
-    tab.emulate_media(color_scheme="light", reduced_motion="no-preference")
-    tab.set_viewport_size({"width": 1280, "height": 800})
     lab.show(tab, address)
     yield tab
     assert not tab.problems
-
-
-def number(page, name):
-    return page.get_by_role("spinbutton", name=re.compile(f"^{re.escape(name)}"))
 
 
 def handle(page, name):
@@ -70,15 +62,6 @@ def ends(page):
     return {m: [float(v.replace("−", "-")) for v in point] for m, *point in found}
 
 
-def changed(page, act, *canvases):
-    """Whether each canvas looks otherwise after `act`, and the drawing comes within a frame."""
-    before = [page.evaluate(PIXELS, canvas) for canvas in canvases]
-    act()
-    page.wait_for_timeout(60)
-    after = [page.evaluate(PIXELS, canvas) for canvas in canvases]
-    return [one != two for one, two in zip(before, after, strict=True)]
-
-
 @pytest.mark.parametrize(
     ("trait", "name", "value"),
     [
@@ -92,9 +75,7 @@ def changed(page, act, *canvases):
 )
 def test_a_typed_number_draws_what_the_optimizer_does(page, trait, name, value):
     page.locator(".lb-more summary").click()
-    box = number(page, name)
-    box.fill(str(value))
-    box.press("Enter")
+    box = type_in(page, name, value)
     explorer = ToyExplorer("valley", **{**SETTINGS, trait: value})
     assert ends(page) == {
         method: pytest.approx(explorer.path(method)[-1, :2], rel=6e-3)
@@ -139,23 +120,15 @@ def test_numbers_follow_arrow_keys_and_a_sideways_drag(page):
 
 
 def test_adaptive_is_one_more_value_of_alpha(page):
-    alpha = number(page, "α, share")
-    alpha.fill("1")
-    alpha.press("Enter")
-    before = page.evaluate(PIXELS, MAP)
-    alpha.press("ArrowRight")
+    alpha = type_in(page, "α, share", 1)
+    assert all(changed(page, lambda: alpha.press("ArrowRight"), MAP))
     assert alpha.input_value() == "adaptive"
-    page.wait_for_timeout(60)
-    assert page.evaluate(PIXELS, MAP) != before
     alpha.press("ArrowLeft")
     assert alpha.input_value() == "1.00"
 
 
 def test_a_number_out_of_bounds_is_put_back(page):
-    k = number(page, "k,")
-    k.fill("11")
-    k.press("Enter")
-    assert k.input_value() == "3"
+    assert type_in(page, "k,", 11).input_value() == "3"
 
 
 @pytest.mark.parametrize(("name", "canvases"), [("start", (MAP, LENS, TIME)), ("ρ", (MAP, LENS))])
@@ -198,9 +171,7 @@ def test_the_timeline_chooses_the_outer_step(page):
 def test_the_inner_loop_plays_and_lights_its_formula(page):
     caption, lit = page.locator(".lb-lensbox figcaption"), page.locator(".lb-lit")
     page.get_by_role("button", name="Play").click()
-    page.wait_for_function(
-        "() => /Descent 1 of 3/.test(document.querySelector('.lb-lensbox figcaption').textContent)"
-    )
+    caption.filter(has_text="Descent 1 of 3").wait_for()
     assert "φᵢ = φᵢ₋₁ − lr ∇L(φ′ᵢ)" in lit.text_content()
     page.get_by_role("button", name="Pause").click()
     page.get_by_role("button", name="Step ▶").click()  # the arrow on its way is whole
@@ -213,8 +184,8 @@ def test_the_inner_loop_plays_and_lights_its_formula(page):
 
 def test_nothing_moves_by_itself_where_motion_is_not_wanted(page):
     page.emulate_media(reduced_motion="reduce")
-    page.get_by_role("button", name="Step ▶").click()
-    page.get_by_role("button", name="Play").click()
+    for name in ("Step ▶", "▶ Play"):
+        lab.press(page, name)
     assert not any(changed(page, lambda: page.wait_for_timeout(500), LENS))
     assert "Climb 1 of 3" in page.locator(".lb-lensbox figcaption").text_content()
 
@@ -232,8 +203,7 @@ def test_reset_stops_and_brings_everything_back(page):
 
 def test_a_path_that_leaves_the_map_says_why(page):
     for name, value in (("k,", "10"), ("ρ, reach", "0.4"), ("α, share", "1")):
-        number(page, name).fill(value)
-        number(page, name).press("Enter")
+        type_in(page, name, value)
     said = page.locator(".lb-mapbox figcaption").text_content()
     assert re.match(r"Lookbehind-SAM left the map at step 1; lower α: αk = 10\.", said)
 
@@ -242,9 +212,7 @@ def test_where_each_start_would_end(page, address):
     lab.show(page, f"{address}#loss=two+basins&lens=Lookbehind-SAM&k=5&rho=0.26&alpha=0.2")
     page.get_by_role("button", name="Where would each start end?").click()
     caption = page.locator(".lb-mapbox figcaption")
-    page.wait_for_function(
-        "() => / 7\\d{3} starts/.test(document.querySelector('figcaption').textContent)"
-    )
+    caption.filter(has_text=re.compile(r" 7\d{3} starts")).wait_for()
     share = float(re.search(r"([\d.]+) % end at \(1, 0\), λ 1", caption.text_content())[1])
     starts = [(x, y) for x in np.linspace(-1.9, 2.1, 12) for y in np.linspace(-1.4, 1.4, 8)]
     rho = torch.full((len(starts),), 0.26, dtype=torch.float64)
@@ -252,10 +220,8 @@ def test_where_each_start_would_end(page, address):
     run = descend(LOSSES["two basins"], starts, make, 40)
     wide = (np.hypot(*(run.slow[-1] - (1, 0)).T) < 0.6).mean()
     assert share == pytest.approx(100 * wide, abs=6)
-    before = page.evaluate(PIXELS, ".lb-under")
-    page.get_by_label("coloured by").select_option("sharpness")
-    page.wait_for_timeout(100)
-    assert page.evaluate(PIXELS, ".lb-under") != before
+    by = page.get_by_label("coloured by")
+    assert all(changed(page, lambda: by.select_option("sharpness"), ".lb-under"))
     assert "λ 0" in page.locator(".lb-legend").text_content()
 
 
@@ -274,14 +240,10 @@ def test_a_link_holds_the_setting(page, address):
 
 def test_the_python_that_is_copied_does_the_same(page, address):
     every = ",".join(METHODS)
-    lab.show(
-        page,
-        f"{address}#loss=ring&methods={every}&k=4&rho=0.15&alpha=adaptive&momentum=0.5&steps=10",
-    )
+    setting = f"methods={every}&k=4&rho=0.15&alpha=adaptive&momentum=0.5&steps=10"
+    lab.show(page, f"{address}#loss=ring&{setting}")
     expected = ends(page)
-    page.evaluate(
-        "() => { navigator.clipboard.writeText = async text => { window.copied = text; }; }"
-    )
+    page.evaluate("() => { navigator.clipboard.writeText = async one => { window.copied = one; } }")
     page.get_by_role("button", name="Copy as Python").click()
     page.wait_for_function("() => window.copied")
     space = {}
@@ -314,14 +276,10 @@ def test_a_finger_scrolls_past_the_map(page):
 
 
 def test_everything_is_reached_by_tab_alone(page):
-    names = set()
+    names, name = set(), "(({ className, textContent }) => className || textContent)"
     for _ in range(40):
         page.keyboard.press("Tab")
-        names.add(
-            page.evaluate(
-                "() => document.activeElement.className || document.activeElement.textContent"
-            )
-        )
+        names.add(page.evaluate(f"() => {name}(document.activeElement)"))
     wanted = {"lb-number lb-ascent", "lb-number lb-interpolation", "lb-handle", "lb-timeline"}
     assert wanted | {"Reset", "Where would each start end?", "▶ Play"} <= names
 
@@ -334,11 +292,8 @@ def test_what_is_said_to_a_screen_reader_follows(page):
 
 
 def test_an_expression_of_ones_own_is_live(page, folder):
-    own = ToyExplorer(
-        "(x**2 - 1)**2 + 3*y**2", start=(0.5, 0.8), window=(-2, 2, -1.5, 1.5), lr=0.05
-    )
-    own.save_html(folder / "own.html")
-    lab.show(page, (folder / "own.html").as_uri())
+    own = ToyExplorer("(x**2 - 1)**2 + 3*y**2", start=(0.5, 0.8), window=(-2, 2, -1.5, 1.5))
+    lab.show(page, lab.saved(own, folder / "own.html"))
     number(page, "ρ, reach").fill("0.2")
     own.rho = 0.2
     for method, end in ends(page).items():
@@ -347,8 +302,7 @@ def test_an_expression_of_ones_own_is_live(page, folder):
 
 def test_a_function_of_ones_own_is_drawn_and_the_page_says_so(page, folder):
     explorer = ToyExplorer(bowl, start=(1, 1), window=(-2, 2, -1.5, 1.5), lr=0.1)
-    explorer.save_html(folder / "function.html")
-    lab.show(page, (folder / "function.html").as_uri())
+    lab.show(page, lab.saved(explorer, folder / "function.html"))
     assert "Python function" in page.locator(".lb-mapbox figcaption").text_content()
     for method, end in ends(page).items():
         assert end == pytest.approx(explorer.path(method)[-1, :2], abs=6e-3)

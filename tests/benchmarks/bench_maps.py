@@ -74,11 +74,11 @@ def pages():
         "α": [0.2, 0.4, 0.6, 0.8, "adaptive"],
         "ρ": [0.02, 0.05, 0.1, 0.2, 0.4],
     }
-    values = rng.uniform(10, 90, (2, 4, 5, 5, 5))
+    values = rng.uniform(10, 90, (2, 4, 5, 5, 2))
     levels = {"relative": [0, 0.3, 0.5, 0.7, 1], "bits": [2, 3, 4, 5, 6, 7, 8]}
     names = [name + more for more in ("", ", tuned") for name in NAMES]
     tables = {k: {n: rng.uniform(size=(3, len(v))) for n in names} for k, v in levels.items()}
-    yield "heat maps", HeatMaps({"accuracy (%)": values[0], "rise": values[1]}, axes)
+    yield "heat maps", HeatMaps({"accuracy (%)": values[0], "rise": values[1]}, axes, seeds=5)
     yield "intervals", Intervals(tables, levels, other="SAM")
     yield "atlas", TrainingAtlas(ATLAS)
 

@@ -9,8 +9,7 @@ import ipywidgets
 import traitlets
 
 from lookbehind.explore.lab.training import KERNEL
-from lookbehind.explore.shared.living import Living, style
-from lookbehind.explore.shared.page import script
+from lookbehind.explore.shared.page import Living, script, style
 from lookbehind.explore.shared.palette import PALETTES
 from lookbehind.optim import METHODS
 from lookbehind.train import MODELS, Recipe

@@ -1,18 +1,18 @@
 // The training lab: what the kernel says of its runs is drawn here; buttons and numbers tell it.
 
-import { Scrubbed, element, later, mark, oncePerFrame, onTheme, put, say, theme, still } from "../shared/controls.js";
+import { Scrubbed, element, later, mark, oncePerFrame, onTheme, put, say, still, teller, theme } from "../shared/controls.js";
 import { Pad, between, words } from "../shared/drawing.js";
 import { PLOTS, drawAlpha, drawPlot, inWords, reach, valuesAt } from "./plots.js";
 import { Speed } from "./speed.js";
 import { Table } from "./table.js";
 
 const HEARD = ["method", "model", "dataset", "epochs", "k", "rho", "alpha", "adaptive", "lr", "datasets", "checkpoint", "checkpoints", "runs", "live", "hidden", "message", "failed", "earlier"];
-const SAVE_EVERY_MS = 40, SETTLED_MS = 300;
+const SETTLED_MS = 300;
 const DASHES = [[], [7, 4], [2, 3], [9, 3, 2, 3], [14, 4]];
 
 class Lab {
   constructor(model, el, setup) {
-    Object.assign(this, { model, setup, parts: {}, numbers: {}, pads: [], lit: null, at: null, speed: new Speed() });
+    Object.assign(this, { model, setup, parts: {}, numbers: {}, pads: [], lit: null, at: null, speed: new Speed(), tell: teller(model, HEARD) });
     this.root = element("div", el, { className: "lb-explorer lb-lab" });
     this.draw = oncePerFrame(() => this.drawNow());
     this.settle = later(() => this.settled(), SETTLED_MS);
@@ -25,11 +25,7 @@ class Lab {
   get(name) { return this.model.get(name); }
 
   set(changes) {
-    for (const [name, value] of Object.entries(changes)) this.model.set(name, value);
-    this.saving ||= setTimeout(() => {
-      this.saving = null;
-      this.model.save_changes();
-    }, SAVE_EVERY_MS);
+    this.tell(changes);
     this.draw();
   }
 
@@ -153,6 +149,7 @@ class Lab {
       sized.disconnect();
       unthemed();
       window.removeEventListener("resize", this.draw);
+      this.settle.stop();
     };
     if (this.get("around")) this.showAround();
   }

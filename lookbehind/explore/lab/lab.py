@@ -4,6 +4,8 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
+from os.path import getmtime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,6 @@ from lookbehind.explore.lab import rows
 from lookbehind.explore.lab.controls import INVITATION, OPENING, Controls
 from lookbehind.explore.lab.training import KERNEL, MOVABLE, Training
 from lookbehind.explore.shared.runs import recipes_in
-from lookbehind.explore.shared.work import numbered
 from lookbehind.train import Hardware, Outcome, Recipe, choose_hardware, read_checkpoint
 
 DATASETS = ("digits", "cifar10", "cifar100")
@@ -273,7 +274,8 @@ class TrainingLab(Controls):
 
     def _new(self, stem: str) -> Path:
         """A file that no run has, written or not."""
-        paths = (self._folder / f"{name}.pt" for name in numbered(stem.lower()))
+        names = (stem if n == 1 else f"{stem}-{n}" for n in count(1))
+        paths = (self._folder / f"{name.lower()}.pt" for name in names)
         return next(path for path in paths if path not in self._runs and not path.exists())
 
     def _list_runs(self) -> None:
@@ -282,17 +284,10 @@ class TrainingLab(Controls):
 
     def _list_checkpoints(self) -> None:
         """Offer what lies in the folder, the newest first and chosen."""
-        found = sorted(self._folder.glob("*.pt"), key=_written, reverse=True)
+        found = sorted(self._folder.glob("*.pt"), key=getmtime, reverse=True)
         names = [path.stem for path in found]
         if names != self.checkpoints:
             self.checkpoints, self.checkpoint = names, names[0] if names else ""
-
-
-def _written(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0  # it has gone meanwhile
 
 
 def _make_ready() -> None:

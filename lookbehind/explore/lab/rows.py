@@ -25,7 +25,7 @@ def drawn(training: Training) -> dict[str, Any]:
         split: [(r.epoch, r.accuracy, r.loss) for r in training.records if r.split == split]
         for split in ("test", "train")
     }
-    alpha = training.alpha if training.now.alpha == "adaptive" else []
+    alpha = training.alpha if training.now.alpha == "adaptive" else {}
     return {
         "key": training.path.stem,
         "words": str(training.now),
@@ -38,7 +38,7 @@ def drawn(training: Training) -> dict[str, Any]:
             [plain(epoch), f"{SYMBOLS.get(name, name)} {old} → {new}"]
             for epoch, name, old, new, _ in training.ticks
         ],
-        "alpha": [[n, plain(a, 4)] for n, a in zip(training.names, alpha, strict=False)],
+        "alpha": [[name, plain(value, 4)] for name, value in alpha.items()],
         "row": table_row(training),
     }
 
@@ -118,5 +118,4 @@ def flatness(training: Training) -> dict[str, float]:
 def _thinned(points: Sequence[tuple[float, ...]]) -> Any:
     """At most POINTS of them, the last among them, in as few digits as are seen."""
     step = -(-len(points) // POINTS) or 1
-    kept = [*points[:-1:step], *points[-1:]]
-    return plain(kept)
+    return plain([*points[:-1:step], *points[-1:]])

@@ -104,9 +104,8 @@ class Training(Work):
     before the next step; `now` is what the optimizer has. `status` is "running", "paused", "done",
     "stopped", "diverged" or "failed" (then `error` says why), `outcome` what `Recipe.run` returned.
     `sharpness` holds (epoch, rise) pairs, `ticks` the moves: epoch, name, old and new value, time.
-    `seconds` are those of its steps with scores and checkpoints, `alpha` is the α of the latest
-    step of each parameter, in the order of `names`, if any. With `before`, the same run until it
-    was left, these go on.
+    `seconds` are those of its steps with scores and checkpoints. With `before`, the same run until
+    it was left, these three go on.
     """
 
     def __init__(
@@ -128,13 +127,12 @@ class Training(Work):
         self.sharpness: list[tuple[float, float]] = before.sharpness if before else []
         self.ticks: list[tuple[float, str, Any, Any, float]] = before.ticks if before else []
         self.flatness: dict[str, float] = {}
-        self.names: list[str] = []
         self.epoch = self.share = self.seconds_drawing = 0.0
         self.seconds: float = before.seconds if before else 0.0
         self.steps = self.images = 0
         self._hardware, self._resume = hardware, now is not None
         self._optimizer: Any = None
-        self._order: list[int] = []
+        self._places: dict[str, int] = {}  # of the parameters, in the order of an event's α
         self._alphas: list[Any] = []
         self._due, self._began, self._why, self._woken = 0.0, 0.0, "", threading.Event()
         self._copy_to: Path | None = None
@@ -146,9 +144,10 @@ class Training(Work):
         return self.now != self.recipe
 
     @property
-    def alpha(self) -> list[float]:
+    def alpha(self) -> dict[str, float]:
+        """The α of the latest step of each parameter, first to last layer, if any."""
         alphas = self._alphas  # one list, whatever the thread does
-        return [float(alphas[i]) for i in self._order] if alphas else []
+        return {name: float(alphas[i]) for name, i in self._places.items()} if alphas else {}
 
     def stop(self) -> None:
         """End after the step under way; the checkpoint is written."""
@@ -242,8 +241,7 @@ class Training(Work):
         groups = run.optimizer.param_groups  # in the order in which an observer receives them
         params = [p for group in groups for p in group["params"] if p.requires_grad]
         place = {p: i for i, p in enumerate(params)}
-        named = {name: place[p] for name, p in run.model.named_parameters() if p in place}
-        self.names, self._order = [*named], [*named.values()]
+        self._places = {n: place[p] for n, p in run.model.named_parameters() if p in place}
         step = getattr(run.optimizer, "minibatches", 1)
         self.epoch = run.epoch * (1 - step / run.minibatches)  # before this step
         self._say(f"Training: {self.now}")

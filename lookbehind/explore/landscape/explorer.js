@@ -1,7 +1,7 @@
 // The landscape explorer: its state, and what is drawn when it changes. Planes and climbs come from
 // the kernel; a climb for every k and ρ is in a table, so that a move of them needs none.
 
-import { later, mark, oncePerFrame, onTheme, put, say, still, theme } from "../shared/controls.js";
+import { later, mark, oncePerFrame, onTheme, put, say, still, teller, theme } from "../shared/controls.js";
 import { between, words } from "../shared/drawing.js";
 import { hands, hideTip, read, showTip } from "./hand.js";
 import { build, planeInWords, showChips, showSays } from "./layout.js";
@@ -11,11 +11,11 @@ import { Surface, eyeOf } from "./surface.js";
 
 const SYNCED = ["first", "second", "half", "points", "statistics", "shown", "quantity", "mode", "k", "rho", "layers"];
 const HEARD = ["names", "directions", "message", "progress", "running"];
-const SAVE_EVERY_MS = 60, SETTLED_MS = 250, CALM_MS = 120, LOWEST = 0.05; // LOWEST: of the eye, in radians
+const SETTLED_MS = 250, CALM_MS = 120, LOWEST = 0.05; // LOWEST: of the eye, in radians
 
 class Landscape {
   constructor(model, el, setup) {
-    Object.assign(this, { model, setup, alive: Boolean(model.send), parts: {}, numbers: {}, surfaces: new Map(), grids: new WeakMap(), state: {}, azimuth: 0.6, elevation: 0.55, probe: [0, 0], spots: [] });
+    Object.assign(this, { model, setup, alive: Boolean(model.send), parts: {}, numbers: {}, surfaces: new Map(), grids: new WeakMap(), state: {}, azimuth: 0.6, elevation: 0.55, probe: [0, 0], spots: [], tell: teller(model, SYNCED) });
     for (const name of SYNCED) this.state[name] = model.get(name);
     this.root = Object.assign(document.createElement("div"), { className: "lb-explorer" });
     el.append(this.root);
@@ -47,11 +47,7 @@ class Landscape {
 
   set(changes) {
     Object.assign(this.state, changes);
-    for (const name in changes) if (this.model.get(name) !== changes[name]) this.model.set(name, changes[name]);
-    this.saving ||= setTimeout(() => {
-      this.saving = null;
-      this.model.save_changes();
-    }, SAVE_EVERY_MS);
+    this.tell(changes);
     "quantity" in changes || "mode" in changes || "shown" in changes ? this.fresh() : this.again();
   }
 

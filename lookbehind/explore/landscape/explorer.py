@@ -4,7 +4,6 @@ The page (`explorer.js` and what it imports) draws; the kernel computes planes a
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,9 @@ import traitlets
 from lookbehind.explore.landscape import job as jobs
 from lookbehind.explore.landscape.job import PLANE, RADII, Job
 from lookbehind.explore.landscape.view import QUANTITIES, Sight, climbs, picture, scene, told
-from lookbehind.explore.shared.living import Living, style
-from lookbehind.explore.shared.page import script
+from lookbehind.explore.shared.page import Living, script, style
 from lookbehind.explore.shared.palette import PALETTES
 from lookbehind.explore.shared.runs import Network, first_images, network_of
-from lookbehind.explore.shared.work import numbered
 from lookbehind.measure import STATISTICS
 from lookbehind.train.data import Dataset
 from lookbehind.weights import Weights
@@ -96,21 +93,25 @@ class LandscapeExplorer(Living):
     ) -> None:
         if not networks:
             raise ValueError("networks must hold at least one network, got none")
-        self.paths, self._dataset = dict(paths or {}), dataset
+        self.paths = dict(paths or {})
         if unknown := set(self.paths) - set(networks):
             raise ValueError(f"paths must be of {tuple(networks)}, got one of {sorted(unknown)}")
         self.images = first_images(dataset.train, images)
         self._models = {name: network_of(network, dataset) for name, network in networks.items()}
         self._job: Job | None = None
         self.sights: list[Sight] = []
-        super().__init__(**{"shown": list(networks), **self._offer(), **settings})
+        needs = {jobs.NEXT: len(networks) > 1, jobs.AFTER: len(networks) > 2}
+        needs |= dict.fromkeys((jobs.PATH_1, jobs.PATH_2), bool(self.paths))
+        offered = [direction for direction in jobs.DIRECTIONS if needs.get(direction, True)]
+        names = list(networks)
+        super().__init__(**{"names": names, "shown": names, "directions": offered} | settings)
         self.observe(lambda _: self.compute() if self._job else None, PLANE)
         self.on_msg(lambda _, content, __: self._asked(content["kind"]))
 
     @traitlets.validate("first", "second", "shown")
     def _known(self, proposal: Any) -> Any:
         name, value = proposal.trait.name, proposal.value
-        allowed = [*self._models] if name == "shown" else self._offer()["directions"]
+        allowed = self.names if name == "shown" else self.directions
         if not {*([value] if isinstance(value, str) else value)} <= {*allowed}:
             raise traitlets.TraitError(f"{name} must be one of {allowed}, got {value!r}")
         return value
@@ -132,25 +133,6 @@ class LandscapeExplorer(Living):
         """End the computation after the point under way; what is there stays."""
         if self._job:
             self._job.stop()
-
-    def save(self, folder: str | Path = "landscapes") -> list[Path]:
-        """Write every plane to a file of its own in the folder; none is replaced."""
-        saved = []
-        for sight in self.sights:
-            stem = re.sub(r"[^\w.-]+", "-", sight.name).strip("-") or "plane"
-            paths = (Path(folder, f"{each}.npz") for each in numbered(stem))
-            if sight.plane:
-                saved.append(sight.plane.save(next(path for path in paths if not path.exists())))
-        return saved
-
-    def add(self, name: str, network: Network) -> None:
-        """One network more, or the path of its checkpoint. The name must be new."""
-        if name in self._models:
-            raise ValueError(f"name must be a new one, got {name!r}")
-        self._models[name] = network_of(network, self._dataset)
-        with self.hold_sync():
-            self.names, self.directions = self._offer().values()
-            self.shown = [*self.shown, name]
 
     def show(self, job: Job) -> None:
         """What a job has found so far; called from its thread."""
@@ -178,13 +160,6 @@ class LandscapeExplorer(Living):
             self.stop()
         elif not self._job:
             self.compute()
-
-    def _offer(self) -> dict[str, list[str]]:
-        """The networks, and the directions that they have."""
-        needs = {jobs.NEXT: len(self._models) > 1, jobs.AFTER: len(self._models) > 2}
-        needs |= dict.fromkeys((jobs.PATH_1, jobs.PATH_2), bool(self.paths))
-        directions = [d for d in jobs.DIRECTIONS if needs.get(d, True)]
-        return {"names": [*self._models], "directions": directions}
 
     def _picture(self) -> tuple[str, str]:
         at = self.k, self.rho

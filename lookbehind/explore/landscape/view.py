@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
 from torch import nn
 
 from lookbehind.explore.shared.page import plain
 from lookbehind.explore.shared.palette import ROLE_COLORS
+from lookbehind.explore.shared.pictures import small_png
 from lookbehind.measure import Line, Plane
 from lookbehind.scores import Score
 from lookbehind.weights import Weights
@@ -81,11 +84,6 @@ def told(sights: Sequence[Sight], k: int, rho: float) -> str:
 
 def picture(sights: Sequence[Sight], quantity: str, k: int, rho: float) -> str:
     """The planes side by side on one scale, with paths and climbs: a small PNG in base64, or ""."""
-    from matplotlib.colors import PowerNorm
-    from matplotlib.figure import Figure
-
-    from lookbehind.explore.shared.pictures import small_png
-
     planes = [(s, s.plane.filled()) for s in sights if s.plane is not None]
     kind = quantity.replace("rise", "loss")
     found = [(s, p, np.ma.masked_invalid(getattr(p, kind))) for s, p in planes]

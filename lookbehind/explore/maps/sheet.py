@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lookbehind.explore.shared.living import HERE as SHARED
-from lookbehind.explore.shared.living import Living
-from lookbehind.explore.shared.page import script
+from matplotlib.figure import Figure
+
+from lookbehind.explore.shared.page import Living, script, style
 from lookbehind.explore.shared.palette import PALETTES
+from lookbehind.explore.shared.pictures import small_png
 
 
 def module(name: str) -> str:
@@ -22,16 +23,12 @@ class Sheet(Living):
     """
 
     SIZE = (9.0, 3.4)
-    _css = (SHARED / "kit.css").read_text(encoding="utf-8")
+    _css = style()
 
     def _figure(self, figure: Any) -> str:
         raise NotImplementedError
 
     def _picture(self) -> tuple[str, str]:
-        from matplotlib.figure import Figure  # costs a second, only where it is shown
-
-        from lookbehind.explore.shared.pictures import small_png
-
         figure = Figure(figsize=self.SIZE, dpi=110, layout="constrained")
         words = self._figure(figure)
         return small_png(figure), words

@@ -1,30 +1,22 @@
-"""Bets: a question before a result, and the count of those that were right."""
+"""Pages of questions: bets, the count of those that were right, and a tree that gives advice."""
 
-from collections.abc import Sequence
-from html import escape
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import traitlets
 
-from lookbehind.explore.shared.living import Living, style
-from lookbehind.explore.shared.page import alive, script
-
-HERE = Path(__file__).parent
+from lookbehind.explore.shared.page import HERE, Living, script, style
 
 
 class Worded(Living):
     """A page that words stand for where none may run."""
 
+    in_words = True
     _esm = script(HERE / "bets.js")
     _css = style(HERE / "bets.css")
 
     question = traitlets.Unicode().tag(sync=True)
-
-    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        data, metadata = super()._repr_mimebundle_(**options)
-        words = f"<p>{escape(data['text/plain'])}</p>"
-        return data | {"text/html": alive(self._esm, self._css, self._state(), words)}, metadata
 
 
 class Bet(Worded):
@@ -67,3 +59,52 @@ class Tally(Worded):
 
     def _picture(self) -> tuple[str, str]:
         return "", "How many of your bets were right: counted where the page is alive."
+
+
+class Advice(Living):
+    """Questions with choices to click, and the advice at the end of the path.
+
+    `questions` gives the choices of each question. A rule is {"if": {question: choice, …}, "say":
+    text}, and holds where all of its conditions do; one with "use", what to choose, ends a path.
+    `chosen` is the reader's path, the first choices before a click.
+
+    Raises ValueError where a rule asks what no question offers, or where not exactly one rule with
+    "use" holds on some path.
+    """
+
+    title = "Which optimizer?"
+    in_words = True
+    _esm = script(HERE / "advice.js")
+    _css = style(HERE / "advice.css")
+
+    questions = traitlets.Dict().tag(sync=True)
+    rules = traitlets.List(traitlets.Dict()).tag(sync=True)
+    chosen = traitlets.Dict().tag(sync=True)
+
+    def __init__(
+        self, questions: Mapping[str, Sequence[str]], rules: Sequence[Mapping[str, Any]]
+    ) -> None:
+        for rule in rules:
+            if any(choice not in questions.get(asked, ()) for asked, choice in rule["if"].items()):
+                raise ValueError(f"rules must ask for a choice of questions, got {rule['if']}")
+        for path in product(*questions.values()):
+            chosen = dict(zip(questions, path, strict=True))
+            found = [rule["use"] for rule in held(rules, chosen) if "use" in rule]
+            if len(found) != 1:
+                raise ValueError(f"rules must name one thing to use for {chosen}, got {found}")
+        first = {question: choices[0] for question, choices in questions.items()}
+        super().__init__(questions=dict(questions), rules=list(rules), chosen=first)
+
+    def advice(self) -> list[str]:
+        """What is said for `chosen`, what to use first."""
+        told = sorted(held(self.rules, self.chosen), key=lambda rule: "use" not in rule)
+        return [f"{rule['use']}. {rule['say']}" if "use" in rule else rule["say"] for rule in told]
+
+    def _picture(self) -> tuple[str, str]:
+        asked = "; ".join(f"{q}: {' / '.join(c)}" for q, c in self.questions.items())
+        return "", f"{self.title} {asked}. For the first choices: {' '.join(self.advice())}"
+
+
+def held(rules: Sequence[Mapping[str, Any]], chosen: Mapping[str, str]) -> list[Mapping[str, Any]]:
+    """The rules whose conditions all hold."""
+    return [rule for rule in rules if rule["if"].items() <= chosen.items()]

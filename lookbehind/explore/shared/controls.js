@@ -2,6 +2,7 @@
 
 import { between } from "./drawing.js";
 
+const SAVE_EVERY_MS = 60;
 const STEPS = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 };
 
 export function element(tag, parent, properties = {}, attributes = {}) {
@@ -195,6 +196,18 @@ export function later(work, wait) {
     timer = null;
   };
   return run;
+}
+
+// Tells what was set of some `names`: the model at once, the kernel a moment after the first of some moves.
+export function teller(model, names) {
+  let saving = null;
+  return (changes) => {
+    for (const name of names) if (name in changes && model.get(name) !== changes[name]) model.set(name, changes[name]);
+    saving ||= setTimeout(() => {
+      saving = null;
+      model.save_changes();
+    }, SAVE_EVERY_MS);
+  };
 }
 
 export function download(blob, name) {

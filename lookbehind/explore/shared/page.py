@@ -1,4 +1,4 @@
-"""The JavaScript of the explorers' pages, and pages that need no kernel."""
+"""The explorers' pages: alive in a notebook, alive without a kernel, and what stands for them."""
 
 import base64
 import gzip
@@ -6,9 +6,16 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from html import escape
 from pathlib import Path
 from typing import Any
 
+import anywidget
+
+from lookbehind.files import written_whole
+
+HERE = Path(__file__).parent
+MOST = 250_000  # characters of a living output: a notebook stays small
 IMPORT = re.compile(r'^import \{[^}]*\} from "([^"]+)";\n', re.MULTILINE)
 EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class) (\w+))", re.MULTILINE)
 
@@ -39,21 +46,58 @@ def _block(text: str) -> str:
     return f"const {{ {names} }} = (() => {{\n{body}return {{ {names} }};\n}})();"
 
 
-def page(title: str, module: str, style: str, state: Mapping[str, Any]) -> str:
-    """A page of its own: `module` has `render`, and `still`, a model without a kernel."""
-    address = {"address": True}  # the setting stands in the address of the page
-    fill = {"TITLE": title, "STYLE": style, "SCRIPT": module, "STATE": _json({**state, **address})}
-    return _filled("page.html", fill)
+def style(*own: Path) -> str:
+    """What all explorers look like, and a page's own rules."""
+    return "".join(path.read_text(encoding="utf-8") for path in (HERE / "kit.css", *own))
 
 
-def alive(module: str, style: str, state: Mapping[str, Any], still: str) -> str:
-    """The same as part of a page, as small as it gets: HTML that stands `still`, and does for ever
-    where no script may run, until the script has woken up.
+class Living(anywidget.AnyWidget):
+    """A widget whose page computes by itself; its module exports `still` beside `render`.
+
+    A class of it says what the page's `title` is, and what stands for it where no page may run: a
+    PNG in base64 and words (`_picture`). Without a PNG no living page is kept either, unless
+    `in_words`. The page gets all traits that the class has of its own.
     """
-    text = json.dumps({"script": module, "style": style}).encode()
-    packed = base64.b64encode(gzip.compress(text, mtime=0)).decode()
-    fill = {"STILL": still, "PACKED": packed, "STATE": _json(state)}
-    return _filled("alive.html", fill)
+
+    title = ""
+    in_words = False
+
+    def _state(self) -> dict[str, Any]:
+        own = set(self.trait_names(sync=True)) - set(Living.class_trait_names())
+        return {name: getattr(self, name) for name in sorted(own) if not name.startswith("_")}
+
+    def _picture(self) -> tuple[str, str]:
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The living widget; the same alive without a kernel; and a picture, for all others."""
+        bundle = super()._repr_mimebundle_(**options)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
+        picture, words = self._picture()
+        data, still = data | {"text/plain": words}, f"<p>{escape(words)}</p>"
+        if picture:
+            data |= {"image/png": picture}
+            metadata = metadata | {"image/png": {"alt": words}}
+            still = f'<img alt="{escape(words)}" src="data:image/png;base64,{picture}">'
+        if (picture or self.in_words) and len(html := self._alive(still)) <= MOST:
+            data |= {"text/html": html}
+        return data, metadata
+
+    def _alive(self, still: str) -> str:
+        """A page as part of another, as small as it gets: HTML that stands `still`, and does for
+        ever where no script may run, until the script has woken up.
+        """
+        text = json.dumps({"script": str(self._esm), "style": str(self._css)}).encode()
+        packed = base64.b64encode(gzip.compress(text, mtime=0)).decode()
+        fill = {"STILL": still, "PACKED": packed, "STATE": _json(self._state())}
+        return _filled("alive.html", fill)
+
+    def save_html(self, path: str | Path) -> None:
+        """Write one HTML page that needs no kernel and no network."""
+        state = {**self._state(), "address": True}  # the setting stands in the page's address
+        fill = {"TITLE": self.title, "STYLE": str(self._css), "SCRIPT": str(self._esm)}
+        with written_whole(path) as file:
+            file.write(_filled("page.html", {**fill, "STATE": _json(state)}).encode())
 
 
 def plain(values: Any, digits: int = 5) -> Any:
@@ -68,5 +112,5 @@ def _json(state: Mapping[str, Any]) -> str:
 
 
 def _filled(template: str, fill: Mapping[str, str]) -> str:
-    text = (Path(__file__).parent / template).read_text(encoding="utf-8")
+    text = (HERE / template).read_text(encoding="utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda found: fill[found[1]], text)

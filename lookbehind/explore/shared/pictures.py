@@ -4,7 +4,6 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -23,6 +22,10 @@ from lookbehind.toy import ToyLoss, Trajectory
 
 Array = NDArray[np.float64]
 GRID = 200
+LABELS = {
+    "ascent": "ε: ascent", "descent": "descent of the fast weights", "gradient": "−lr ∇L at φ′",
+    "interpolation": "interpolation",
+}  # fmt: skip
 LEVELS = np.linspace(0, 1, 15) ** 3  # of the loss across the window: closer together near a minimum
 
 
@@ -42,23 +45,16 @@ def contour(loss: ToyLoss, ax: Axes | None = None, window: Sequence[float] | Non
     return ax
 
 
-def paths(loss: ToyLoss, runs: Mapping[str, Trajectory], ax: Axes | None = None) -> Axes:
-    """The slow weights of each run over the contour lines, one colour a method."""
-    ax = contour(loss, ax)
-    for name, run in runs.items():
-        ax.plot(*run.slow.T, ".-", color=color_of(name), markersize=3, linewidth=1.2, label=name)
-        ax.plot(*run.slow[-1], "o", color=color_of(name), markeredgecolor="white")
-    if runs:
-        ax.plot(*next(iter(runs.values())).slow[0], "o", color="none", markeredgecolor="black")
-        ax.legend(fontsize="small")
-    return ax
-
-
 def small_map(loss: ToyLoss, ways: Mapping[str, Array]) -> str:
-    """`paths` of points (T, 2) a name, as a small PNG in base64."""
+    """The points (T, 2) of each name over the contour lines, as a small PNG in base64."""
     figure = Figure(figsize=(5.2, 4), dpi=110, layout="constrained")
-    runs: dict[str, Any] = {name: SimpleNamespace(slow=way) for name, way in ways.items()}
-    paths(loss, runs, figure.subplots())
+    ax = contour(loss, figure.subplots())
+    for name, way in ways.items():
+        ax.plot(*way.T, ".-", color=color_of(name), markersize=3, linewidth=1.2, label=name)
+        ax.plot(*way[-1], "o", color=color_of(name), markeredgecolor="white")
+        ax.plot(*way[0], "o", color="none", markeredgecolor="black")
+    if ways:
+        ax.legend(fontsize="small")
     return small_png(figure)
 
 
@@ -82,39 +78,37 @@ def show(figure: Figure, words: str) -> None:
 
 
 def one_step(
-    loss: ToyLoss, run: Trajectory, t: int = 0, ax: Axes | None = None, lr: float | None = None
+    loss: ToyLoss, run: Trajectory, *, lr: float, t: int = 0, ax: Axes | None = None
 ) -> Axes:
     """Outer step `t` under the microscope: every ε, every descent, the interpolation.
 
-    With `lr`, the step −lr ∇L that each descent takes (plain SGD) is drawn where its gradient was.
+    The step −lr ∇L that each descent takes (plain SGD) is drawn where its gradient was.
     """
     slow, end = run.slow[t], run.slow[t + 1]
     climb, fast = np.vstack([slow[None], run.ascent[t]]), np.vstack([slow[None], run.fast[t]])
     points = np.vstack([climb, fast, end[None]])
     middle, radius = (points.min(0) + points.max(0)) / 2, 0.65 * np.ptp(points, axis=0).max()
-    window = (middle[0] - radius, middle[0] + radius, middle[1] - radius, middle[1] + radius)
-    ax = contour(loss, ax, window)
+    (x, y), used = middle, run.gradients[t][-len(run.fast[t]) :]
+    ax = contour(loss, ax, (x - radius, x + radius, y - radius, y + radius))
     for a, b in pairwise(climb):
         _arrow(ax, a, b, "ascent")
     for a, b in pairwise(fast):
         _arrow(ax, a, b, "descent")
-    if lr is not None:
-        used = run.gradients[t][-len(run.fast[t]) :]
-        for at, gradient in zip(climb[-len(used) :], used, strict=True):
-            _arrow(ax, at, at - lr * gradient, "gradient", linestyle="--")
-    if len(run.fast[t]) > 1:
-        _arrow(ax, slow, end, "interpolation", linewidth=3)
+    for at, gradient in zip(climb[-len(used) :], used, strict=True):
+        _arrow(ax, at, at - lr * gradient, "gradient", linestyle="--")
+    _arrow(ax, slow, end, "interpolation", linewidth=3)
     ax.plot(*slow, "o", color="black", markeredgecolor="white")
-    key = _key(lr is not None, len(run.fast[t]) > 1)
-    ax.legend(
-        handles=key, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2
-    )
+    key = [
+        Line2D([], [], color=ROLE_COLORS[role], ls="--" if role == "gradient" else "-", label=label)
+        for role, label in LABELS.items()
+    ]
+    place: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2}
+    ax.legend(handles=key, fontsize="small", **place)
     return ax
 
 
-def dots(values: Mapping[str, Sequence[float]], ax: Axes | None = None) -> Axes:
+def dots(values: Mapping[str, Sequence[float]], ax: Axes) -> Axes:
     """A row a name: a dot for each seed's value, and a bar of mean ± sample standard deviation."""
-    ax = ax or plt.subplots(figsize=(6, 0.8 + 0.3 * len(values)), layout="constrained")[1]
     for row, (name, some) in enumerate(values.items()):
         spread = np.std(some, ddof=1) if len(some) > 1 else 0.0
         ax.plot(some, [row] * len(some), "o", color=color_of(name), alpha=0.5)
@@ -129,12 +123,10 @@ def matrix(
     values: Any,
     rows: Sequence[str],
     columns: Sequence[str],
-    ax: Axes | None = None,
+    ax: Axes,
     limits: tuple[float, float] = (0.0, 1.0),
 ) -> Axes:
     """A heat map with every value written into its cell; yellow is `limits[1]`, NaN left empty."""
-    size = (1.5 + 0.5 * len(columns), 0.7 + 0.4 * len(rows))
-    ax = ax or plt.subplots(figsize=size, layout="constrained")[1]
     low, high = limits
     ax.imshow(values, cmap="viridis", vmin=low, vmax=high, aspect="auto")
     for (row, column), value in np.ndenumerate(np.asarray(values)):
@@ -159,13 +151,3 @@ def _arrow(ax: Axes, start: Any, end: Any, role: str, **style: Any) -> None:
     ax.annotate(
         "", end, start, arrowprops={"arrowstyle": "-|>", "color": ROLE_COLORS[role], **style}
     )
-
-
-def _key(gradients: bool, interpolation: bool) -> list[Line2D]:
-    names = {"ascent": "ε: ascent", "descent": "descent of the fast weights"}
-    names |= {"gradient": "−lr ∇L at φ′"} if gradients else {}
-    names |= {"interpolation": "interpolation"} if interpolation else {}
-    return [
-        Line2D([], [], color=ROLE_COLORS[r], linestyle="--" if r == "gradient" else "-", label=n)
-        for r, n in names.items()
-    ]

@@ -1,18 +1,18 @@
 // Sheets: pages of one canvas, with a sentence of menus and numbers above it and words below. What
 // makes one has PALETTES, the colours of the methods.
 
-import { element, later, mark, oncePerFrame, onTheme, put, say, theme } from "./controls.js";
+import { element, later, mark, oncePerFrame, onTheme, put, say, teller, theme } from "./controls.js";
 import { Pad, between } from "./drawing.js";
 import { Listed } from "./listed.js";
 
-const SAVE_EVERY_MS = 60, SETTLED_MS = 400;
+const SETTLED_MS = 400;
 const KEYS = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 // A subclass has build(), heightAt(width), paint(c, width), count(): places of the cursor `now`,
 // told(): [what is there, what else], step(right, down): the next place, point(x, y): the one there.
 export class Sheet {
   constructor(model, el, synced, name) {
-    Object.assign(this, { model, synced, state: {}, controls: [], now: 0 });
+    Object.assign(this, { model, synced, state: {}, controls: [], now: 0, tell: teller(model, synced) });
     for (const trait of synced) this.state[trait] = model.get(trait);
     this.root = element("div", el, { className: "lb-explorer" });
     this.head = element("div", this.root, { className: "lb-say" });
@@ -86,11 +86,7 @@ export class Sheet {
 
   set(changes) {
     Object.assign(this.state, changes);
-    for (const name in changes) if (this.synced.includes(name)) this.model.set(name, changes[name]);
-    this.saving ||= setTimeout(() => {
-      this.saving = null;
-      this.model.save_changes();
-    }, SAVE_EVERY_MS);
+    this.tell(changes);
     this.draw();
   }
 

@@ -1,8 +1,6 @@
-"""Work in a thread beside the page, and names that nobody has yet."""
+"""Work in a thread beside the page."""
 
 import threading
-from collections.abc import Iterator
-from itertools import count
 from typing import Any
 
 
@@ -42,8 +40,3 @@ class Work:
 
     def _compute(self) -> None:
         raise NotImplementedError
-
-
-def numbered(name: str, between: str = "-") -> Iterator[str]:
-    """`name`, `name`-2, `name`-3, …: the first that isn't taken yet is chosen."""
-    return (name if n == 1 else f"{name}{between}{n}" for n in count(1))

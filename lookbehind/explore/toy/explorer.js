@@ -1,7 +1,7 @@
 // The toy explorer: its state, and what is drawn when it changes. No kernel computes anything here,
 // except for a loss that is a Python function.
 
-import { copy, download, later, oncePerFrame, onTheme, say, still, theme } from "../shared/controls.js";
+import { copy, download, later, oncePerFrame, onTheme, say, still, teller, theme } from "../shared/controls.js";
 import { Pad, between, spanOf, words } from "../shared/drawing.js";
 import { Ends } from "./ends.js";
 import { build } from "./layout.js";
@@ -13,10 +13,10 @@ import { putHandles, sayControls, sayStep, sayTime } from "./telling.js";
 import { ASPECT, toyOf } from "./toys.js";
 
 const SYNCED = ["loss", "k", "rho", "alpha", "adaptive", "steps", "t", "lens", "methods", "lr", "momentum", "start"];
-const SAVE_EVERY_MS = 60, SETTLED_MS = 250, CALM_MS = 150;
+const SETTLED_MS = 250, CALM_MS = 150;
 class Explorer {
   constructor(model, el, setup) {
-    Object.assign(this, { model, setup, parts: {}, numbers: {}, known: new Map(), grounds: new Map(), runs: new Map(), made: {}, state: { ends: "", curve: "sharpness" } });
+    Object.assign(this, { model, setup, parts: {}, numbers: {}, known: new Map(), grounds: new Map(), runs: new Map(), made: {}, state: { ends: "", curve: "sharpness" }, tell: teller(model, SYNCED) });
     this.own = model.get("own");
     this.toys = [...(this.own.name ? [{ ...this.own, own: true }] : []), ...setup.losses];
     for (const name of SYNCED) this.state[name] = model.get(name);
@@ -74,6 +74,7 @@ class Explorer {
       window.removeEventListener("hashchange", moved);
       this.player.stop();
       this.ends.basins.stop();
+      for (const wait of [this.settle, this.calm]) wait.stop();
     };
   }
 
@@ -81,11 +82,7 @@ class Explorer {
     Object.assign(this.state, changes);
     const { state } = this;
     state.t = between(state.t, 0, state.steps - 1);
-    for (const name of SYNCED) if (this.model.get(name) !== state[name]) this.model.set(name, state[name]);
-    this.saving ||= setTimeout(() => {
-      this.saving = null;
-      this.model.save_changes();
-    }, SAVE_EVERY_MS);
+    this.tell(state);
     this.draw();
   }
 

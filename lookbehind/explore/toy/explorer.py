@@ -1,25 +1,26 @@
 """The toy explorer: a page that computes the paths of every method on a 2D loss by itself.
 
 The page (`explorer.js` and what it imports) holds the losses as JavaScript and the algorithm in
-`engine.js`; the kernel hears where the controls stand, and sets them. Only a loss that is a Python
-function is drawn by way of the kernel (`paths.py`).
+`engine.js`; the kernel hears where the controls stand, and sets them. Only of a loss that is a
+Python function it computes what is drawn.
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import torch
 import traitlets
 from numpy.typing import NDArray
+from torch.optim import SGD
 
-from lookbehind.explore.shared.living import Living, style
-from lookbehind.explore.shared.page import script
+from lookbehind.explore.shared.page import Living, plain, script, style
 from lookbehind.explore.shared.palette import METHOD_COLORS, PALETTES
-from lookbehind.explore.toy.paths import descent, drawn, length
-from lookbehind.optim import METHODS
-from lookbehind.toy import LOSSES, Loss, ToyLoss, hessian_eigenvalues
+from lookbehind.explore.shared.pictures import small_map
+from lookbehind.optim import METHODS, make_method
+from lookbehind.toy import LOSSES, Loss, ToyLoss, Trajectory, descend, hessian_eigenvalues
 
 HERE = Path(__file__).parent
 PANELS = ("map", "lens", "curves")
@@ -35,6 +36,9 @@ LIMITS: dict[str, tuple[float, float]] = {
     "lr": (0.0, 1.0),
     "momentum": (0.0, 0.99),
 }
+GRID = 61  # values of the loss along each side of the ground that a page gets
+MARGIN = 0.75  # of that ground around the window, in windows: the lens may look out of it
+FAR = 1e6  # of the weights: a path is followed to here
 CONTROLS = (*LIMITS, "adaptive", "lens", "methods", "loss", "start")
 
 
@@ -50,8 +54,6 @@ SETUP = {
     "limits": LIMITS,
     "palettes": PALETTES,
 }
-SCRIPT = f"const SETUP = {json.dumps(SETUP)};\n{script(HERE / 'explorer.js')}"
-STYLE = style(HERE / "explorer.css")
 
 
 class ToyExplorer(Living):
@@ -72,8 +74,8 @@ class ToyExplorer(Living):
     """
 
     title = "Lookbehind-SAM on a toy loss"
-    _esm = SCRIPT
-    _css = STYLE
+    _esm = f"const SETUP = {json.dumps(SETUP)};\n{script(HERE / 'explorer.js')}"
+    _css = style(HERE / "explorer.css")
 
     loss = traitlets.Unicode().tag(sync=True)
     start = traitlets.List(traitlets.Float(), minlen=2, maxlen=2).tag(sync=True)
@@ -122,9 +124,8 @@ class ToyExplorer(Living):
     @traitlets.validate("loss")
     def _known(self, proposal: Any) -> Any:
         if proposal.value not in self._losses:
-            raise traitlets.TraitError(
-                f"loss must be one of {list(self._losses)}, got {proposal.value!r}"
-            )
+            names = list(self._losses)
+            raise traitlets.TraitError(f"loss must be one of {names}, got {proposal.value!r}")
         return proposal.value
 
     @property
@@ -137,52 +138,92 @@ class ToyExplorer(Living):
 
         Shorter where the method diverges.
         """
-        run = descent(self, method)
-        slow, losses = (array[: length(run), 0] for array in (run.slow, run.losses))
+        run = self._descent(method)
+        slow, losses = (array[: _length(run), 0] for array in (run.slow, run.losses))
         return np.column_stack([slow, losses, hessian_eigenvalues(self.toy, slow)[:, 1]])
 
     def _new_loss(self, _: Any) -> None:
         with self.hold_sync():
             self.start, self.lr = list(self.toy.start), self.toy.lr
 
+    def _descent(self, method: str) -> Trajectory:
+        """The path of one member, so that it may diverge; `_length` says where."""
+        rho, alpha = (torch.tensor([v], dtype=torch.float64) for v in (self.rho, self.alpha))
+        adaptive = self.adaptive and METHODS[method].adaptive
+        settings: Any = {"rho": rho, "k": self.k, "alpha": "adaptive" if adaptive else alpha}
+
+        def make(w: Any) -> Any:
+            return make_method(method, SGD(w, lr=self.lr, momentum=self.momentum), **settings)
+
+        return descend(self.toy, [self.start], make, self.steps)
+
     def _draw(self, _: Any = None) -> None:
         """For a loss that is a Python function: its paths for the setting that is shown."""
         if self.toy.javascript:
             return
         try:
-            found, error = drawn(self), ""
+            methods = dict.fromkeys([*self.methods, self.lens])
+            grid = self.drawn.get("grid") or _ground(self.toy)
+            found, error = {"grid": grid, "paths": {m: self._run(m) for m in methods}}, ""
         except Exception as failure:  # a function of the user's own may do anything
             found, error = {}, f"{type(failure).__name__}: {failure}"
         with self.hold_sync():
             self.drawn, self.error = found, error
 
+    def _run(self, method: str) -> dict[str, Any]:
+        """What `engine.js` would return; kept where the last move of a control didn't change it."""
+        moved = (*METHODS[method].sliders, "lr", "momentum", "steps", "start")
+        setting = {name: getattr(self, name) for name in moved}
+        kept = self.drawn.get("paths", {}).get(method, {})
+        if kept.get("setting") == setting:
+            return kept
+        run = self._descent(method)
+        n = _length(run)
+        parts = {
+            name: getattr(run, name)[: n - 1, :, 0] for name in ("ascent", "fast", "gradients")
+        }
+        parts |= {"slow": run.slow[:n, 0], "losses": run.losses[:n, 0]}
+        parts["sharp"] = hessian_eigenvalues(self.toy, parts["slow"])[:, 1]
+        numbers = {name: np.nan_to_num(array).tolist() for name, array in parts.items()}
+        return {"setting": setting, **numbers, "alpha": plain(run.alpha[: n - 1, 0], 17)}
+
     def _picture(self) -> tuple[str, str]:
-        from lookbehind.explore.shared import pictures  # costs a second, only where it is shown
-
         ways = {method: self.path(method)[:, :2] for method in self.methods}
-        ends = [
-            f"{method} is at ({x:.2f}, {y:.2f})"
-            for method, way in ways.items()
-            for x, y in way[-1:]
-        ]
-        words = f"Map of the loss {self.loss}. After {self.steps} outer steps: {', '.join(ends)}."
-        return pictures.small_map(self.toy, ways), words
+        ends = ", ".join(f"{m} is at ({w[-1, 0]:.2f}, {w[-1, 1]:.2f})" for m, w in ways.items())
+        words = f"Map of the loss {self.loss}. After {self.steps} outer steps: {ends}."
+        return small_map(self.toy, ways), words
 
 
-@dataclass(frozen=True)
-class _Function:
-    """A user's function with what the page needs of a `ToyLoss`; it has no formula."""
+def _length(run: Trajectory) -> int:
+    """How many points come before a path diverges: is far out, or a step was undone."""
+    slow = run.slow[:, 0]
+    good = np.abs(np.nan_to_num(slow, nan=np.inf)).max(-1) < FAR
+    if run.diverged.any():
+        good[1:] &= (slow[1:] != slow[:-1]).any(-1)
+    return len(good) if good.all() else int(np.argmin(good))
 
-    function: Loss
-    start: tuple[float, float]
-    window: tuple[float, float, float, float]
-    lesson: str
-    name: str = OWN
-    expression: str = ""
-    javascript: str = ""
-    minima: tuple[()] = ()
-    lr: float = 0.05
-    noise: float = 0.0
+
+def _ground(toy: Any) -> dict[str, Any]:
+    """The loss on a grid around its window; where it isn't finite, the highest it is."""
+    x0, x1, y0, y1 = toy.window
+    u, v = MARGIN * (x1 - x0), MARGIN * (y1 - y0)
+    window = [x0 - u, x1 + u, y0 - v, y1 + v]
+    x, y = np.meshgrid(np.linspace(x0 - u, x1 + u, GRID), np.linspace(y0 - v, y1 + v, GRID))
+    with torch.no_grad():
+        values = toy(torch.from_numpy(np.stack([x, y], -1))).numpy()
+    defined = values[np.isfinite(values)]
+    if not len(defined):
+        raise ValueError(f"loss must be finite somewhere in the window {tuple(window)}")
+    low, high = defined.min(), defined.max()
+    filled = np.nan_to_num(values, nan=high, posinf=high, neginf=low)
+    return {"values": plain(filled.ravel()), "n": GRID, "window": window}
+
+
+class _Function(SimpleNamespace):
+    """A user's `function` with what the page needs of a `ToyLoss`; it has no formula."""
+
+    name, expression, javascript = OWN, "", ""
+    minima, lr, noise = (), 0.05, 0.0
 
     def __call__(self, w: Any) -> Any:
         return self.function(w)
@@ -192,10 +233,14 @@ def _own(loss: Any, start: Any, window: Any) -> Any:
     """A user's expression or function, with its start and window."""
     if isinstance(loss, ToyLoss):
         return loss
-    if not callable(loss) and not isinstance(loss, str):
-        raise ValueError(f"loss must be a text or a function, got {loss!r}")
     if isinstance(loss, str):
-        _check_name(loss)
+        try:
+            ToyLoss(OWN, loss, (0, 0), (), (0, 1, 0, 1), "")
+        except ValueError as error:
+            names = f"loss must be one of {list(LOSSES)}, a function, or: {error}"
+            raise ValueError(names) from None
+    elif not callable(loss):
+        raise ValueError(f"loss must be a text or a function, got {loss!r}")
     if start is None or window is None:
         raise ValueError("a loss of your own needs start=(x, y) and window=(x0, x1, y0, y1)")
     if not (len(window) == 4 and window[0] < window[1] and window[2] < window[3]):
@@ -203,11 +248,4 @@ def _own(loss: Any, start: Any, window: Any) -> Any:
     if isinstance(loss, str):
         return ToyLoss(OWN, loss, tuple(start), (), tuple(window), "")
     lesson = (loss.__doc__ or "").strip().split("\n")[0]
-    return _Function(loss, tuple(start), tuple(window), lesson)
-
-
-def _check_name(loss: str) -> None:
-    try:
-        ToyLoss(OWN, loss, (0, 0), (), (0, 1, 0, 1), "")
-    except ValueError as error:
-        raise ValueError(f"loss must be one of {list(LOSSES)}, a function, or: {error}") from None
+    return _Function(function=loss, start=tuple(start), window=tuple(window), lesson=lesson)

@@ -1,6 +1,6 @@
 // A decision tree: the questions of one path, and the advice at its end.
 
-import { element, mark, put, still } from "../shared/controls.js";
+import { element, mark, put, still } from "./controls.js";
 
 // Whether a rule holds, as far as the first questions can say.
 const holds = (rule, chosen, known) => Object.entries(rule.if).every(([question, choice]) => !known.includes(question) || chosen[question] === choice);

@@ -1,0 +1,272 @@
+"""Pages over the results of studies: heat maps, accuracies seed by seed, and stored runs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import traitlets
+
+from lookbehind.explore.maps.sheet import Sheet, module
+from lookbehind.explore.shared import pictures
+from lookbehind.explore.shared.page import plain
+from lookbehind.explore.shared.palette import color_of
+
+KEPT = ("name", "budget", "label_noise", "test", "average_rise", "loss", "rise")  # of a run
+FIRST = {"label_noise": 0.4, "lr": 0.1, "k": 5, "rho": 0.05, "alpha": 0.2}  # of the atlas
+
+
+class HeatMaps(Sheet):
+    """A map for each of `values`: in a cell the mean over `seeds`, in words its std as well.
+
+    `axes` names three settings and gives their values; each of `values` is an array of shape
+    (values of the first, of the second, of the third, 2), the last two the mean over that many
+    seeds and the sample standard deviation, called "sharpness" or, with a unit, "accuracy (%)".
+    Two menus choose which settings span the maps (the trait `span`: down, across), a number the
+    place of the third in its list (`at`). A star marks the highest mean of the first of `values`,
+    in every map. One scale of colours a quantity, whatever is shown.
+
+    Raises ValueError where a shape doesn't fit.
+    """
+
+    _esm = module("heatmaps.js")
+    title = "Heat maps of a sweep"
+
+    maps = traitlets.List(traitlets.Dict()).tag(sync=True)
+    axes = traitlets.List(traitlets.List()).tag(sync=True)
+    seeds = traitlets.Int().tag(sync=True)
+    span = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    at = traitlets.Int().tag(sync=True)
+
+    def __init__(
+        self, values: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], *, seeds: int
+    ) -> None:
+        shape = (*(len(some) for some in axes.values()), 2)
+        maps: list[dict[str, Any]] = []
+        for name, array in values.items():
+            found = np.asarray(array, dtype=float)
+            if len(shape) != 4 or found.shape != shape:
+                raise ValueError(
+                    f"values must have shape {shape} for the axes {[*axes]}, three of them; got "
+                    f"{found.shape} for {name!r}"
+                )
+            mean, spread = plain(np.moveaxis(found, 3, 0), 4)
+            maps.append({"name": name, "mean": mean, "spread": spread})
+        listed = [[name, [str(value) for value in some]] for name, some in axes.items()]
+        span, at = [*axes][:2], shape[2] // 2
+        super().__init__(maps=maps, axes=listed, seeds=seeds, span=span, at=at)
+
+    def shown(self) -> list[np.ndarray]:
+        """The means in the cells of each map, (values of the one down, of the one across)."""
+        names = [name for name, _ in self.axes]
+        order = sorted(range(3), key=lambda n: [*self.span, names[n]].index(names[n]))
+        return [np.array(m["mean"], float).transpose(order)[..., self.at] for m in self.maps]
+
+    def _figure(self, figure: Any) -> str:
+        found, values, (down, across) = self.shown(), dict(self.axes), self.span
+        (third,) = {*values} - {*self.span}
+        panels = figure.subplots(1, len(found), squeeze=False)[0]
+        for ax, one, mean in zip(panels, self.maps, found, strict=True):
+            limits = float(np.nanmin(mean)), float(np.nanmax(mean))
+            pictures.matrix(mean, values[down], values[across], ax, limits)
+            ax.set(title=one["name"], ylabel=down, xlabel=across)
+        i, j = np.unravel_index(np.nanargmax(found[0]), found[0].shape)
+        return (
+            f"Maps over {down} × {across} at {third} = {values[third][self.at]}. The highest "
+            f"{self.maps[0]['name']} there is {found[0][i, j]:.3g}, at {down} = {values[down][i]}, "
+            f"{across} = {values[across][j]}."
+        )
+
+
+class Intervals(Sheet):
+    """Accuracies of methods: mean ± sample standard deviation over seeds, and each of the seeds.
+
+    `tables` gives for each kind of noise the accuracies by the name of the method, arrays of shape
+    (seeds, levels), as shares; `levels` the levels of each kind. On the right each method minus
+    `other`, seed by seed, in points. The traits `kind`, `at` (the place of the level) and `other`
+    are what the controls move. `words` say what kinds and levels are where they aren't of noise.
+
+    Raises ValueError where a shape or a name doesn't fit.
+    """
+
+    _esm = module("intervals.js")
+    title = "Accuracies, seed by seed"
+
+    tables = traitlets.Dict().tag(sync=True)
+    words = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    names = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    kind = traitlets.Unicode().tag(sync=True)
+    at = traitlets.Int().tag(sync=True)
+    other = traitlets.Unicode().tag(sync=True)
+
+    def __init__(
+        self,
+        tables: Mapping[str, Mapping[str, Any]],
+        levels: Mapping[str, Sequence[float]],
+        *,
+        other: str,
+        at: int = 0,
+        words: tuple[str, str] = ("noise", "level"),
+    ) -> None:
+        names, packed = [*next(iter(tables.values()))], {}
+        for kind, table in tables.items():
+            texts = [f"{level:g}" for level in levels[kind]]
+            shapes = {np.shape(array)[1:] for array in table.values()}
+            if [*table] != names or other not in names or shapes != {(len(texts),)}:
+                raise ValueError(
+                    f"tables must hold (seeds, {len(texts)}) for each of {names}, {other!r} among "
+                    f"them; got {shapes} for {[*table]} under {kind!r}"
+                )
+            packed[kind] = {"levels": texts, "values": plain([*table.values()], 4)}
+        state = {"words": [*words], "names": names, "kind": next(iter(tables))}
+        super().__init__(tables=packed, at=at, other=other, **state)
+
+    def _figure(self, figure: Any) -> str:
+        table, left_right = self.tables[self.kind], figure.subplots(1, 2, sharey=True)
+        found = 100 * np.array(table["values"])[..., self.at]
+        ahead = found - found[self.names.index(self.other)]
+        shown = {"test accuracy, %": found, f"points ahead of {self.other}": ahead}
+        for ax, (label, values) in zip(left_right, shown.items(), strict=True):
+            pictures.dots(dict(zip(self.names, values, strict=True)), ax).set(xlabel=label)
+        some = ", ".join(f"{n} {v.mean():.1f} %" for n, v in zip(self.names, found, strict=True))
+        of, level = self.words
+        return f"Test accuracy, {of} {self.kind}, {level} {table['levels'][self.at]}: {some}."
+
+
+class TaskMatrices(Sheet):
+    """Accuracy matrices R of methods, side by side: R[i, j] on task j after task i was learned.
+
+    `rows` are those of a study: mappings with a `name`, a `sequence`, a `memory` in images, and the
+    `accuracy`, R of each seed, (seeds, T, T). Two menus choose the traits `sequence` and `memory`,
+    `learned` is how many tasks have been, all at first. In a cell stands the mean over the seeds;
+    in words, ± their sample standard deviation, the average accuracy and forgetting of
+    `lookbehind.study.lifelong`, both of the tasks learned so far.
+
+    Raises ValueError where a shape doesn't fit, or a sequence and a memory have no row.
+    """
+
+    _esm = module("tasks.js")
+    title = "Accuracy while tasks arrive"
+
+    rows = traitlets.List(traitlets.Dict()).tag(sync=True)
+    sequence = traitlets.Unicode().tag(sync=True)
+    memory = traitlets.Int().tag(sync=True)
+    learned = traitlets.Int().tag(sync=True)
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        names = ("name", "sequence", "memory", "accuracy")
+        kept = [{name: row[name] for name in names} for row in rows]
+        if not kept:
+            raise ValueError("rows must hold a row at least, got none")
+        shapes: dict[tuple[str, int], set[tuple[int, ...]]] = {}
+        for row in kept:
+            place = row["sequence"], row["memory"]
+            shapes.setdefault(place, set()).add(np.shape(row["accuracy"])[1:])
+        for place in sorted({(sequence, memory) for sequence, _ in shapes for _, memory in shapes}):
+            found = shapes.get(place, set())
+            if len(found) != 1 or not all(len(s) == 2 and s[0] == s[1] > 0 for s in found):
+                raise ValueError(f"rows must hold (seeds, T, T) for {place}, got {found}")
+        first = {name: kept[0][name] for name in ("sequence", "memory")}
+        super().__init__(rows=kept, learned=len(kept[0]["accuracy"][0]), **first)
+
+    def shown(self) -> dict[str, Any]:
+        """The mean R of each method, NaN below the tasks learned so far."""
+        here = self.sequence, self.memory
+        rows = [row for row in self.rows if (row["sequence"], row["memory"]) == here]
+        means = {row["name"]: np.mean(row["accuracy"], 0) for row in rows}
+        for R in means.values():
+            R[self.learned :] = np.nan
+        return means
+
+    def _figure(self, figure: Any) -> str:
+        found, last = self.shown(), self.learned - 1
+        for ax, (name, R) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
+            numbers = [str(task + 1) for task in range(len(R))]
+            pictures.matrix(R, numbers, numbers, ax).set(title=name, xlabel="accuracy on task")
+        figure.axes[0].set_ylabel("after task")
+        some = (f"{name} {R[last, : last + 1].mean():.0%}" for name, R in found.items())
+        told = f"{self.sequence}, {self.memory} images remembered"
+        return f"{told}: after task {last + 1}, on the tasks learned so far, {', '.join(some)}."
+
+
+class TradeOff(Sheet):
+    """Stored runs: average rise in nats against test accuracy, and a line through one of them.
+
+    `path` is a file of notebooks/results/lines.py, which says what it holds. The traits
+    `label_noise` and `budget`, one of those in it, are what the menus move.
+    """
+
+    _esm = module("tradeoff.js")
+    title = "Flatness against accuracy"
+
+    study = traitlets.Dict().tag(sync=True)
+    label_noise = traitlets.Float(0.4).tag(sync=True)
+    budget = traitlets.Unicode("equal steps").tag(sync=True)
+
+    def __init__(self, path: str | Path) -> None:
+        study = json.loads(Path(path).read_text(encoding="utf-8"))
+        runs = [{name: run[name] for name in KEPT} for run in study["runs"]]
+        super().__init__(study={"runs": runs, **{n: study[n] for n in ("at", "seeds", "sigma")}})
+
+    def shown(self) -> list[dict[str, Any]]:
+        """The runs of this budget and these labels, a row a method."""
+        chosen = self.label_noise, self.budget
+        return [r for r in self.study["runs"] if (r["label_noise"], r["budget"]) == chosen]
+
+    def _figure(self, figure: Any) -> str:
+        (left, right), told = figure.subplots(1, 2), []
+        for run in self.shown():
+            name, x, y = run["name"], run["average_rise"], 100 * np.array(run["test"])
+            color = color_of(name)
+            left.plot(x, y, "o", color=color, alpha=0.4, markersize=4)
+            left.plot(np.mean(x), y.mean(), "o", color=color, markersize=9)
+            look = {"color": color, "ls": "--" if name.endswith("k 5") else "-"}
+            right.plot(self.study["at"], np.mean(run["rise"], 0), label=name, **look)
+            told.append(f"{name} {np.mean(x):.3f} nats and {y.mean():.1f}%")
+        left.set(xlabel="average rise, nats", ylabel="test accuracy, %")
+        right.set(xlabel="distance, in lengths of the weights", ylabel="rise of the loss, nats")
+        right.legend(fontsize=8)
+        labels = f"{self.label_noise:.0%} wrong labels" if self.label_noise else "clean labels"
+        what = f"Average rise and test accuracy, {labels}, {self.budget}"
+        return f"{what}, means: {', '.join(told)}."
+
+
+class TrainingAtlas(Sheet):
+    """Curves, accuracy, sharpness and robustness of stored runs, under three numbers and two menus.
+
+    `path` is a file of notebooks/results/atlas.py, which says what it holds. `setting` are values
+    of its axes (label_noise, lr, k, rho, alpha); the trait of that name follows the controls.
+
+    Raises ValueError for a value that was not stored.
+    """
+
+    _esm = module("atlas.js")
+    title = "The training atlas"
+
+    atlas = traitlets.Dict().tag(sync=True)
+    setting = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, path: str | Path, **setting: Any) -> None:
+        atlas = json.loads(Path(path).read_text(encoding="utf-8"))
+        axes, chosen = atlas["axes"], FIRST | setting
+        for name, value in chosen.items():
+            if value not in axes.get(name, ()):
+                raise ValueError(f"setting must hold values of {axes}, got {name}={value!r}")
+        super().__init__(atlas=atlas, setting={name: chosen[name] for name in axes})
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What is stored of the setting."""
+        settings = [*product(*self.atlas["axes"].values())]
+        return self.atlas["runs"][settings.index((*self.setting.values(),))]
+
+    def _figure(self, figure: Any) -> str:
+        accuracy, ax = self.row.get("accuracy", [0.0]), figure.subplots()
+        color = pictures.METHOD_COLORS["Lookbehind-SAM"]
+        ax.plot(range(1, len(accuracy) + 1), accuracy, ".-", color=color)
+        ax.set(xlabel="epoch", ylabel="test accuracy, %", ylim=(0, 100))
+        where = ", ".join(f"{name} {value}" for name, value in self.setting.items())
+        told = f"Training of Lookbehind-SAM with {where}"
+        return f"{told}: test accuracy {accuracy[-1]} % at the end."

@@ -1,11 +1,17 @@
 """Many runs at once (`grid`, `sweep`, `Ensemble`), and tasks in sequence (`lifelong`)."""
 
 from lookbehind.study import lifelong
-from lookbehind.study.ensemble import Ensemble, evaluate_members, member_cross_entropy, scale_lr
+from lookbehind.study.ensemble import (
+    Ensemble,
+    MemberBatches,
+    evaluate_members,
+    member_cross_entropy,
+    scale_lr,
+)
 from lookbehind.study.rows import Row, Rows, SweepError, essence, grid
 from lookbehind.study.sweeps import networks, sweep
 
 __all__ = [
-    "Ensemble", "Row", "Rows", "SweepError", "essence", "evaluate_members", "grid",
-    "lifelong", "member_cross_entropy", "networks", "scale_lr", "sweep",
+    "Ensemble", "MemberBatches", "Row", "Rows", "SweepError", "essence", "evaluate_members",
+    "grid", "lifelong", "member_cross_entropy", "networks", "scale_lr", "sweep",
 ]  # fmt: skip

@@ -78,6 +78,8 @@ def test_an_error_in_ones_own_function_is_shown_until_it_is_gone():
 
     explorer = ToyExplorer(broken, **HERE, methods=["SGD"])
     assert explorer.error == "RuntimeError: no gradient here" and explorer.drawn == {}
+    shown, _ = explorer._repr_mimebundle_()
+    assert "can't be drawn: RuntimeError: no gradient" in shown["text/plain"]
     moods.clear()
     explorer.start = [-1.0, -1.0]
     assert explorer.error == "" and explorer.drawn["paths"]["SGD"]["slow"][0] == [-1.0, -1.0]

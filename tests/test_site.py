@@ -109,7 +109,8 @@ def move(page: Page, explorer: Locator, key: str) -> None:
     """Press an arrow key on its first control until its picture changes, or place a bet."""
     explorer.scroll_into_view_if_needed()  # out of sight it draws nothing
     if not explorer.locator("canvas").count():
-        for choice in explorer.get_by_role("button").all():  # a tally of bets has none
+        choices = explorer.get_by_role("button").all()  # a tally of bets has none
+        for choice in choices[:1] if key == "ArrowDown" else choices[-1:]:
             choice.click()
             assert choice.get_attribute("aria-pressed") == "true"
         return

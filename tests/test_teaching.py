@@ -15,7 +15,7 @@ TALLER = """async () => {
     const found = [], rest = ms => new Promise(done => setTimeout(done, ms));
     for (let i = 0; i < Reveal.getHorizontalSlides().length; i++) {
         Reveal.slide(i);
-        await rest(100);
+        await rest(40);
         const { scrollWidth, scrollHeight } = Reveal.getCurrentSlide();
         if (scrollWidth > innerWidth || scrollHeight > innerHeight) found.push(i);
     }

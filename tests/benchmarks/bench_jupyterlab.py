@@ -21,7 +21,7 @@ FIRST, OWN, HEAP, MEMORY, RERUNS = 300, 100, 1, 3, 5
 SHOWN = "from lookbehind.explore.toy import ToyExplorer\nToyExplorer()"
 FUNCTION = """import torch
 from lookbehind.explore.toy import ToyExplorer
-ToyExplorer(lambda x, y: torch.cosh(x) + y**4, start=(1, 1), window=(-2, 2, -2, 2))"""
+ToyExplorer(lambda w: torch.cosh(w[..., 0]) + w[..., 1]**4, start=(1, 1), window=(-2, 2, -2, 2))"""
 AGAIN = """() => new Promise(done => {
     const draws = window.__redraws.length, began = performance.now();
     const look = () => window.__redraws.length > draws + 1 // at once, and with the kernel's path

@@ -160,6 +160,7 @@ class ToyExplorer(Living):
     def _draw(self, _: Any = None) -> None:
         """For a loss that is a Python function: its paths for the setting that is shown."""
         if self.toy.javascript:
+            self.error = ""
             return
         try:
             methods = dict.fromkeys([*self.methods, self.lens])
@@ -188,6 +189,8 @@ class ToyExplorer(Living):
         return {"setting": setting, **numbers, "alpha": plain(run.alpha[: n - 1, 0], 17)}
 
     def _picture(self) -> tuple[str, str]:
+        if self.error:
+            return "", f"The loss {self.loss} can't be drawn: {self.error}"
         ways = {method: self.path(method)[:, :2] for method in self.methods}
         ends = ", ".join(f"{m} is at ({w[-1, 0]:.2f}, {w[-1, 1]:.2f})" for m, w in ways.items())
         words = f"Map of the loss {self.loss}. After {self.steps} outer steps: {ends}."

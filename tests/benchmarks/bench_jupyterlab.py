@@ -3,9 +3,9 @@
 usage: python tests/benchmarks/bench_jupyterlab.py [--moves 60]
 
 The controls are timed as in bench_sliders.py. The first picture counts from the kernel's idle, and
-may be there before it. A loss that is a Python function is drawn by the
-kernel: from a key on k to the picture. The cell is run five times more: what each run leaves in the
-page's heap and in the kernel, which keep a widget's state until the kernel ends (ipywidgets).
+may be there before it. A loss that is a Python function is drawn by the kernel: from a key on k to
+the picture. The cell is run five times more: what each run leaves in the page's heap and in the
+kernel, which keep a widget's state until the kernel ends (ipywidgets).
 """
 
 import argparse

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from lookbehind.optim import METHODS
-from lookbehind.train import CHOICES, Recipe, Setup, choose_hardware, join, journal
+from lookbehind.train import CHOICES, Alone, Hardware, Recipe, Setup, choose_hardware, join, journal
 
 try:
     import click
@@ -180,29 +180,43 @@ def train(
         recipe, (ranks, device) = fill_in(values), join(device)
         hardware = choose_hardware(device, **form)
     folder = out or Path("runs", journal.folder_name(recipe))
-    silent = quiet or not ranks.main
-    say: Callable[[str], None] = (lambda _: None) if silent else tqdm.write
     with in_words(click.ClickException, ValueError, OSError, RuntimeError):
-        ranks.once(lambda: journal.claim(folder, resume))
-        dataset = recipe.load(root, hardware.device)
-        facts = journal.facts_of(recipe, hardware, dataset) | gradient | {"processes": ranks.world}
-        ranks.once(lambda: folder.mkdir(parents=True, exist_ok=True))
-        say(journal.description(recipe, dataset, facts))
-        log = journal.Journal(folder, facts, say)
-        try:
-            history = recipe.run(
-                hardware=hardware, dataset=dataset, ranks=ranks, **gradient,
-                callbacks=[log] if ranks.main else [], checkpoint=folder / journal.CHECKPOINT,
-                resume=resume, progress=not silent and sys.stderr.isatty(),
-            ).history  # fmt: skip
-        except FloatingPointError as error:
-            code, reason = 1, str(error)
-            ranks.once(lambda: click.echo(f"Error: {log.divergence(reason)}", err=True))
-        else:
-            code = INTERRUPTED if history.stopped else 0
-            ranks.once(lambda: click.echo(log.end(history)))
+        code = keep(
+            recipe, folder, ranks, hardware, gradient, root, resume, quiet or not ranks.main
+        )
     ranks.leave()
     sys.exit(code)
+
+
+def keep(
+    recipe: Recipe, folder: Path, ranks: Alone, hardware: Hardware, gradient: dict[str, Any],
+    root: Path | None, resume: bool, silent: bool,
+) -> int:  # fmt: skip
+    """Train, with history and checkpoint in the folder; returns the exit code."""
+    ranks.once(lambda: journal.claim(folder, resume))
+    dataset = recipe.load(root, hardware.device)
+    facts = journal.facts_of(recipe, hardware, dataset) | gradient | {"processes": ranks.world}
+    ranks.once(lambda: folder.mkdir(parents=True, exist_ok=True))
+    say: Callable[[str], None] = (lambda _: None) if silent else tqdm.write
+    say(journal.description(recipe, dataset, facts))
+    return run_kept(
+        recipe, journal.Journal(folder, facts, say), ranks, hardware=hardware, dataset=dataset,
+        **gradient, checkpoint=folder / journal.CHECKPOINT, resume=resume,
+        progress=not silent and sys.stderr.isatty(),
+    )  # fmt: skip
+
+
+def run_kept(recipe: Recipe, log: journal.Journal, ranks: Alone, **options: Any) -> int:
+    """Train, and write down how it went; returns the exit code."""
+    callbacks = [log] if ranks.main else []
+    try:
+        history = recipe.run(ranks=ranks, callbacks=callbacks, **options).history
+    except FloatingPointError as error:
+        reason = str(error)
+        ranks.once(lambda: click.echo(f"Error: {log.divergence(reason)}", err=True))
+        return 1
+    ranks.once(lambda: click.echo(log.end(history)))
+    return INTERRUPTED if history.stopped else 0
 
 
 def main() -> None:

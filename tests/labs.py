@@ -52,7 +52,7 @@ def press(lab: TrainingLab, act: str) -> None:
     tell(lab, {"do": act})
 
 
-def tell(lab: TrainingLab, content: dict[str, str]) -> None:
+def tell(lab: TrainingLab, content: dict[str, Any]) -> None:
     data = {"method": "custom", "content": content}
     lab._handle_msg({"content": {"data": data}, "buffers": []})
 

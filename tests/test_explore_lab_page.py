@@ -156,9 +156,19 @@ def test_what_is_under_way_is_held_and_stopped_here(page, trained):
     hear(page, live={**live, "state": "paused"})
     press("Continue").click()
     page.locator(".lb-earlier").get_by_role("button").click()
-    sent = [{"do": "pause"}, {"do": "pause"}, {"do": "end", "key": "runs/a.pt"}]
-    assert page.evaluate("() => kernel.sent") == sent
+    sent = page.evaluate("() => kernel.sent")
+    assert [one["do"] for one in sent] == ["pause", "pause", "end"]
+    assert sent[2]["key"] == "runs/a.pt"
     assert page.locator(".lb-table tbody tr").count() == 3  # it goes on in its own row
+
+
+def test_a_button_takes_along_what_was_just_chosen(page):
+    page.get_by_label("dataset").select_option("cifar10")
+    lab.type_in(page, "ρ", 0.3)
+    page.get_by_role("button", name="Start", exact=True).click()
+    (sent,) = page.evaluate("() => kernel.sent")
+    assert sent["do"] == "start"
+    assert (sent["state"]["dataset"], sent["state"]["rho"]) == ("cifar10", 0.3)
 
 
 def test_durations(page):

@@ -8,7 +8,7 @@ import torch
 
 pytest.importorskip("ipywidgets")
 import labs
-from labs import LONG, SHORT, begin, end, finish, hold, press, runs, same_weights, until
+from labs import LONG, SHORT, begin, end, finish, hold, press, runs, same_weights, tell, until
 
 from lookbehind import train
 from lookbehind.explore.lab.training import KERNEL
@@ -122,6 +122,14 @@ def test_every_checkpoint_tells_its_recipe(make):
     path = lab._work.path
     began, now = recipes_in(path, checkpoint.read_checkpoint(path))
     assert began == now == replace(SHORT, alpha="adaptive")
+
+
+def test_a_button_brings_what_the_controls_say(make):
+    """Their own messages may come later: ipywidgets holds them back while the kernel is busy."""
+    lab = make()
+    tell(lab, {"do": "start", "state": {"method": "SAM", "rho": 0.125}})
+    recipe = lab._work.recipe
+    assert (recipe.method, recipe.rho) == ("SAM", 0.125)
 
 
 def test_buttons_without_a_run_say_so(make):

@@ -7,6 +7,7 @@ import { Speed } from "./speed.js";
 import { Table } from "./table.js";
 
 const HEARD = ["method", "model", "dataset", "epochs", "k", "rho", "alpha", "adaptive", "lr", "datasets", "checkpoint", "checkpoints", "runs", "live", "hidden", "message", "failed", "earlier"];
+const SET_HERE = ["method", "model", "dataset", "epochs", "k", "rho", "alpha", "adaptive", "lr", "hidden", "checkpoint"];
 const SETTLED_MS = 300;
 const DASHES = [[], [7, 4], [2, 3], [9, 3, 2, 3], [14, 4]];
 
@@ -59,7 +60,11 @@ class Lab {
     this.checkpoints();
   }
 
-  button(parent, text, act) { return button(parent, text, () => this.model.send({ do: act })); }
+  // A button takes along what the controls say: their own messages wait for the kernel, and it would overtake them.
+  button(parent, text, act) {
+    const state = () => Object.fromEntries(SET_HERE.map((name) => [name, this.get(name)]));
+    return button(parent, text, () => this.model.send({ do: act, state: state() }));
+  }
 
   bar() {
     const { parts } = this, bar = element("div", this.root, { className: "lb-row lb-bar" });

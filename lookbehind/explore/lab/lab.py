@@ -214,7 +214,8 @@ class TrainingLab(Controls):
             super()._handle_msg(msg)
 
     def _told(self, _: Any, content: Any, __: Any) -> None:
-        """The page pressed a button."""
+        """The page pressed a button, with its controls where they stand."""
+        self.set_state(content.get("state", {}))
         act = content.get("do")
         if act in ACTS:
             getattr(self, act)()

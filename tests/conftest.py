@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 
+import forks
 import hypothesis
 import lab
 import peaks
@@ -13,6 +14,7 @@ hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
 # On a busy machine two threads mostly wait for each other over problems as small as these.
 torch.set_num_threads(1)
+forks.kernels()
 
 # These files take longest; first in line, they leave neither process of `make test` waiting.
 LONGEST = (

@@ -3,12 +3,22 @@
 import multiprocessing
 import os
 import sys
+import time
+from typing import ClassVar
 from unittest import mock
 
 import torch
+from jupyter_client.provisioning import local_provisioner
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["pair", "lookbehind.__main__", "torch._dynamo"])
+MODULES = (
+    "torch._dynamo",
+    "lookbehind.__main__",
+    "lookbehind.study",
+    "ipykernel.kernelapp",
+    "pair",
+)
+CONTEXT.set_forkserver_preload(list(MODULES))
 
 
 def start(target, *arguments, said=os.devnull, **environment):
@@ -34,3 +44,45 @@ def lookbehind(*words):
 
     sys.argv = ["lookbehind", *words]
     main()
+
+
+class Kernel:
+    """A kernel of Jupyter, forked; to jupyter_client it is a `subprocess.Popen`."""
+
+    stdin = stdout = stderr = None
+    pids: ClassVar[list[int]] = []
+
+    def __init__(self, command, cwd, env, **_):
+        here = os.path.dirname(__file__)
+        path = [folder for folder in sys.path if folder != here]  # as Python finds it
+        self._process = start(_kernel, command, path, cwd, **env)
+        self.pid = self._process.pid
+        while os.getpgid(self.pid) != self.pid:  # it shall be killed with what it has started
+            time.sleep(0.001)
+        self.pids.append(self.pid)
+
+    def poll(self):
+        return self._process.exitcode
+
+    def wait(self):
+        self._process.join()
+        return self.poll()
+
+    def send_signal(self, number):
+        os.kill(self.pid, number)
+
+
+def _kernel(command, path, cwd):
+    from ipykernel import kernelapp
+
+    os.setsid()
+    os.chdir(cwd)
+    os.environ["JPY_PARENT_PID"] = str(os.getppid())
+    sys.path[:] = path
+    sys.argv = command[2:]  # python -m ipykernel_launcher …
+    kernelapp.launch_new_instance()
+
+
+def kernels():
+    """From now on jupyter_client forks its kernels."""
+    local_provisioner.launch_kernel = Kernel

@@ -5,6 +5,7 @@ import itertools
 import threading
 import time
 
+import forks
 import psutil
 import pytest
 from nbval.plugin import IPyNbFile
@@ -17,17 +18,22 @@ most: dict[int, float] = {}  # GB of each kernel, by its pid, with all processes
 
 
 def watch() -> None:
-    runner = psutil.Process()
     while True:
-        for kernel in runner.children():
+        for pid in forks.Kernel.pids:
             with contextlib.suppress(psutil.Error):  # it, or one of its processes, has ended
-                family = [kernel, *kernel.children(recursive=True)]
-                now = sum(map(held, family)) / 1e9
-                most[kernel.pid] = max(most.get(kernel.pid, 0.0), now)
+                kernel = psutil.Process(pid)
+                now = (held(kernel) + sum(map(part, kernel.children(recursive=True)))) / 1e9
+                most[pid] = max(most.get(pid, 0.0), now)
         time.sleep(EVERY)
 
 
-def held(process: psutil.Process) -> int:
+def held(kernel: psutil.Process) -> int:
+    """Bytes as if it had been started, not forked: with the files that its server has read."""
+    own, server = kernel.memory_info(), kernel.parent().memory_info()
+    return own.rss + max(0, getattr(server, "shared", 0) - getattr(own, "shared", 0))
+
+
+def part(process: psutil.Process) -> int:
     """Bytes; of what processes share each has its part, where the system can tell."""
     found = process.memory_full_info()
     return getattr(found, "pss", found.rss)

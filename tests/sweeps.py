@@ -5,7 +5,6 @@ import os
 import signal
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import get_context
 
 import pytest
 import torch
@@ -39,9 +38,6 @@ def refuses(model, dataset):
 
 
 run_here = partial(sweep, hardware=CPU)
-# Workers that have imported torch when they start.
-FORKS = get_context("forkserver")
-FORKS.set_forkserver_preload(["lookbehind.study.sweeps", "torch._dynamo"])
 
 
 def close(rows, others):

@@ -3,10 +3,11 @@
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 
+import forks
 import numpy as np
 import pytest
 from problems import double_precision  # noqa: F401
-from sweeps import CPU, FORKS, FOUR, SHORT, alone, close, refuses, run_here, weight_sum
+from sweeps import CPU, FOUR, SHORT, alone, close, refuses, run_here, weight_sum
 
 from lookbehind.optim import METHODS
 from lookbehind.study import block as block_module
@@ -162,7 +163,7 @@ def test_a_block_that_fails_is_halved_until_the_guilty_are_alone(monkeypatch):
 
 def test_wrong_arguments_are_named():
     local = {"measures": {"sum": lambda model, dataset: 1.0}}
-    pool = {"executor": ProcessPoolExecutor(1, mp_context=FORKS)}
+    pool = {"executor": ProcessPoolExecutor(1, mp_context=forks.CONTEXT)}
     for recipes, options, message in (
         (["SAM"], {}, "recipes must be Recipes, got 'SAM'"),
         (FOUR, {"records": -1}, "records must be an int ≥ 0, got -1"),

@@ -11,11 +11,11 @@ from itertools import count
 from pathlib import Path
 
 import filelock
+import forks
 import pytest
 import torch
 from problems import double_precision  # noqa: F401
 from sweeps import (
-    FORKS,
     FOUR,
     SHORT,
     alone,
@@ -92,7 +92,7 @@ def test_a_row_that_lacks_a_measure_is_made_again_and_keeps_the_others(tmp_path)
 
 def elsewhere(recipes, path):
     """A process of its own, that sweeps one run at a time."""
-    process = FORKS.Process(target=sweep_slowly, args=(recipes, path))
+    process = forks.CONTEXT.Process(target=sweep_slowly, args=(recipes, path))
     process.start()
     return process
 
@@ -198,7 +198,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path, monkeypatch):
 
 
 def pool():
-    return ProcessPoolExecutor(2, mp_context=FORKS)
+    return ProcessPoolExecutor(2, mp_context=forks.CONTEXT)
 
 
 def test_a_broken_pool_is_no_failure_of_the_runs_and_a_new_one_goes_on(tmp_path):

@@ -21,19 +21,13 @@ def watch() -> None:
     while True:
         for pid in forks.Kernel.pids:
             with contextlib.suppress(psutil.Error):  # it, or one of its processes, has ended
-                kernel = psutil.Process(pid)
-                now = (held(kernel) + sum(map(part, kernel.children(recursive=True)))) / 1e9
-                most[pid] = max(most.get(pid, 0.0), now)
+                kernel = psutil.Process(pid)  # forked: most of what it holds is its server's, too
+                family = [kernel.parent(), kernel, *kernel.children(recursive=True)]
+                most[pid] = max(most.get(pid, 0.0), sum(map(held, family)) / 1e9)
         time.sleep(EVERY)
 
 
-def held(kernel: psutil.Process) -> int:
-    """Bytes as if it had been started, not forked: with the files that its server has read."""
-    own, server = kernel.memory_info(), kernel.parent().memory_info()
-    return own.rss + max(0, getattr(server, "shared", 0) - getattr(own, "shared", 0))
-
-
-def part(process: psutil.Process) -> int:
+def held(process: psutil.Process) -> int:
     """Bytes; of what processes share each has its part, where the system can tell."""
     found = process.memory_full_info()
     return getattr(found, "pss", found.rss)

@@ -83,6 +83,12 @@ def setup(app: Sphinx) -> None:
     shutil.copy2(MATHJAX / "tex-chtml.js", app.srcdir / "static/mathjax")
     app.config.html_static_path = [str(app.srcdir / "static")]
     app.connect("autodoc-process-docstring", as_written)
+    app.connect("build-finished", without_icon_script)
+
+
+def without_icon_script(app: Sphinx, error: Exception | None) -> None:
+    """The theme has its icons twice: as fonts, and in 1.5 MB of script that a phone reads first."""
+    (app.outdir / "_static/scripts/fontawesome.js").write_text("", encoding="utf-8")
 
 
 def as_written(app: Sphinx, what: str, name: str, thing: object, how: object, lines: list) -> None:

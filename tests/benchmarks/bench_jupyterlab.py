@@ -1,11 +1,12 @@
-"""The toy explorer in JupyterLab: its controls, a Python function as its loss, and re-runs.
+"""The explorers in JupyterLab: the toy explorer's controls, and the memory that each of them takes.
 
 usage: python tests/benchmarks/bench_jupyterlab.py [--moves 60]
 
 The controls are timed as in bench_sliders.py. The first picture counts from the kernel's idle, and
 may be there before it. A loss that is a Python function is drawn by the kernel: from a key on k to
-the picture. The cell is run five times more: what each run leaves in the page's heap and in the
-kernel, which keep a widget's state until the kernel ends (ipywidgets).
+the picture. Every explorer's first control is moved 200 times, and its cell is run five times more:
+what that leaves in the page's heap, and what each run leaves there and in the kernel, which keep a
+widget's state until the kernel ends (ipywidgets).
 """
 
 import argparse
@@ -18,8 +19,25 @@ import psutil
 from bench import goal, p95
 from bench_sliders import CONTROLS, GOAL, answers, lab
 
-FIRST, OWN, HEAP, MEMORY, RERUNS = 300, 100, 1, 3, 5
-SHOWN = "from lookbehind.explore.toy import ToyExplorer\nToyExplorer()"
+FIRST, OWN, MOVED, HEAP, MEMORY, RERUNS = 300, 100, 0.5, 1, 3, 5
+RESULTS = Path(__file__).parents[2] / "notebooks" / "results"
+EXPLORERS = {
+    "toy": "from lookbehind.explore.toy import ToyExplorer\nToyExplorer()",
+    "lab": "from lookbehind.explore.lab import TrainingLab\nTrainingLab()",
+    "landscape": """from lookbehind.explore.landscape import LandscapeExplorer
+from lookbehind.train import Recipe
+recipe = Recipe(train=200, validation=0)
+data = recipe.load()
+LandscapeExplorer({"a network": recipe.make_model(data)}, data, images=100, points=11)""",
+    "heat-maps": """import numpy
+from lookbehind.explore.maps import HeatMaps
+HeatMaps({"accuracy": numpy.ones((2, 3, 4, 2))},
+    {"k": [1, 2], "α": [0.2, 0.5, 0.8], "ρ": [1, 2, 3, 4]}, seeds=5)""",
+    "intervals": """from lookbehind.explore.maps import Intervals
+Intervals({"bits": {"SGD": [[0.1, 0.2]] * 3}}, {"bits": [2, 3]}, other="SGD")""",
+    "atlas": f"""from lookbehind.explore.maps import TrainingAtlas
+TrainingAtlas({str(RESULTS / "atlas.json")!r})""",
+}
 FUNCTION = """import torch
 from lookbehind.explore.toy import ToyExplorer
 ToyExplorer(lambda w: torch.cosh(w[..., 0]) + w[..., 1]**4, start=(1, 1), window=(-2, 2, -2, 2))"""
@@ -32,6 +50,17 @@ AGAIN = """key => new Promise(done => {
         new KeyboardEvent('keydown', { key, bubbles: true }));
     look();
 })"""
+MOVE = """async () => {
+    const all = document.querySelectorAll('.lb-explorer :is(select, [role=spinbutton])');
+    const one = [...all].find(node => !node.disabled && node.checkVisibility());
+    for (let i = 0; i < 200; i++) {
+        if (one.tagName === 'SELECT') one.selectedIndex = i % one.length;
+        const key = { key: i % 4 < 2 ? 'ArrowUp' : 'ArrowDown', bubbles: true };
+        one.dispatchEvent(one.tagName === 'SELECT' ? new Event('change')
+            : new KeyboardEvent('keydown', key));
+        await new Promise(done => requestAnimationFrame(() => setTimeout(done)));
+    }
+}"""
 FIRST_PICTURE = """() => new Promise(done => {
     window.__redraws = [];
     const began = performance.now(), idle = () => document.querySelector(
@@ -49,43 +78,68 @@ FIRST_PICTURE = """() => new Promise(done => {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--moves", type=int, default=60)
-    moves = parser.parse_args().moves
+    moves, met = parser.parse_args().moves, []
     with tempfile.TemporaryDirectory() as scratch, lab.jupyterlab(Path(scratch)) as address:
-        for name, cells in {"toy": [SHOWN], "own": [FUNCTION]}.items():
-            lab.write_notebook(Path(scratch, f"{name}.ipynb"), cells)
-        with lab.chromium() as browser, lab.blank_page(browser) as page:
-            lab.run_notebook(page, address, "toy.ipynb")
-            times = {name: answers(browser, page, [*act, moves]) for name, act in CONTROLS.items()}
-            heap, memory, first = rerun(page)
-            lab.run_notebook(page, address, "own.ipynb")
-            page.eval_on_selector(".jp-WindowedPanel-outer", "panel => panel.scrollTo(0, 0)")
-            page.wait_for_function("() => window.__redraws?.length")
-            own = [page.evaluate(AGAIN, key) for key in ("ArrowLeft", "ArrowRight") * 5]
-    for control, found in times.items():
-        print(f"{control}: median {median(found):.1f} ms of {len(found)} moves")
-    met = [goal(f"{name} p95", p95(found), "<=", GOAL, "ms") for name, found in times.items()]
-    met.append(goal("first picture after the cell ran", median(first), "<=", FIRST, "ms"))
-    met.append(goal("a Python function", median(own), "<=", OWN, "ms"))
-    met.append(goal("heap, a re-run", heap, "<=", HEAP, "MB"))
-    met.append(goal("kernel, a re-run", memory, "<=", MEMORY, "MB"))
+        for name, source in {**EXPLORERS, "own": FUNCTION}.items():
+            lab.write_notebook(Path(scratch, f"{name}.ipynb"), [source])
+        with lab.chromium() as browser:
+            met += controls(browser, address, moves)
+            for name in EXPLORERS:
+                met += memory(browser, address, name)
     return int(not all(met))
 
 
-def rerun(page):
-    """Megabytes a re-run leaves in the page and in the kernel; ms until each one's picture."""
-    devtools, first, used = page.context.new_cdp_session(page), [], []
-    (kernel,) = [p for p in psutil.Process().children(recursive=True) if is_kernel(p)]
+def controls(browser, address, moves):
+    with lab.blank_page(browser) as page:
+        lab.run_notebook(page, address, "toy.ipynb")
+        times = {name: answers(browser, page, [*act, moves]) for name, act in CONTROLS.items()}
+        lab.run_notebook(page, address, "own.ipynb")
+        page.eval_on_selector(".jp-WindowedPanel-outer", "panel => panel.scrollTo(0, 0)")
+        page.wait_for_function("() => window.__redraws?.length")
+        own = [page.evaluate(AGAIN, key) for key in ("ArrowLeft", "ArrowRight") * 5]
+    for control, found in times.items():
+        print(f"{control}: median {median(found):.1f} ms of {len(found)} moves")
+    met = [goal(f"{name} p95", p95(found), "<=", GOAL, "ms") for name, found in times.items()]
+    return [*met, goal("a Python function", median(own), "<=", OWN, "ms")]
+
+
+def memory(browser, address, name):
+    """Megabytes that 200 moves, and a re-run, leave; ms until the picture of a re-run."""
+    with lab.blank_page(browser) as page:
+        lab.run_notebook(page, address, f"{name}.ipynb")
+        page.eval_on_selector(".jp-WindowedPanel-outer", "panel => panel.scrollTo(0, 0)")
+        devtools = page.context.new_cdp_session(page)
+        page.evaluate(MOVE)  # the first moves fill what is kept from move to move
+        before = heap(page, devtools)
+        page.evaluate(MOVE)
+        moved = (heap(page, devtools) - before) / 1e6
+        found, first = reruns(page, devtools)
+    grown = [(now - then) / RERUNS / 1e6 for then, now in zip(found[0], found[-1], strict=True)]
+    return [
+        goal(f"{name}, first picture after the cell ran", median(first), "<=", FIRST, "ms"),
+        goal(f"{name}, heap after 200 moves", moved, "<=", MOVED, "MB"),
+        goal(f"{name}, heap, a re-run", grown[0], "<=", HEAP, "MB"),
+        goal(f"{name}, kernel, a re-run", grown[1], "<=", MEMORY, "MB"),
+    ]
+
+
+def heap(page, devtools):
+    page.wait_for_timeout(1500)
+    devtools.send("HeapProfiler.collectGarbage")
+    return devtools.send("Runtime.getHeapUsage")["usedSize"]
+
+
+def reruns(page, devtools):
+    """Bytes of the page's heap and of the kernel after each run; ms until each one's picture."""
+    kernels = [p for p in psutil.Process().children(recursive=True) if is_kernel(p)]
+    kernel, used, first = max(kernels, key=psutil.Process.create_time), [], []
     page.locator(".jp-CodeCell .cm-content").first.click()
     page.keyboard.press("Escape")
     for _ in range(1 + RERUNS):
         page.keyboard.press("Control+Enter")
         first.append(page.evaluate(FIRST_PICTURE))
-        page.wait_for_timeout(1500)
-        devtools.send("HeapProfiler.collectGarbage")
-        heap = devtools.send("Runtime.getHeapUsage")["usedSize"]
-        used.append((heap, kernel.memory_info().rss))
-    grown = [(now - then) / RERUNS / 1e6 for then, now in zip(used[0], used[-1], strict=True)]
-    return *grown, first
+        used.append((heap(page, devtools), kernel.memory_info().rss))
+    return used, first
 
 
 def is_kernel(process) -> bool:

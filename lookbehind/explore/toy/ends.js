@@ -23,7 +23,7 @@ export class Ends {
     if (!basins.shown) return null;
     const key = [basins.key, basins.shown.block, state.ends, theme.paper].join();
     if (this.key === key) return this.picture;
-    const top = basins.top();
+    const top = state.ends === "sharpness" ? basins.top() : 0;
     const color = state.ends === "sharpness" ? (n) => (basins.at[n] === -2 ? this.pale(NOWHERE[1]) : this.pale(scale(basins.sharp[n] / top))) : (n) => this.colorOf(basins.at[n]);
     const made = document.createElement("canvas");
     Object.assign(made, { width: basins.W, height: basins.H });

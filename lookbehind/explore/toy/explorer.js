@@ -13,10 +13,10 @@ import { putHandles, sayControls, sayStep, sayTime } from "./telling.js";
 import { ASPECT, toyOf } from "./toys.js";
 
 const SYNCED = ["loss", "k", "rho", "alpha", "adaptive", "steps", "t", "lens", "methods", "lr", "momentum", "start"];
-const SETTLED_MS = 250, CALM_MS = 150;
+const SETTLED_MS = 250, CALM_MS = 150, REHEARSALS = 8;
 class Explorer {
   constructor(model, el, setup) {
-    Object.assign(this, { model, setup, parts: {}, numbers: {}, known: new Map(), grounds: new Map(), runs: new Map(), made: {}, state: { ends: "", curve: "sharpness" }, tell: teller(model, SYNCED) });
+    Object.assign(this, { model, setup, parts: {}, numbers: {}, known: new Map(), grounds: new Map(), runs: new Map(), made: {}, rehearsals: REHEARSALS, state: { ends: "", curve: "sharpness" }, tell: teller(model, SYNCED) });
     this.own = model.get("own");
     this.toys = [...(this.own.name ? [{ ...this.own, own: true }] : []), ...setup.losses];
     for (const name of SYNCED) this.state[name] = model.get(name);
@@ -181,38 +181,50 @@ class Explorer {
 
   // The ground changes with the loss, the size, the theme and the basins, and not with a path.
   drawUnder(basins) {
-    const { under, map, made } = this, key = this.groundKey(made, basins);
+    const { under, map, made } = this, key = `${this.groundKey(made, !basins)}|${basins && this.ends.key}`;
     under.fit(map.width, map.height);
     if (this.underKey === key && under.grid === made.grid) return;
-    Object.assign(this, { underKey: key });
+    this.underKey = key;
     under.grid = made.grid;
-    if (basins || made.toy.kernel) drawUnder(under, made.toy, made.span, this.theme, basins);
-    else under.clear().drawImage(this.groundOf(made).element, 0, 0, map.width, map.height);
+    if (made.toy.kernel) return drawUnder(under, made.toy, made.span, this.theme);
+    const c = under.clear();
+    c.imageSmoothingEnabled = false;
+    for (const image of [basins, this.groundOf(made, !basins).element]) if (image) c.drawImage(image, 0, 0, map.width, map.height);
   }
 
-  groundKey({ toy }, basins) {
+  groundKey({ toy }, shades = true) {
     const { map, theme: { paperText, inkText } } = this;
-    return [toy.name, map.width, map.ratio, paperText, inkText, basins && this.ends.key].join("|");
+    return [toy.name, map.width, map.ratio, paperText, inkText, shades].join("|");
   }
 
-  groundOf(made) {
-    const key = this.groundKey(made), { grounds, map } = this;
+  groundOf(made, shades = true) {
+    const key = this.groundKey(made, shades), { grounds, map } = this;
     if (!grounds.has(key)) {
       const pad = new Pad(document.createElement("canvas"));
       pad.fit(map.width, map.height);
-      drawUnder(pad, made.toy, made.span, this.theme);
-      if (grounds.size > 8) grounds.clear();
+      drawUnder(pad, made.toy, made.span, this.theme, shades);
+      if (grounds.size > 16) grounds.clear();
       grounds.set(key, pad);
     }
     return grounds.get(key);
   }
 
-  // While nobody asks for anything, make ready what a change of the loss would need.
+  // While nobody asks for anything, make ready what a change of the loss would need, and rehearse:
+  // a browser compiles only what has run a few times, and the first moves of a hand should not wait.
   warm() {
     const next = this.map && this.toys.find((given) => given.javascript && !this.grounds.has(this.groundKey({ toy: given })));
-    if (!next || !this.root.isConnected) return;
-    this.groundOf(this.ready(next, this.made.grid));
+    if (!this.root.isConnected || (!next && !this.rehearsals)) return;
+    if (next) this.groundOf(this.ready(next, this.made.grid));
+    else this.rehearse();
     this.warming = setTimeout(() => this.warm(), 30);
+  }
+
+  rehearse() {
+    this.rehearsals--;
+    if (this.map && !this.toy.kernel) this.groundOf(this.made, false);
+    this.runs.clear();
+    this.lensKey = null;
+    this.drawNow();
   }
 
   // Pictures first, words after: the first text on a canvas after a change of the page lays it all out.

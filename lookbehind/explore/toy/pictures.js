@@ -30,15 +30,10 @@ function axes(c, view, ink) {
   c.fillText("y", 4, 13);
 }
 
-// What lies under the paths, drawn once a loss: shades or basins, lines, axes.
-export function drawUnder(pad, toy, span, theme, basins) {
+// What lies under the paths, drawn once a loss: shades (where no basins lie there), lines, axes.
+export function drawUnder(pad, toy, span, theme, shades = true) {
   const view = mapView(toy, pad.width, pad.height), c = pad.clear();
-  if (basins) {
-    c.imageSmoothingEnabled = false;
-    c.drawImage(basins, 0, 0, pad.width, pad.height);
-    c.imageSmoothingEnabled = true;
-  }
-  drawGround(c, toy.value, view, span, theme, { shades: !basins });
+  drawGround(c, toy.value, view, span, theme, { shades });
   axes(c, view, theme.inkText);
 }
 

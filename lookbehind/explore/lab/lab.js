@@ -1,6 +1,6 @@
 // The training lab: what the kernel says of its runs is drawn here; buttons and numbers tell it.
 
-import { Scrubbed, element, later, mark, oncePerFrame, onTheme, put, say, still, teller, theme } from "../shared/controls.js";
+import { Scrubbed, element, later, mark, oncePerFrame, put, say, still, teller, theme, watch } from "../shared/controls.js";
 import { Pad, between, words } from "../shared/drawing.js";
 import { PLOTS, drawAlpha, drawPlot, inWords, reach, valuesAt } from "./plots.js";
 import { Speed } from "./speed.js";
@@ -144,18 +144,7 @@ class Lab {
   watch() {
     const heard = HEARD.map((name) => [`change:${name}`, () => this.draw()]);
     heard.push(["change:around", () => this.showAround()]);
-    for (const [event, act] of heard) this.model.on(event, act);
-    const sized = new ResizeObserver(() => this.layout());
-    sized.observe(this.root);
-    const unthemed = onTheme(() => this.layout());
-    window.addEventListener("resize", this.draw);
-    this.close = () => {
-      for (const [event, act] of heard) this.model.off(event, act);
-      sized.disconnect();
-      unthemed();
-      window.removeEventListener("resize", this.draw);
-      this.settle.stop();
-    };
+    this.close = watch(this.model, this.root, heard, { sized: () => this.layout(), zoomed: this.draw, waits: [this.settle] });
     if (this.get("around")) this.showAround();
   }
 

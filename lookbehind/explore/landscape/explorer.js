@@ -1,7 +1,7 @@
 // The landscape explorer: its state, and what is drawn when it changes. Planes and climbs come from
 // the kernel; a climb for every k and ρ is in a table, so that a move of them needs none.
 
-import { later, mark, oncePerFrame, onTheme, put, say, still, teller, theme } from "../shared/controls.js";
+import { later, mark, oncePerFrame, put, say, still, teller, theme, watch } from "../shared/controls.js";
 import { between, words } from "../shared/drawing.js";
 import { hands, hideTip, read, showTip } from "./hand.js";
 import { build, planeInWords, showChips, showSays } from "./layout.js";
@@ -29,20 +29,10 @@ class Landscape {
   }
 
   watch() {
-    const heard = SYNCED.map((name) => [`change:${name}`, () => this.set({ [name]: this.model.get(name) })]);
+    const heard = SYNCED.map((name) => [`change:${name}`, () => this.set({ [name]: this.model.get(name) })]), layout = () => this.layout();
     heard.push(...HEARD.map((name) => [`change:${name}`, this.draw]), ["change:scene", () => this.fresh()], ["change:climbs", () => this.again()]);
-    for (const [event, act] of heard) this.model.on(event, act);
-    const sized = new ResizeObserver(() => this.stage.clientWidth !== this.across && this.layout());
-    sized.observe(this.root);
-    const layout = () => this.layout(), unthemed = onTheme(layout);
-    window.addEventListener("resize", layout); // a zoom changes the pixels of an element of one size
-    this.close = () => {
-      for (const [event, act] of heard) this.model.off(event, act);
-      sized.disconnect();
-      unthemed();
-      window.removeEventListener("resize", layout);
-      for (const wait of [this.settle, this.calm]) wait.stop();
-    };
+    const sized = () => this.stage.clientWidth !== this.across && this.layout();
+    this.close = watch(this.model, this.root, heard, { sized, themed: layout, zoomed: layout, waits: [this.settle, this.calm] });
   }
 
   set(changes) {

@@ -243,8 +243,24 @@ export function theme(node) {
   return { dark: paper[0] + paper[1] + paper[2] < 384, paper, ink, paperText: style.backgroundColor, inkText: style.color };
 }
 
+// Acts on what a page's own hand does not do: changes of the model, [event, act] each, another size,
+// theme or zoom. Returns what ends it, and with it the waits given.
+export function watch(model, root, heard, { sized, themed = sized, zoomed = sized, waits }) {
+  for (const [event, act] of heard) model.on(event, act);
+  const observer = new ResizeObserver(() => sized()), unthemed = onTheme(themed), zoom = () => zoomed();
+  observer.observe(root);
+  window.addEventListener("resize", zoom); // a zoom changes the pixels of an element of one size
+  return () => {
+    for (const [event, act] of heard) model.off(event, act);
+    observer.disconnect();
+    unthemed();
+    window.removeEventListener("resize", zoom);
+    for (const wait of waits) wait.stop();
+  };
+}
+
 // Call `work` when the theme of JupyterLab, of the system or of the page changes. Returns the end.
-export function onTheme(work) {
+function onTheme(work) {
   const seen = new MutationObserver(work), dark = matchMedia("(prefers-color-scheme: dark)");
   for (const node of [document.body, document.documentElement]) seen.observe(node, { attributes: true });
   dark.addEventListener("change", work);

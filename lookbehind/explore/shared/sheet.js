@@ -1,7 +1,7 @@
 // Sheets: pages of one canvas, with a sentence of menus and numbers above it and words below. What
 // makes one has PALETTES, the colours of the methods.
 
-import { element, later, mark, oncePerFrame, onTheme, put, say, teller, theme } from "./controls.js";
+import { element, later, mark, oncePerFrame, put, say, teller, theme, watch } from "./controls.js";
 import { Pad, between } from "./drawing.js";
 import { Listed } from "./listed.js";
 
@@ -47,28 +47,18 @@ export class Sheet {
   }
 
   watch() {
-    const { model, canvas } = this, layout = () => this.layout();
+    const { model, canvas } = this;
     const heard = this.synced.map((name) => [`change:${name}`, () => {
       this.state[name] = model.get(name);
       this.draw();
     }]);
-    for (const [event, act] of heard) model.on(event, act);
-    const sized = new ResizeObserver(layout), unthemed = onTheme(layout);
-    sized.observe(this.root);
-    window.addEventListener("resize", layout); // a zoom changes the pixels of an element of one size
     canvas.addEventListener("keydown", (event) => {
       if (!KEYS[event.key]) return;
       event.preventDefault();
       this.go(this.step(...KEYS[event.key]));
     });
     for (const kind of ["pointermove", "pointerdown"]) canvas.addEventListener(kind, ({ offsetX, offsetY }) => this.go(this.point(offsetX, offsetY)));
-    this.close = () => {
-      for (const [event, act] of heard) model.off(event, act);
-      sized.disconnect();
-      unthemed();
-      window.removeEventListener("resize", layout);
-      this.settle.stop();
-    };
+    this.close = watch(model, this.root, heard, { sized: () => this.layout(), waits: [this.settle] });
   }
 
   go(place) {

@@ -1,7 +1,7 @@
 // The toy explorer: its state, and what is drawn when it changes. No kernel computes anything here,
 // except for a loss that is a Python function.
 
-import { copy, download, later, oncePerFrame, onTheme, say, still, teller, theme } from "../shared/controls.js";
+import { copy, download, later, oncePerFrame, say, still, teller, theme, watch } from "../shared/controls.js";
 import { Pad, between, spanOf, words } from "../shared/drawing.js";
 import { Ends } from "./ends.js";
 import { build } from "./layout.js";
@@ -53,28 +53,21 @@ class Explorer {
     };
     const heard = SYNCED.map((name) => [`change:${name}`, changed(name)]);
     heard.push(["change:drawn", () => this.draw()], ["change:error", () => this.draw()]);
-    for (const [event, act] of heard) this.model.on(event, act);
-    const sized = new ResizeObserver(() => this.layout()), moved = () => this.set(this.fromAddress());
-    sized.observe(this.root);
-    const scrolled = new IntersectionObserver((found) => this.look(found), { rootMargin: "40px" });
-    for (const pad of this.pads()) scrolled.observe(pad.element);
-    const unthemed = onTheme(() => {
+    const themed = () => {
       this.theme = theme(this.root);
       this.warming = null;
       this.draw();
-    });
-    window.addEventListener("resize", this.draw); // a zoom changes the pixels of an element of one size
+    };
+    const unwatch = watch(this.model, this.root, heard, { sized: () => this.layout(), themed, zoomed: this.draw, waits: [this.settle, this.calm] });
+    const scrolled = new IntersectionObserver((found) => this.look(found), { rootMargin: "40px" }), moved = () => this.set(this.fromAddress());
+    for (const pad of this.pads()) scrolled.observe(pad.element);
     if (this.model.address) window.addEventListener("hashchange", moved);
     this.close = () => {
-      for (const [event, act] of heard) this.model.off(event, act);
-      sized.disconnect();
+      unwatch();
       scrolled.disconnect();
-      unthemed();
-      window.removeEventListener("resize", this.draw);
       window.removeEventListener("hashchange", moved);
       this.player.stop();
       this.ends.basins.stop();
-      for (const wait of [this.settle, this.calm]) wait.stop();
     };
   }
 

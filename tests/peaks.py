@@ -21,8 +21,10 @@ def watch() -> None:
     while True:
         for pid in forks.Kernel.pids:
             with contextlib.suppress(psutil.Error):  # it, or one of its processes, has ended
-                kernel = psutil.Process(pid)  # forked: most of what it holds is its server's, too
-                family = [kernel.parent(), kernel, *kernel.children(recursive=True)]
+                kernel = psutil.Process(pid)
+                family = [kernel, *kernel.children(recursive=True)]
+                if psutil.LINUX:  # of what it shares with the server that forked it, it has a part
+                    family.append(kernel.parent())
                 most[pid] = max(most.get(pid, 0.0), sum(map(held, family)) / 1e9)
         time.sleep(EVERY)
 

@@ -34,7 +34,7 @@ export function mark(node, attributes) {
 export function put(node, name, value) {
   if (!changed(node, name, value)) return;
   if (name.startsWith("--") || name === "color") node.style.setProperty(name, value);
-  else node[name] = value;
+  else if (node[name] !== value) node[name] = value; // a menu lays itself out anew even for its own value
 }
 
 // Follow one pointer from where it goes down: `begin(event)` may refuse with false.

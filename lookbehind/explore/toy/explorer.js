@@ -217,12 +217,18 @@ class Explorer {
     if (this.map && !this.toy.kernel) this.groundOf(this.made, false);
     this.runs.clear();
     this.lensKey = null;
-    this.drawNow();
+    this.paint();
   }
 
   // Pictures first, words after: the first text on a canvas after a change of the page lays it all out.
   drawNow() {
     if (!this.size) return;
+    this.paint();
+    this.settle();
+    if (!this.now.waiting) (window.__redraws ||= []).push(performance.now());
+  }
+
+  paint() {
     const scene = (this.now = this.scene()), { state, map, time } = this;
     if (map?.seen) this.drawUnder(this.ends.image());
     const where = map?.seen && drawMap(map, scene), step = this.drawLens(scene);
@@ -232,8 +238,6 @@ class Explorer {
     if (step) sayStep(this, scene, step);
     sayControls(this, scene);
     this.spoken ??= this.momentNow(scene);
-    this.settle();
-    if (!scene.waiting) (window.__redraws ||= []).push(performance.now());
   }
 
   drawStep(scene = this.now ?? this.scene()) {

@@ -1,9 +1,7 @@
 """Two processes (gloo, on loopback) that train together, and all that is checked in them."""
 
 import socket
-import sys
 import tempfile
-import time
 import warnings
 from functools import partial
 from pathlib import Path
@@ -202,26 +200,6 @@ def check(folder):
     found = {name: check(ranks, folder) for name, check in CHECKS.items()}
     torch.save(found, folder / f"rank {ranks.rank}.pt")
     ranks.leave()
-
-
-def threads():
-    return sum("gloo" in file.read_text() for file in Path("/proc/self/task").glob("*/comm"))
-
-
-def command(*words):
-    """One of two processes that train by the command line, and end without a thread of gloo.
-
-    A thread that lets go of a tensor while the interpreter ends aborts the process.
-    """
-    leave, before = Ranks.leave, []
-    Ranks.leave = lambda ranks: (before.append(threads()), leave(ranks))
-    with pytest.raises(SystemExit) as end:
-        forks.lookbehind(*words)
-    deadline = time.monotonic() + 5
-    while threads() and time.monotonic() < deadline:  # one that has ended is listed for a moment
-        time.sleep(0.01)
-    assert (end.value.code, threads()) == (0, 0)
-    assert before[0] or sys.platform != "linux"
 
 
 def run_pair(target, *arguments):

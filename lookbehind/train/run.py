@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -216,49 +216,3 @@ class Run:
 
 
 Callback = Callable[[Run], None]
-
-
-def _check_fits(path: str | Path, state: Mapping[str, Any], run: Run) -> None:
-    """Raises CheckpointError where the checkpoint is another run's."""
-    if missing := {"model", "optimizer", "position", "records", "rng", "plan"} - set(state):
-        raise CheckpointError(f"{path} is no checkpoint of a run: it lacks {sorted(missing)}")
-    plans = [{**plan, **plan["config"], "config": None} for plan in (state["plan"], run.plan)]
-    for name, found, here in _differences(*plans):
-        words = f"{name} = {found!r}, this one has {name} = {here!r}"
-        raise CheckpointError(f"{path} is of a run with {words}")
-    weights = (state["model"], run.model.state_dict())
-    shapes = [{name: tuple(value.shape) for name, value in each.items()} for each in weights]
-    for name, found, here in _differences(*shapes):
-        raise CheckpointError(f"{path} holds another model: {name} has shape {found}, here {here}")
-
-
-def _differences(theirs: Any, ours: Any) -> Iterator[tuple[str, Any, Any]]:
-    for name in {**ours, **theirs}:
-        if theirs.get(name) != ours.get(name):
-            yield name, theirs.get(name), ours.get(name)
-
-
-def _check_kind(name: str, theirs: Any, ours: Any) -> None:
-    """Raises ValueError where what both have is of two kinds: a word in the place of a number."""
-    if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
-        for key in theirs.keys() - {"settings"}:  # α may be a number or a word
-            alike = "lr" if key == "initial_lr" else key
-            _check_kind(f"{name}[{key!r}]", theirs[key], ours.get(key, ours.get(alike)))
-    elif isinstance(theirs, list) and isinstance(ours, list):
-        for i, (one, other) in enumerate(zip(theirs, ours, strict=False)):
-            _check_kind(f"{name}[{i}]", one, other)
-    elif theirs is not None and ours is not None:
-        kinds = [float if isinstance(v, int | float | Tensor) else type(v) for v in (theirs, ours)]
-        if kinds[0] is not kinds[1]:
-            raise ValueError(f"{name} is {theirs!r}, this one has {ours!r}")
-
-
-@contextmanager
-def _in_words(what: str) -> Iterator[None]:
-    """Any fault of what a file holds as a CheckpointError."""
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
-        raise CheckpointError(f"{what}: {e}") from e

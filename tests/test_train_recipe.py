@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from images import paint
 from torch.nn.functional import cross_entropy
 from training import weights
 
@@ -21,19 +21,6 @@ CPU = Hardware(torch.device("cpu"))
 @pytest.fixture(scope="module")
 def digits():
     return SHORT.load()
-
-
-def pictures(root, side):
-    """A folder of two classes, 6 training and 3 test images each."""
-    generator = torch.Generator().manual_seed(0)
-    for part, count in {"train": 6, "test": 3}.items():
-        for label in ("cat", "dog"):
-            (root / part / label).mkdir(parents=True)
-            for i in range(count):
-                pixels = torch.randint(256, (side, side, 3), generator=generator)
-                image = Image.fromarray(pixels.to(torch.uint8).numpy())
-                image.save(root / part / label / f"{i}.png")
-    return str(root)
 
 
 def run(recipe, dataset, **options):
@@ -133,7 +120,7 @@ def test_scores_are_of_every_split_and_no_more_training_than_test_images(digits)
 
 @pytest.mark.parametrize(("side", "crop"), [(8, 1), (16, 2), (32, 4)])
 def test_augmentation_crops_and_flips_a_folder_of_images(side, crop, tmp_path):
-    recipe = replace(SHORT, dataset=pictures(tmp_path, side), train=None, augment=True)
+    recipe = replace(SHORT, dataset=paint(tmp_path, size=(side, side)), train=None, augment=True)
     dataset = recipe.load()
     batches = recipe.batches(dataset)
     assert (batches.crop, batches.flip) == (crop, True)

@@ -8,7 +8,7 @@ import torch
 from training import MINIBATCHES, SPLITS, model_and, same, stop_after
 
 from lookbehind.checks import kept, plain
-from lookbehind.train import CheckpointError, Session, fit, read_checkpoint, save_checkpoint
+from lookbehind.train import CheckpointError, Session, fit, read_checkpoint
 
 
 @pytest.mark.parametrize(
@@ -88,20 +88,15 @@ def changed(*keys, to):
     return edit
 
 
-GROUP = ("optimizer", "param_groups", 0)
 EDITS = {
     "position beyond the epoch": changed("position", 1, to=6),
-    "records of words": changed("records", 0, to=["0", 0, "train", 1.0, 0.5]),
     "records is None": changed("records", to=None),
     "rng is lacking": lambda state: state.pop("rng"),
     "rng of another length": changed("rng", "now", to=torch.zeros(3, dtype=torch.uint8)),
     "plan is a list": changed("plan", to=[]),
-    "model is a list": changed("model", to=[]),
     "another weight": changed("model", "0.bias", to=torch.zeros(8)),
     "a weight is lacking": lambda state: state["model"].pop("0.weight"),
-    "optimizer is None": changed("optimizer", to=None),
-    "another lr": changed(*GROUP, "lr", to=0.2),
-    "momentum is a list": changed(*GROUP, "momentum", to=[0.9]),
+    "another lr": changed("optimizer", "param_groups", 0, "lr", to=0.2),
 }
 
 
@@ -116,10 +111,10 @@ def saved(request, tmp_path_factory):
 @pytest.mark.parametrize("name", EDITS)
 def test_an_edited_checkpoint_is_refused_in_words(name, saved, tmp_path):
     method, whole = saved
-    state, path = read_checkpoint(whole), tmp_path / "run.pt"
+    state, path = torch.load(whole), tmp_path / "run.pt"
     EDITS[name](state)
-    save_checkpoint(path, state)
-    made, words = model_and(method), r"run\.pt (was altered|holds another|is (no|of)) "
+    torch.save(state, path)
+    made, words = model_and(method), r"run\.pt was altered after it was written"
     with pytest.raises(CheckpointError, match=words):
         fit(*made, MINIBATCHES, epochs=2, splits=SPLITS, session=Session(path, resume=True))
     assert same(*([part.state_dict() for part in each] for each in (made, model_and(method))))

@@ -12,7 +12,12 @@ from torch import Tensor, nn
 
 from lookbehind.checks import kept
 from lookbehind.scores import Criterion, Minibatch, Record, changed, examples
-from lookbehind.train.checkpoint import CheckpointError, read_sealed, save_sealed
+from lookbehind.train.checkpoint import (
+    CheckpointError,
+    check_fits,
+    read_checkpoint,
+    save_checkpoint,
+)
 from lookbehind.train.passes import (
     LossScale,
     Overflow,
@@ -113,7 +118,7 @@ class Run:
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint that `fit` continues bit for bit; all ranks must call this."""
-        self.setup.ranks.once(lambda: save_sealed(path, self.state()))
+        self.setup.ranks.once(lambda: save_checkpoint(path, self.state()))
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds; TypeError where the optimizer has what can't be kept."""
@@ -137,7 +142,8 @@ class Run:
 
     def restore(self, path: str | Path) -> None:
         """Go on where the checkpoint was written; CheckpointError where it is another run's."""
-        state = self.setup.ranks.once(lambda: read_sealed(path, self.state()))
+        state = self.setup.ranks.once(lambda: read_checkpoint(path))
+        check_fits(path, state, self.state())
         try:
             self.optimizer.load_state_dict(state["optimizer"])
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:

@@ -23,7 +23,7 @@ def image_folder(root: Folder, **options: Any) -> Dataset:
 
     Hidden files are left out. Links are followed, and a file that is met twice counts once. Images
     are turned as their EXIF orientation says; one channel where all are grey, else three. `options`
-    are those of `cifar10`, of train/ and test/. Minibatches are normalized by the mean and standard
+    are those of `cifar`, of train/ and test/. Minibatches are normalized by the mean and standard
     deviation of the training images.
 
     Raises DataError, which names the folder or file, where a part or a class has no images, the

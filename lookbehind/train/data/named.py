@@ -20,27 +20,27 @@ from lookbehind.train.data.folder import image_folder
 DIGITS = 1797
 PIECE = 1 << 16  # bytes of a download
 PATIENCE = 60  # seconds without one
-# Mean and standard deviation of red, green and blue, where pixels run from 0 to 1.
-STANDARD = {
-    "CIFAR10": ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
-    "CIFAR100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+# Torchvision's name; mean and standard deviation of red, green, blue, where pixels go from 0 to 1.
+CIFAR = {
+    "cifar10": ("CIFAR10", (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
+    "cifar100": ("CIFAR100", (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
 }
 
 
 def load(name: Folder, root: Folder | None = None, **options: Any) -> Dataset:
     """The dataset called "digits", "cifar10" or "cifar100", or the folder of images at this path.
 
-    `root` is where CIFAR is kept: see `data_root`. `options` are those of the function that has the
-    dataset's name, or of `image_folder`. Raises DataError where there is no such dataset.
+    `root` is where CIFAR is kept: see `data_root`. `options` are those of `digits`, `cifar` or
+    `image_folder`. Raises DataError where there is no such dataset.
     """
     if name == "digits":
         return digits(**options)
-    if name in ("cifar10", "cifar100"):
-        return (cifar10 if name == "cifar10" else cifar100)(root, **options)
-    if not Path(name).expanduser().is_dir():
-        known = '"digits", "cifar10", "cifar100" or a folder that holds train/ and test/'
-        raise DataError(f"dataset must be {known}, got {str(name)!r}")
-    return image_folder(name, **options)
+    if name in CIFAR:
+        return cifar(str(name), root, **options)
+    if Path(name).expanduser().is_dir():
+        return image_folder(name, **options)
+    known = '"digits", "cifar10", "cifar100" or a folder that holds train/ and test/'
+    raise DataError(f"dataset must be {known}, got {str(name)!r}")
 
 
 def digits(
@@ -76,8 +76,9 @@ def digits(
     return draw.with_noise(parts, "0123456789", generator)
 
 
-def cifar10(root: Folder | None = None, **options: Any) -> Dataset:
-    """CIFAR-10: 50,000 training and 10,000 test images of 3 x 32 x 32 pixels in ten classes.
+def cifar(name: str, root: Folder | None = None, **options: Any) -> Dataset:
+    """CIFAR: 50,000 training and 10,000 test images of 3 x 32 x 32 pixels, in ten classes
+    ("cifar10") or a hundred ("cifar100").
 
     Downloaded into `data_root(root)` where it is not there yet: 170 MB, from a slow host, or from
     the folder (an address or a path) that the environment variable LOOKBEHIND_MIRROR names. A
@@ -89,21 +90,13 @@ def cifar10(root: Folder | None = None, **options: Any) -> Dataset:
 
     Raises DataError where the files cannot be had, TypeError or ValueError for wrong options.
     """
-    return _cifar("CIFAR10", root, Draw(**options))
-
-
-def cifar100(root: Folder | None = None, **options: Any) -> Dataset:
-    """CIFAR-100: as `cifar10`, in a hundred classes."""
-    return _cifar("CIFAR100", root, Draw(**options))
-
-
-def _cifar(name: str, root: Folder | None, draw: Draw) -> Dataset:
     from torchvision import datasets
 
-    parts = _cifar_parts(getattr(datasets, name), data_root(root))
-    mean, std = (255 * torch.tensor(figures) for figures in STANDARD[name])
+    draw, (kind, *figures) = Draw(**options), CIFAR[name]
+    parts = _cifar_parts(getattr(datasets, kind), data_root(root))
     images = [torch.from_numpy(part.data).movedim(3, 1).contiguous() for part in parts]
     pools = [(pixels, torch.tensor(p.targets)) for pixels, p in zip(images, parts, strict=True)]
+    mean, std = (255 * torch.tensor(each) for each in figures)
     return draw.dataset(pools, parts[0].classes, (mean, std))
 
 

@@ -105,12 +105,9 @@ def times(tensors: list[Tensor], scale: Tensor, spare: Sequence[Tensor]) -> list
     if scale.ndim or len({t.device for t in tensors}) > 1:
         return [t * per_member(scale.to(t.device), t) for t in tensors]
     fresh = [t for t, kept in zip(tensors, spare, strict=True) if t is not kept]
-    if fresh:
-        torch._foreach_mul_(fresh, scale)
-    if len(fresh) == len(tensors):
-        return tensors
     if not fresh:
         return list(torch._foreach_mul(tensors, scale))
+    torch._foreach_mul_(fresh, scale)
     return [t * scale if t is kept else t for t, kept in zip(tensors, spare, strict=True)]
 
 

@@ -35,19 +35,17 @@ SCHEDULES: dict[str, Schedule] = {"cosine": cosine, "multistep": multistep, "con
 class Setup:
     """How the gradient of a minibatch is made: in which precision, where, by which processes.
 
-    `autocast`: torch.bfloat16 or torch.float16 for mixed precision. In float16 the loss is scaled
-    before its backward pass and gradients are divided again; a step whose gradient overflows is
-    undone and tried again with half the scale (see `LossScale`). `statistics` of BatchNorm are
-    updated by a step's first gradient only, at φ ("slow"), or by each ("every", as in the official
-    code).
+    `autocast`: torch.bfloat16 or torch.float16 for mixed precision; in float16 the loss is scaled
+    (see `LossScale`). `statistics` of BatchNorm are updated by a step's first gradient only, at φ
+    ("slow"), or by each ("every", as in the official code).
 
-    With `ranks` (see `lookbehind.train.ranks`) several processes train one network: all call `fit`
-    with the same arguments, and get the same weights and scores. `loss` must be a mean over images.
-    A `stop` or Ctrl-C in one stops all; the main one writes the checkpoint, which any number of
-    processes can continue. `perturbation` "global" climbs by the gradient of the whole minibatch;
-    "local" takes a step's first ascent by that of each process's own share, ε_1 = ρ g_r / ‖g_r‖ (as
-    Foret et al. 2021), so that k gradients are exchanged instead of k + 1: descents, and ascents
-    2..k, go by the average of the gradients at the processes' own points.
+    With `ranks` several processes train one network: all call `fit` with the same arguments, and
+    get the same weights and scores. `loss` must be a mean over images. A `stop` or Ctrl-C in one
+    stops all; the main one writes the checkpoint, which any number of processes can continue.
+    `perturbation` "global" climbs by the gradient of the whole minibatch; "local" takes a step's
+    first ascent by that of each process's own share, ε_1 = ρ g_r / ‖g_r‖ (as Foret et al. 2021), so
+    that k gradients are exchanged instead of k + 1: all others are averaged, at the processes' own
+    points.
 
     Raises ValueError for another value of the first three.
     """

@@ -37,17 +37,15 @@ def fit(
     """Train for a budget of `epochs`, or of `gradients`, and record the scores on the way.
 
     A budget in gradients is fair to all: a step takes 1 of SGD, 2 of SAM, k + 1 of Lookbehind. The
-    last step is finished, so up to one step's gradients may be spent beyond the budget.
+    last step is finished, even beyond it.
 
-    `model` is trained where it is. `optimizer` is anything with `step(closure)`, `zero_grad` and
-    `param_groups`; a step gets as many new minibatches as its `minibatches` says (k for
-    `Lookahead`, else 1). `batches` gives one epoch of minibatches each time it is iterated;
-    `set_epoch`, of it or its sampler, is called first, as torch's distributed samplers expect.
+    `optimizer` is anything with `step(closure)`, `zero_grad` and `param_groups`; a step gets as
+    many new minibatches as its `minibatches` says (k for `Lookahead`, else 1). `batches` gives one
+    epoch of minibatches each time it is iterated, after `set_epoch` of it or its sampler.
 
-    A minibatch is (images, labels), and its loss cross-entropy; for others `loss` is a function
-    (outputs, targets) → mean loss of a minibatch, or `batch_loss` one (model, minibatch) → the
-    same, for minibatches of any structure (see `Criterion`). Splits are scored by cross-entropy
-    where there are labels (no label smoothing), else by the same; accuracy may be NaN.
+    A minibatch is (images, labels), and its loss cross-entropy, or what `loss` or `batch_loss` say
+    (see `Criterion`). Splits are scored by cross-entropy where there are labels (no label
+    smoothing), else by the same; accuracy may be NaN.
 
     `splits` maps names to what is scored, at the slow weights: at the start and `records` times
     (default: every epoch, or 20 times). `schedule` maps the share of the budget spent, in [0, 1],

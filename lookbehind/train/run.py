@@ -125,16 +125,15 @@ class Run:
         stream, now = self.stream, {n: g.get_rng_state() for n, g in self._generators().items()}
         model = self.model.state_dict()
         kept("the model's state", model)
-        scale = {} if self.scale is None else {"scale": [self.scale.factor, self.scale.good]}
-        return {
+        state = {
             "model": model,
             "optimizer": kept("the optimizer's state", self.optimizer.state_dict()),
             "position": [stream.epoch, stream.taken, self.gradients, self.images],
             "records": [list(astuple(record)) for record in self.records],
             "rng": {"epoch": stream.rng, **now},
             "plan": self.plan,
-            **scale,
         }
+        return state if self.scale is None else {**state, "scale": list(astuple(self.scale))}
 
     def _generators(self) -> dict[str, Any]:
         kind = next(self.model.parameters()).device.type
@@ -210,10 +209,10 @@ class Run:
 
     def record(self) -> None:
         """Append a record of every split, or of none."""
-        found, setup = [], self.setup
+        found, losses = [], {**vars(self.criterion), "plainly": True}
+        precise, ranks = self.setup.autocast, self.setup.ranks
         for name, batches in self.splits.items():
-            how = {**vars(self.criterion), "autocast": setup.autocast, "ranks": setup.ranks}
-            score = evaluate(self.network, batches, **(how | {"plainly": True}))
+            score = evaluate(self.network, batches, autocast=precise, ranks=ranks, **losses)
             if not math.isfinite(score.loss):
                 when = f"after {self.gradients} gradients"
                 raise FloatingPointError(f"the loss on {name} is not finite {when}")

@@ -69,10 +69,10 @@ class Session:
     the history so far returned; a second Ctrl-C ends at once. `progress` shows a tqdm bar.
 
     `checkpoint` is written at the end of every epoch, and where the run ends or is stopped. With
-    `resume`, a run whose file exists goes on from it, bit for bit; `config` (plain values) is
-    stored with it, and a file of another config, budget, schedule, model or optimizer is refused
-    before anything is changed. `batches` must then draw from its `set_epoch` or from torch's
-    global generator only, and torch use as many threads as before.
+    `resume`, a run whose file exists goes on from it, bit for bit, if `batches` draws from its
+    `set_epoch` or torch's global generator only, and torch uses as many threads as before.
+    `config` (plain values) is stored with it, and a file of another config, budget, schedule,
+    model or optimizer is refused before anything is changed.
 
     Raises ValueError for `resume` without `checkpoint`, TypeError for a `config` that isn't plain.
     """

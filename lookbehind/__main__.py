@@ -196,24 +196,18 @@ def keep(
     ranks.once(lambda: journal.claim(folder, resume))
     dataset = recipe.load(root, hardware.device)
     facts = journal.facts_of(recipe, hardware, dataset) | gradient | {"processes": ranks.world}
-    ranks.once(lambda: folder.mkdir(parents=True, exist_ok=True))
     say: Callable[[str], None] = (lambda _: None) if silent else tqdm.write
     say(journal.description(recipe, dataset, facts))
-    return run_kept(
-        recipe, journal.Journal(folder, facts, say), ranks, hardware=hardware, dataset=dataset,
-        **gradient, checkpoint=folder / journal.CHECKPOINT, resume=resume,
-        progress=not silent and sys.stderr.isatty(),
-    )  # fmt: skip
-
-
-def run_kept(recipe: Recipe, log: journal.Journal, ranks: Alone, **options: Any) -> int:
-    """Train, and write down how it went; returns the exit code."""
-    callbacks = [log] if ranks.main else []
+    log = journal.Journal(folder, facts, say)
     try:
-        history = recipe.run(ranks=ranks, callbacks=callbacks, **options).history
+        history = recipe.run(
+            hardware=hardware, dataset=dataset, ranks=ranks, callbacks=[log] if ranks.main else [],
+            checkpoint=folder / journal.CHECKPOINT, resume=resume,
+            progress=not silent and sys.stderr.isatty(), **gradient,
+        ).history  # fmt: skip
     except FloatingPointError as error:
-        reason = str(error)
-        ranks.once(lambda: click.echo(f"Error: {log.divergence(reason)}", err=True))
+        words = log.divergence(str(error))
+        ranks.once(lambda: click.echo(f"Error: {words}", err=True))
         return 1
     ranks.once(lambda: click.echo(log.end(history)))
     return INTERRUPTED if history.stopped else 0

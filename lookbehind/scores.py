@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -109,14 +109,14 @@ def tensors_of(value: Any) -> list[Tensor]:
     return found
 
 
-def changed(value: Any, change: Callable[[Tensor], Any]) -> Any:
-    """The minibatch with every tensor changed; mappings become dictionaries."""
-    if isinstance(value, Tensor):
+def changed(value: Any, change: Callable[[Any], Any], kinds: Any = Tensor) -> Any:
+    """The minibatch, or state, with every tensor changed; mappings become dictionaries."""
+    if isinstance(value, kinds):
         return change(value)
     if isinstance(value, Mapping):
-        return {name: changed(part, change) for name, part in value.items()}
+        return {name: changed(part, change, kinds) for name, part in value.items()}
     if isinstance(value, tuple | list):
-        parts = [changed(part, change) for part in value]
+        parts = [changed(part, change, kinds) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     return value
 
@@ -175,10 +175,6 @@ class History:
         """
         pairs = zip(self.of(by), self.of(split), strict=True)
         return max(pairs, key=lambda pair: _merit(pair[0]))[1]
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One dict a record: what `pandas.DataFrame` takes."""
-        return [asdict(record) for record in self.records]
 
     @property
     def splits(self) -> list[str]:

@@ -151,7 +151,7 @@ def test_a_run_is_the_run_of_its_recipe():
     folder = "runs/digits-mlp-lookbehind-sam-k2-rho0.05-adaptive-lr0.03-seed0"
     written, outcome = history_in(folder), RECIPE.run()
     assert written["recipe"] == asdict(RECIPE)
-    assert written["records"] == outcome.history.rows()
+    assert written["records"] == [asdict(record) for record in outcome.history.records]
     state = read_checkpoint(Path(folder, CHECKPOINT))["model"]
     assert all(torch.equal(state[n], v) for n, v in outcome.model.state_dict().items())
     summary = written["summary"]
@@ -203,7 +203,7 @@ def test_resume_without_a_checkpoint_starts_anew_aloud_and_keeps_the_old_history
     result = command(SMALL, "--out a", "--resume")
     assert result.exit_code == 0 and "no checkpoint in a: the run starts anew" in result.output
     assert Path("a", f"{HISTORY}.old").read_text() == "old"
-    assert history_in("a")["records"] == RECIPE.run().history.rows()
+    assert history_in("a")["records"] == [asdict(r) for r in RECIPE.run().history.records]
 
 
 def test_a_foreign_checkpoint_is_an_error_in_words():

@@ -1,11 +1,13 @@
 """What the tests of training share: a small problem, the family around SGD, states compared."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from lookbehind import ASAM, SAM, Ball, Lookahead, Lookbehind, MultistepSAM
 
@@ -33,6 +35,17 @@ def model_and(name, lr=0.1, **options):
         model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double()
     base = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, **options)
     return model, FAMILY[name][0](base)
+
+
+class Spoiled:
+    """Cross-entropy that counts its calls, and is multiplied by `factor` after the first `good`."""
+
+    def __init__(self, good=0, factor=math.inf):
+        self.good, self.factor, self.calls = good, factor, 0
+
+    def __call__(self, logits, labels):
+        self.calls += 1
+        return cross_entropy(logits, labels) * (self.factor if self.calls > self.good else 1.0)
 
 
 def weights(model):

@@ -20,32 +20,31 @@ def test_minibatches_are_normalized_and_of_the_default_float_type():
         torch.testing.assert_close(images, expected.to(dtype))
 
 
-def test_an_epoch_holds_every_image_once_with_its_own_label():
-    split = numbered(23)
-    batches = split.batches(5, seed=0)
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        ({"seed": 0}, [5, 5, 5, 5, 3]),
+        ({"seed": 0, "drop_last": True}, [5] * 4),  # the same, but for the last
+        ({}, [5, 5, 5, 5, 3]),  # in the order of the split
+        ({"size": 5000}, [23]),
+        ({"size": 23, "drop_last": True}, [23]),
+    ],
+)
+def test_an_epoch_holds_every_image_once_with_its_own_label(options, sizes):
+    split, options = numbered(23), {"size": 5} | options
+    batches = split.batches(**options)
     epoch = list(batches)
-    assert len(batches) == len(epoch) == 5
-    assert [len(labels) for _, labels in epoch] == [5, 5, 5, 5, 3]
+    assert [len(labels) for _, labels in epoch] == sizes and len(batches) == len(sizes)
     order = torch.cat([labels for _, labels in epoch])
-    assert sorted(order.tolist()) == list(range(23)) != order.tolist()
+    whole = [labels for _, labels in split.batches(**options | {"drop_last": False})]
+    assert torch.equal(order, torch.cat(whole)[: len(order)])
+    assert sorted(torch.cat(whole).tolist()) == list(range(23))
+    assert (order.tolist() == sorted(order.tolist())) == ("seed" not in options)
     found = pixels(split, torch.cat([images for images, _ in epoch]))
     assert torch.equal(found.round().byte(), split.images[order])
 
 
-def test_the_last_minibatch_is_dropped_by_choice():
-    split = numbered(23)
-    batches = split.batches(5, seed=0, drop_last=True)
-    epoch = [labels for _, labels in batches]
-    assert [len(labels) for labels in epoch] == [5] * 4 and len(batches) == 4
-    whole = torch.cat([labels for _, labels in split.batches(5, seed=0)])
-    assert torch.equal(torch.cat(epoch), whole[:20])
-    assert len(list(split.batches(23, drop_last=True))) == 1
-
-
-def test_without_a_seed_the_order_is_the_splits():
-    split = numbered(23)
-    assert torch.equal(torch.cat([labels for _, labels in split.batches(5)]), split.labels)
-    assert [len(labels) for _, labels in split.batches(5000)] == [23]
+def test_an_empty_split_has_no_minibatches():
     none = digits(validation=0).validation.batches(5)
     assert len(none) == 0 and list(none) == []
 

@@ -62,9 +62,8 @@ def fit(
     records = (epochs or 20) if records is None else whole("records", records, 1)
     named = getattr(schedule, "__name__", repr(schedule))
     plan = {"budget": [unit, budget], "schedule": named, "records": records,
-            "statistics": setup.statistics, "config": dict(session.config)}  # fmt: skip
-    if setup.perturbation != "global":
-        plan["perturbation"] = setup.perturbation
+            "statistics": setup.statistics, "perturbation": setup.perturbation,
+            "config": dict(session.config)}  # fmt: skip
     run = Run(
         model, optimizer, unit, budget, setup, stream, network, Criterion(loss, batch_loss), splits,
         plan, scale=LossScale() if setup.autocast is torch.float16 else None,

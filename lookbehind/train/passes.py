@@ -24,10 +24,8 @@ def evaluate(
 ) -> Score:
     """Mean loss and accuracy over all examples, in evaluation mode; the mode is put back.
 
-    Cross-entropy, or what loss= or batch_loss= say; accuracy is NaN where it makes no sense (see
-    `Criterion`). Each of several `ranks` scores its share, and gets the score of all.
-
-    Raises ValueError where `batches` is empty, or doesn't fit the default loss.
+    `losses`: loss= or batch_loss= of a `Criterion`. Each of several `ranks` scores its share and
+    gets the score of all. Raises ValueError for no examples, or some that don't fit the loss.
     """
     device, training = next(model.parameters()).device, model.training
     criterion = Criterion(**losses)
@@ -77,10 +75,8 @@ def _ends_with_one(batches: Any) -> bool:
 
 @contextmanager
 def kept_buffers(model: nn.Module, optimizer: Any) -> Iterator[None]:
-    """The buffers go back where a step fails: statistics met what was not finite.
-
-    Of a member whose step the optimizer undid, its own.
-    """
+    """The buffers go back where a step fails: statistics met what was not finite. So do those of a
+    member whose step the optimizer undid."""
     before = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
         yield
@@ -141,10 +137,8 @@ class LossScale:
 
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """BatchNorm normalizes by the minibatch, but its running statistics stay as they are.
-
-    For an optimizer's `around`: λ i: frozen_statistics(model) if i else nullcontext().
-    """
+    """BatchNorm normalizes by the minibatch, but its running statistics stay as they are. For an
+    optimizer's `around`: λ i: frozen_statistics(model) if i else nullcontext()."""
     layers = [layer for layer in _normalizing(model) if layer.track_running_stats]
     for layer in layers:
         layer.track_running_stats = False

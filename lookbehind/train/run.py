@@ -81,8 +81,8 @@ class Run:
     """A training under way: what a callback receives after each step.
 
     `gradients`, `minibatches` and `images` are what was taken so far (an image counts once a step),
-    `epoch` how often the data was seen, `spent` of the budget, `share` the same in [0, 1],
-    `records` the scores. A callback may change the optimizer's settings and "initial_lr".
+    `epoch` how often the data was seen, `share` what is spent of the budget, in [0, 1]. A callback
+    may change the optimizer's settings and "initial_lr".
     """
 
     model: nn.Module
@@ -157,10 +157,7 @@ class Run:
                 generator.set_rng_state(state["rng"][name])
 
     def step(self) -> None:
-        """One step of the optimizer, on as many new minibatches as it takes.
-
-        Where it fails, the model's buffers are as before.
-        """
+        """One step of the optimizer, on as many new minibatches as it takes."""
         count = getattr(self.optimizer, "minibatches", 1)
         minibatches = [next(self.stream) for _ in range(count)]
         self.images += sum(map(self._images, minibatches))

@@ -1,4 +1,4 @@
-"""Datasets as uint8 tensors on a device, split three ways, and augmented minibatches of them."""
+"""Images as uint8 tensors on a device, in three splits, and augmented minibatches of them."""
 
 import math
 import os
@@ -80,13 +80,12 @@ class Dataset:
 class Batches:
     """Every iteration is one epoch of (images, labels) minibatches; the last may be smaller.
 
-    `images` are (pixels − mean) / std, of shape (B, C, H, W) and torch's default float type.
-    With a `seed` the order, crops and flips of an epoch depend on the seed and on `epoch` alone,
-    the number of the next iteration; without, images come in order. `crop`: pixels of black on each
-    side before a random crop to the old size; `flip`: mirror left and right with probability 1/2.
+    `images` are (pixels − mean) / std, of shape (B, C, H, W) and torch's default float type. The
+    order, crops and flips depend on `seed` and `epoch`, the number of the next iteration; without
+    a seed images come in order. `crop`: pixels of black on each side before a random crop to the
+    old size; `flip`: mirror left and right with probability 1/2.
 
-    Raises TypeError or ValueError where `size` is not an int ≥ 1 (with `drop_last` ≤ N), `crop` not
-    an int from 0 to the image's size, `seed` not None or an int ≥ 0, or None with a crop or flip.
+    Raises TypeError or ValueError for a wrong option, or a crop or flip without a seed.
     """
 
     split: Split
@@ -144,8 +143,8 @@ class Batches:
 
 
 def _augment(pixels: Tensor, border: int, corners: Tensor, flips: Tensor) -> Tensor:
-    """Every image (B, C, H, W) with a black border, cut to H x W at its corner (2, B); those with
-    flip (B,) 1 are mirrored."""
+    """Images (B, C, H, W) with a black border, cut at `corners` (2, B), mirrored where `flips` (B,)
+    is 1."""
     padded, (height, width) = pad(pixels, (border,) * 4), pixels.shape[2:]
     rows = corners[0, :, None] + torch.arange(height, device=pixels.device)
     columns = torch.arange(width, device=pixels.device)

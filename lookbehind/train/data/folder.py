@@ -1,8 +1,8 @@
 """A folder of images, listed, checked and decoded."""
 
 import os
-import unicodedata
 from collections.abc import Iterator, Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,9 @@ def image_folder(root: Folder, **options: Any) -> Dataset:
     are those of `cifar`, of train/ and test/. Minibatches are normalized by the mean and standard
     deviation of the training images.
 
-    Raises DataError, which names the folder or file, where a part or a class has no images, the
-    classes of the parts differ, have one name or share a file, a link leads nowhere, or an image
-    doesn't decode or has another size; TypeError or ValueError for wrong options.
+    Raises DataError, which names the folder or file, for missing images, classes that differ or
+    share a file, links that lead nowhere, and images that don't decode or have another size;
+    TypeError or ValueError for wrong options.
     """
     draw = Draw(**options)
     root = Path(root).expanduser()
@@ -87,18 +87,12 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _check_classes(parts: dict[Path, Classes]) -> None:
-    (train, test), seen = parts, dict[str, str]()
-    for name in sorted({*parts[train], *parts[test]}):
-        known = seen.setdefault(unicodedata.normalize("NFKC", name).casefold().strip(), name)
-        if known != name:  # shown in ASCII: they may look alike
-            words = f"{known!a} and {name!a} are one class name in {train} and {test}"
-            raise DataError(f"{words}: merge the two folders, or give one another name")
-    for one, other in ((train, test), (test, train)):
+    for one, other in permutations(parts):
         if missing := sorted(parts[one].keys() - parts[other].keys()):
             words = f"{other} lacks the classes {missing} of {one}"
             raise DataError(f"{words}: both must hold the same")
-    if len(parts[train]) < 2:
-        raise DataError(f"{train} must hold at least two classes, got {[*parts[train]]}")
+    if len(parts[one]) < 2:
+        raise DataError(f"{one} must hold at least two classes, got {[*parts[one]]}")
 
 
 def _decoded(files: Sequence[Path]) -> Tensor:

@@ -54,9 +54,9 @@ def digits(
     """scikit-learn's 1,797 real handwritten digits: 1 x 8 x 8 pixels from 0 to 16, no network.
 
     `train` and `validation` are numbers of images, drawn by `seed`; the rest is the test split.
-    `label_noise` in [0, 1] is the share of *training* labels that are replaced by one of the nine
-    wrong classes, chosen evenly (symmetric noise); validation and test labels stay clean.
-    Minibatches are normalized by the mean and standard deviation of the training images.
+    `label_noise` in [0, 1] is the share of *training* labels that are replaced by one of the wrong
+    classes, chosen evenly (symmetric noise). Minibatches are normalized by the mean and standard
+    deviation of the training images.
 
     Raises TypeError or ValueError where no image would be left for the test split.
     """
@@ -81,12 +81,11 @@ def cifar(name: str, root: Folder | None = None, **options: Any) -> Dataset:
     ("cifar10") or a hundred ("cifar100").
 
     Downloaded into `data_root(root)` where it is not there yet: 170 MB, from a slow host, or from
-    the folder (an address or a path) that the environment variable LOOKBEHIND_MIRROR names. A
-    download that broke off goes on where it was. A checksum guards every file.
+    the folder (an address or a path) that LOOKBEHIND_MIRROR names. A checksum guards every file.
 
-    `options`, all drawn by `seed` = 0: `train` = None and `validation` = 0 are numbers of training
-    images, `test` = None of test images; None takes all that are left. `label_noise` = 0 and
-    `device` are as for `digits`. Minibatches are normalized by the official code's figures.
+    `options`: `train` = None, `validation` = 0 and `test` = None are numbers of images (None takes
+    all that are left), the others as for `digits`. Minibatches are normalized by the official
+    code's figures.
 
     Raises DataError where the files cannot be had, TypeError or ValueError for wrong options.
     """
@@ -119,7 +118,7 @@ def _cifar_parts(kind: Any, root: Path) -> list[Any]:
 
 
 def _fetch(kind: Any, root: Path) -> None:
-    """The archive, from its host or from the mirror, where it is not there as it should be."""
+    """The archive, where it is not there as it should be."""
     from torchvision.datasets.utils import check_integrity
 
     archive = root / kind.filename
@@ -134,10 +133,8 @@ def _fetch(kind: Any, root: Path) -> None:
 def download(url: str, path: Path) -> None:
     """Fetch `url` into `path`, with a bar that tells how long it will take.
 
-    What has come stands in `path`.part until all is there: after an interruption, of whatever kind,
-    the same call asks the host for the rest (HTTP's Range; a host that can't starts anew).
-
-    Raises OSError or HTTPException where the host can't be reached or ends too early.
+    What has come stands in `path`.part until all is there: the next call asks the host for the rest
+    (HTTP's Range; a host that can't starts anew). Raises OSError or HTTPException.
     """
     part = path.with_name(f"{path.name}.part")
     have = part.stat().st_size if part.exists() else 0

@@ -69,11 +69,10 @@ def fit(
         plan, scale=LossScale() if setup.autocast is torch.float16 else None,
     )  # fmt: skip
     _check(run)
-    file = session.checkpoint
-    if file is not None:
+    if (file := session.checkpoint) is not None:
         run.state()  # else what can't be kept would be found at the end of an epoch
-    if session.resume and file is not None and setup.ranks.once(Path(file).exists):
-        run.restore(file)
+        if session.resume and setup.ranks.once(Path(file).exists):
+            run.restore(file)
     if not run.records:
         run.record()
     model.train()

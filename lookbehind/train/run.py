@@ -30,12 +30,8 @@ from lookbehind.train.ranks import Alone
 from lookbehind.train.setup import Setup
 
 
-class Minibatches(Protocol):
+class Minibatches(Sized, Iterable[Minibatch], Protocol):
     """One epoch of minibatches each time it is iterated: `Split.batches`, a `DataLoader`."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Any]: ...
 
 
 def set_epoch(batches: Minibatches, epoch: int) -> None:
@@ -160,7 +156,8 @@ class Run:
         """One step of the optimizer, on as many new minibatches as it takes."""
         count = getattr(self.optimizer, "minibatches", 1)
         minibatches = [next(self.stream) for _ in range(count)]
-        self.images += sum(map(self._images, minibatches))
+        labels = hasattr(self.model, "members")  # an ensemble may have (E, B), a minibatch a member
+        self.images += sum(m[1].numel() if labels else examples(m) for m in minibatches)
         while True:
             closures = [self._closure(minibatch) for minibatch in minibatches]
             try:
@@ -173,10 +170,6 @@ class Run:
                 break
         if self.scale is not None:
             self.scale.count()
-
-    def _images(self, minibatch: Minibatch) -> int:
-        """An ensemble may have labels (E, B), a minibatch a member."""
-        return minibatch[1].numel() if hasattr(self.model, "members") else examples(minibatch)
 
     def _closure(self, minibatch: Minibatch) -> Callable[[], Tensor]:
         device, setup, ranks = next(self.model.parameters()).device, self.setup, self.setup.ranks

@@ -1,10 +1,8 @@
 """Two processes (gloo, on loopback) that train together, and all that is checked in them."""
 
 import socket
-import tempfile
 import warnings
 from functools import partial
-from pathlib import Path
 
 import forks
 import problems
@@ -202,21 +200,19 @@ def check(folder):
     ranks.leave()
 
 
-def run_pair(target, *arguments):
-    """What each of two processes says, that look for each other here; neither may fail."""
-    with socket.socket() as probe, tempfile.TemporaryDirectory() as folder:
+def run_pair(folder):
+    """Both processes, which look for each other here, do all checks; neither may fail."""
+    with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
-        job |= {"WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
-        said = [Path(folder, rank) for rank in "01"]
-        probe.close()
-        processes = [
-            forks.start(target, *arguments, said=file, **job, RANK=file.name, LOCAL_RANK=file.name)
-            for file in said
-        ]
-        for process in processes:
-            process.join(180)
-            process.kill()
-        words = [file.read_text(encoding="utf-8") for file in said]
-    assert [process.exitcode for process in processes] == [0, 0], "\n".join(words)
-    return words
+    job |= {"WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
+    said = {rank: folder / f"said by {rank}" for rank in "01"}
+    processes = [
+        forks.start(check, folder, said=file, **job, RANK=rank, LOCAL_RANK=rank)
+        for rank, file in said.items()
+    ]
+    for process in processes:
+        process.join(180)
+        process.kill()
+    words = "\n".join(file.read_text(encoding="utf-8") for file in said.values())
+    assert [process.exitcode for process in processes] == [0, 0], words

@@ -26,7 +26,7 @@ def found(folder):
     """What each process found."""
     torch.set_num_threads(1)
     trained(checkpoint=folder / "by one.pt", stop=stop_after(4))
-    pair.run_pair(pair.check, folder)
+    pair.run_pair(folder)
     return [torch.load(folder / f"rank {rank}.pt") for rank in range(2)]
 
 

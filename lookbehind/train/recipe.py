@@ -119,8 +119,7 @@ class Recipe:
     def load(self, root: str | Path | None = None, device: str | torch.device = "cpu") -> Dataset:
         """The dataset, on `device`; `root` as in `lookbehind.train.data`."""
         names = ("train", "validation", "test", "label_noise", "seed")
-        values = {name: getattr(self, name) for name in names}
-        options = {name: value for name, value in values.items() if value is not None}
+        options = {name: value for name in names if (value := getattr(self, name)) is not None}
         return load(self.dataset, root, device=device, **options)
 
     def make_model(self, dataset: Dataset) -> nn.Module:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import urllib.error
 import urllib.request
 from http.client import HTTPException
@@ -18,8 +19,7 @@ from lookbehind.train.data.dataset import DataError, Dataset, Draw, Folder, data
 from lookbehind.train.data.folder import image_folder
 
 DIGITS = 1797
-PIECE = 1 << 16  # bytes of a download
-PATIENCE = 60  # seconds without one
+PATIENCE = 60  # seconds without a byte of a download
 # Torchvision's name; mean and standard deviation of red, green, blue, where pixels go from 0 to 1.
 CIFAR = {
     "cifar10": ("CIFAR10", (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
@@ -154,11 +154,9 @@ def _keep(answer: Any, part: Path, have: int) -> None:
 
     length = answer.headers["Content-Length"]
     total = have + int(length) if length else None
-    bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=part.stem)
-    with part.open("ab" if have else "wb") as file, bar:
-        while piece := answer.read(PIECE):
-            file.write(piece)
-            bar.update(len(piece))
+    reading = tqdm.wrapattr(answer, "read", total=total, initial=have, desc=part.stem)
+    with part.open("ab" if have else "wb") as file, reading as source:
+        shutil.copyfileobj(source, file)
         if total and file.tell() < total:
             raise ConnectionError(f"it broke off after {file.tell():,} of {total:,} bytes")
 

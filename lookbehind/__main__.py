@@ -1,8 +1,7 @@
 """The command line: `python -m lookbehind train …` trains one recipe and keeps what it did.
 
-What it says and leaves is in `train/journal.py`. The options (`OPTIONS`) are the fields of a
-`Recipe`, which checks their values, and a few more; the defaults are the official script's
-(`OFFICIAL`), and some depend on others (`fill_in`).
+The options are the fields of a `Recipe`, which checks their values, and a few more; the defaults
+are the official script's, and some depend on others (`fill_in`).
 """
 
 import sys
@@ -172,18 +171,15 @@ def train(
     alpha those of its README. Ctrl-C stops after the step under way, for --resume to go on.
     """
     form = {name: values.pop(name) for name in ("bf16", "channels_last", "compile")}
-    gradient: dict[str, Any] = {
-        name: plain(values.pop(name)) for name in ("statistics", "perturbation")
-    }
+    gradient: Any = {name: plain(values.pop(name)) for name in ("statistics", "perturbation")}
     with in_words(click.UsageError, TypeError, ValueError, RuntimeError):
         Setup(**gradient)
         recipe, (ranks, device) = fill_in(values), join(device)
         hardware = choose_hardware(device, **form)
     folder = out or Path("runs", journal.folder_name(recipe))
     with in_words(click.ClickException, ValueError, OSError, RuntimeError):
-        code = keep(
-            recipe, folder, ranks, hardware, gradient, root, resume, quiet or not ranks.main
-        )
+        silent = quiet or not ranks.main
+        code = keep(recipe, folder, ranks, hardware, gradient, root, resume, silent)
     ranks.leave()
     sys.exit(code)
 

@@ -12,7 +12,7 @@ def written_whole(path: str | Path) -> Iterator[BinaryIO]:
     """A file that becomes `path` where the block ends, and leaves nothing where it raises.
 
     It is written beside `path`, brought to the disk (fsync) and renamed: whenever the process is
-    killed, `path` holds the whole old or the whole new file. Missing folders are made.
+    killed, `path` holds the whole old or new file. Missing folders are made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

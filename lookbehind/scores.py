@@ -19,13 +19,13 @@ BatchLoss = Callable[[nn.Module, Any], Tensor]  # (network, minibatch) → the s
 class Criterion:
     """The mean loss of a network on a minibatch: cross-entropy, or what one of the two says.
 
-    `loss` is a function (outputs, targets) → mean loss, for minibatches (inputs, targets) and
-    networks called with `inputs`. `batch_loss` is a function (network, minibatch) → mean loss, for
-    minibatches of any structure, whose number of examples is the length of the first tensor.
+    `loss` is a function (outputs, targets) → mean loss, for minibatches (inputs, targets).
+    `batch_loss` is a function (network, minibatch) → mean loss, for minibatches of any structure,
+    whose number of examples is the length of the first tensor. The loss over several minibatches is
+    the mean of theirs, weighted by their examples.
 
     Accuracy is the share of targets (B,), integers, where outputs (B, classes) are largest; for
-    other shapes, and with `batch_loss`, it makes no sense and is NaN. The loss over several
-    minibatches is the mean of theirs, weighted by their examples.
+    other shapes, and with `batch_loss`, it is NaN.
 
     Raises TypeError for what is no function, ValueError where both are given.
     """
@@ -168,11 +168,8 @@ class History:
         return self.of(split)[-1]
 
     def best(self, split: str, by: str) -> Record:
-        """The record of a split where the split `by` had its first best accuracy (early stopping).
-
-        By loss where there is no accuracy. Choose by "validation": the best *test* record is no
-        honest result.
-        """
+        """The record of a split where the split `by` had its first best accuracy, or loss where
+        there is none. Choose by "validation": the best *test* record is no honest result."""
         pairs = zip(self.of(by), self.of(split), strict=True)
         return max(pairs, key=lambda pair: _merit(pair[0]))[1]
 

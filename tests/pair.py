@@ -37,20 +37,14 @@ def network(seed=0, kind=nn.Tanh):
     return nn.Sequential(nn.Linear(5, 6), kind(), nn.Linear(6, 3)).double()
 
 
-def optimizer_of(model, variant="Lookbehind-SAM"):
-    name, alpha = VARIANTS[variant]
-    groups = param_groups(model)
-    base = torch.optim.SGD(groups, lr=LR, momentum=0.9, weight_decay=DECAY)
-    return make_method(name, base, rho=RHO, k=K, alpha=alpha, eta=ETA)
-
-
 def trained(variant="Lookbehind-SAM", ranks=ALONE, batches=None, model=None, **options):
     """The weights after 2 epochs, and the scores of all records."""
-    model = network() if model is None else model
-    splits = options.pop("splits", {"all": minibatches((8, 6, 1))})
-    options = {"epochs": 2, "schedule": constant, "ranks": ranks, **options}
-    batches, options = batches or minibatches(), grouped(**options)
-    history = fit(model, optimizer_of(model, variant), batches, splits=splits, **options)
+    model, (name, alpha) = network() if model is None else model, VARIANTS[variant]
+    base = torch.optim.SGD(param_groups(model), lr=LR, momentum=0.9, weight_decay=DECAY)
+    optimizer = make_method(name, base, rho=RHO, k=K, alpha=alpha, eta=ETA)
+    usual = {"epochs": 2, "schedule": constant, "splits": {"all": minibatches((8, 6, 1))}}
+    options = grouped(ranks=ranks, **usual | options)
+    history = fit(model, optimizer, batches or minibatches(), **options)
     return weights_of(model), torch.tensor([[r.loss, r.accuracy, r.epoch] for r in history.records])
 
 

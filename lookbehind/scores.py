@@ -170,14 +170,10 @@ class History:
     def best(self, split: str, by: str) -> Record:
         """The record of a split where the split `by` had its first best accuracy, or loss where
         there is none. Choose by "validation": the best *test* record is no honest result."""
-        pairs = zip(self.of(by), self.of(split), strict=True)
-        return max(pairs, key=lambda pair: _merit(pair[0]))[1]
+        merits = [-r.loss if math.isnan(r.accuracy) else r.accuracy for r in self.of(by)]
+        return self.of(split)[merits.index(max(merits))]
 
     @property
     def splits(self) -> list[str]:
         """The names of the splits that have records."""
         return list(dict.fromkeys(record.split for record in self.records))
-
-
-def _merit(record: Record) -> float:
-    return -record.loss if math.isnan(record.accuracy) else record.accuracy

@@ -56,7 +56,13 @@ def choose_hardware(
 
     Raises ValueError for an unknown or missing device, or for `compile` without a C++ compiler.
     """
-    chosen = _device(device)
+    count, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
+    cuda = ["cuda", *(f"cuda:{i}" for i in range(count))] if count else []
+    usable = [*cuda, *["mps"] * mps, "cpu"]  # the fastest first
+    if device not in ("auto", *usable):
+        allowed = f"one of auto, {', '.join(usable)}, as this machine has them"
+        raise ValueError(f"device must be {allowed}, got {device!r}")
+    chosen = torch.device(usable[0] if device == "auto" else device)
     if bf16 is None:
         bf16 = chosen.type == "cuda" and torch.cuda.get_device_capability(chosen) >= (8, 0)
     if channels_last is None:
@@ -84,13 +90,3 @@ def has_compiler() -> bool:
     default = "clang++" if sys.platform == "darwin" else "g++"
     command = shlex.split(os.environ.get("CXX", default))  # may hold options, too
     return shutil.which("".join(command[:1])) is not None
-
-
-def _device(name: str) -> torch.device:
-    count, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
-    cuda = ["cuda", *(f"cuda:{i}" for i in range(count))] if count else []
-    usable = [*cuda, *["mps"] * mps, "cpu"]  # the fastest first
-    if name not in ("auto", *usable):
-        allowed = f"one of auto, {', '.join(usable)}, as this machine has them"
-        raise ValueError(f"device must be {allowed}, got {name!r}")
-    return torch.device(usable[0] if name == "auto" else name)

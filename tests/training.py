@@ -1,8 +1,6 @@
 """What the tests of training share: a small problem, the family around SGD, states compared."""
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -17,7 +15,6 @@ Y = (X[:, 0] > 0).long() + (X[:, 1] > 0).long()
 MINIBATCHES = list(zip(X.split(10), Y.split(10), strict=True))
 SPLITS = {"train": [(X, Y)]}
 
-Make = Callable[[torch.optim.Optimizer], Any]
 FAMILY = {
     "SGD": (lambda base: base, 1),
     "SAM": (lambda base: SAM(base, 0.05), 2),

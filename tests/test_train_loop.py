@@ -215,7 +215,7 @@ def test_evaluate_weighs_every_image_alike_and_leaves_the_model_as_it_was():
     assert model.training
 
 
-def test_history_early_stopping_and_rows():
+def test_history_and_early_stopping():
     def record(gradients, split, accuracy):
         return Record(gradients / 10, gradients, split, 1.0, accuracy)
 

@@ -101,13 +101,13 @@ def _decoded(files: Sequence[Path]) -> Tensor:
 
     bar = {"desc": "decode", "unit": "image", "disable": None}
     images = thread_map(_pixels, files, max_workers=os.cpu_count(), **bar)
-    height, width = images[0].shape[1:]
+    size = images[0].shape[1:]
     for file, image in zip(files, images, strict=True):
-        if image.shape[1:] != (height, width):
-            other = f"{files[0]} has {width} x {height} pixels, {file} has "
-            words = f"{other}{image.shape[2]} x {image.shape[1]}"
+        if image.shape[1:] != size:
+            first, other = (f"{width} x {height}" for height, width in (size, image.shape[1:]))
+            words = f"{files[0]} has {first} pixels, {file} has {other}"
             raise DataError(f"all images must have one size: {words}; scale them to one size first")
-    shape = (max(map(len, images)), height, width)
+    shape = (max(map(len, images)), *size)
     return torch.from_numpy(np.stack([np.broadcast_to(image, shape) for image in images]))
 
 

@@ -1,8 +1,7 @@
 """The command line: `python -m lookbehind train …` trains one recipe and keeps what it did.
 
-What it says and leaves is in `train/journal.py`. The options (`OPTIONS`) are the fields of a
-`Recipe`, which checks their values, and a few more; the defaults are the official script's
-(`OFFICIAL`), and some depend on others (`fill_in`).
+The options are the fields of a `Recipe`, which checks their values, and a few more; the defaults
+are the official script's, and some depend on others (`fill_in`).
 """
 
 import sys
@@ -172,18 +171,15 @@ def train(
     alpha those of its README. Ctrl-C stops after the step under way, for --resume to go on.
     """
     form = {name: values.pop(name) for name in ("bf16", "channels_last", "compile")}
-    gradient: dict[str, Any] = {
-        name: plain(values.pop(name)) for name in ("statistics", "perturbation")
-    }
+    gradient: Any = {name: plain(values.pop(name)) for name in ("statistics", "perturbation")}
     with in_words(click.UsageError, TypeError, ValueError, RuntimeError):
         Setup(**gradient)
         recipe, (ranks, device) = fill_in(values), join(device)
         hardware = choose_hardware(device, **form)
     folder = out or Path("runs", journal.folder_name(recipe))
     with in_words(click.ClickException, ValueError, OSError, RuntimeError):
-        code = keep(
-            recipe, folder, ranks, hardware, gradient, root, resume, quiet or not ranks.main
-        )
+        silent = quiet or not ranks.main
+        code = keep(recipe, folder, ranks, hardware, gradient, root, resume, silent)
     ranks.leave()
     sys.exit(code)
 
@@ -196,24 +192,18 @@ def keep(
     ranks.once(lambda: journal.claim(folder, resume))
     dataset = recipe.load(root, hardware.device)
     facts = journal.facts_of(recipe, hardware, dataset) | gradient | {"processes": ranks.world}
-    ranks.once(lambda: folder.mkdir(parents=True, exist_ok=True))
     say: Callable[[str], None] = (lambda _: None) if silent else tqdm.write
     say(journal.description(recipe, dataset, facts))
-    return run_kept(
-        recipe, journal.Journal(folder, facts, say), ranks, hardware=hardware, dataset=dataset,
-        **gradient, checkpoint=folder / journal.CHECKPOINT, resume=resume,
-        progress=not silent and sys.stderr.isatty(),
-    )  # fmt: skip
-
-
-def run_kept(recipe: Recipe, log: journal.Journal, ranks: Alone, **options: Any) -> int:
-    """Train, and write down how it went; returns the exit code."""
-    callbacks = [log] if ranks.main else []
+    log = journal.Journal(folder, facts, say)
     try:
-        history = recipe.run(ranks=ranks, callbacks=callbacks, **options).history
+        history = recipe.run(
+            hardware=hardware, dataset=dataset, ranks=ranks, callbacks=[log] if ranks.main else [],
+            checkpoint=folder / journal.CHECKPOINT, resume=resume,
+            progress=not silent and sys.stderr.isatty(), **gradient,
+        ).history  # fmt: skip
     except FloatingPointError as error:
-        reason = str(error)
-        ranks.once(lambda: click.echo(f"Error: {log.divergence(reason)}", err=True))
+        words = log.divergence(str(error))
+        ranks.once(lambda: click.echo(f"Error: {words}", err=True))
         return 1
     ranks.once(lambda: click.echo(log.end(history)))
     return INTERRUPTED if history.stopped else 0

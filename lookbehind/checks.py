@@ -10,25 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lookbehind.scores import changed
+
 
 def plain_numbers(value: Any) -> Any:
     """`value` with NumPy's numbers and arrays as Python's, in dictionaries and lists too: a
     checkpoint keeps these, and is refused by `torch.load(weights_only=True)` with the others."""
-    if isinstance(value, dict):
-        return {plain_numbers(name): plain_numbers(inside) for name, inside in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(map(plain_numbers, value))
-    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+    return changed(value, lambda number: number.tolist(), (np.generic, np.ndarray))
 
 
 def check_bounded(
     name: str, value: Any, most: float = math.inf, also: str = ", or one per member"
 ) -> Any:
     """`value` as a checkpoint can keep it; raises unless it is in [0, most] and finite: a number,
-    or a tensor of shape () or (E,).
-
-    `also` is what else the caller allows, for the message.
-    """
+    or a tensor of shape () or (E,). `also` is what else the caller allows, for the message."""
     bounds = "≥ 0" if most == math.inf else f"in [0, {most}]"
     allowed = f"{name} must be a finite number {bounds}{also}"
     if isinstance(value, Tensor):
@@ -77,10 +72,8 @@ CLOSURE = """
 
 
 def closures_of(closure: Any, k: int) -> Sequence[Callable[[], Any]]:
-    """One closure k times, or the k of them; TypeError or ValueError where it is something else.
-
-    ValueError too where Accelerate would skip some of the steps.
-    """
+    """One closure k times, or the k of them; TypeError or ValueError where it is something else,
+    or where Accelerate would skip some of the steps."""
     _check_not_skipped()
     found = [closure] * k if callable(closure) else closure
     if not isinstance(found, Sequence) or not all(map(callable, found)):
@@ -143,11 +136,8 @@ def plain(value: Any) -> Any:
 
 
 def kept(name: str, value: Any) -> Any:
-    """`value` as a checkpoint keeps it: what NumPy made becomes Python's own.
-
-    Raises TypeError unless it is plain (numbers, strings, None) or a tensor, or such in
-    dictionaries, lists and tuples.
-    """
+    """`value` as a checkpoint keeps it, what NumPy made as Python's own; TypeError unless it is
+    plain (numbers, strings, None) or a tensor, or such in dictionaries, lists and tuples."""
     value = plain_numbers(value)
     if isinstance(value, Mapping):
         return {key: kept(f"{name}[{key!r}]", part) for key, part in value.items()}

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,13 +19,13 @@ BatchLoss = Callable[[nn.Module, Any], Tensor]  # (network, minibatch) → the s
 class Criterion:
     """The mean loss of a network on a minibatch: cross-entropy, or what one of the two says.
 
-    `loss` is a function (outputs, targets) → mean loss, for minibatches (inputs, targets) and
-    networks called with `inputs`. `batch_loss` is a function (network, minibatch) → mean loss, for
-    minibatches of any structure, whose number of examples is the length of the first tensor.
+    `loss` is a function (outputs, targets) → mean loss, for minibatches (inputs, targets).
+    `batch_loss` is a function (network, minibatch) → mean loss, for minibatches of any structure,
+    whose number of examples is the length of the first tensor. The loss over several minibatches is
+    the mean of theirs, weighted by their examples.
 
     Accuracy is the share of targets (B,), integers, where outputs (B, classes) are largest; for
-    other shapes, and with `batch_loss`, it makes no sense and is NaN. The loss over several
-    minibatches is the mean of theirs, weighted by their examples.
+    other shapes, and with `batch_loss`, it is NaN.
 
     Raises TypeError for what is no function, ValueError where both are given.
     """
@@ -109,14 +109,14 @@ def tensors_of(value: Any) -> list[Tensor]:
     return found
 
 
-def changed(value: Any, change: Callable[[Tensor], Any]) -> Any:
-    """The minibatch with every tensor changed; mappings become dictionaries."""
-    if isinstance(value, Tensor):
+def changed(value: Any, change: Callable[[Any], Any], kinds: Any = Tensor) -> Any:
+    """The minibatch, or state, with every tensor changed; mappings become dictionaries."""
+    if isinstance(value, kinds):
         return change(value)
     if isinstance(value, Mapping):
-        return {name: changed(part, change) for name, part in value.items()}
+        return {name: changed(part, change, kinds) for name, part in value.items()}
     if isinstance(value, tuple | list):
-        parts = [changed(part, change) for part in value]
+        parts = [changed(part, change, kinds) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     return value
 
@@ -168,23 +168,12 @@ class History:
         return self.of(split)[-1]
 
     def best(self, split: str, by: str) -> Record:
-        """The record of a split where the split `by` had its first best accuracy (early stopping).
-
-        By loss where there is no accuracy. Choose by "validation": the best *test* record is no
-        honest result.
-        """
-        pairs = zip(self.of(by), self.of(split), strict=True)
-        return max(pairs, key=lambda pair: _merit(pair[0]))[1]
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One dict a record: what `pandas.DataFrame` takes."""
-        return [asdict(record) for record in self.records]
+        """The record of a split where the split `by` had its first best accuracy, or loss where
+        there is none. Choose by "validation": the best *test* record is no honest result."""
+        merits = [-r.loss if math.isnan(r.accuracy) else r.accuracy for r in self.of(by)]
+        return self.of(split)[merits.index(max(merits))]
 
     @property
     def splits(self) -> list[str]:
         """The names of the splits that have records."""
         return list(dict.fromkeys(record.split for record in self.records))
-
-
-def _merit(record: Record) -> float:
-    return -record.loss if math.isnan(record.accuracy) else record.accuracy

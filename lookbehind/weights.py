@@ -1,9 +1,8 @@
-"""Weights as one point in their space, whether a list of tensors or a dictionary by name: copies,
-exchanges, norms.
+"""Weights as one point in their space, whether a list of tensors or a dictionary by name.
 
 Nothing above asks for members, half precision or shards but by the functions of this file. Of a
-tensor whose rest other processes hold (a DTensor, as FSDP's `fully_shard` makes), the shard that
-is here is worked on, a plain tensor; a norm over all shards is one exchange.
+DTensor, as FSDP's `fully_shard` makes, the shard that is here is worked on, a plain tensor; a norm
+over all shards is one exchange.
 """
 
 import copy
@@ -38,8 +37,7 @@ def _local(tensor: Any) -> Tensor:
 
 
 def prompt(tensor: Tensor) -> bool:
-    """Whether its value is there for the asking, and nobody waits for what this process does next:
-    on a CPU, in one process."""
+    """Whether its value is there for the asking, and no process waits for this one."""
     group = torch.distributed
     others = group.is_available() and group.is_initialized() and group.get_world_size() > 1
     return tensor.device.type == "cpu" and not others
@@ -105,12 +103,9 @@ def times(tensors: list[Tensor], scale: Tensor, spare: Sequence[Tensor]) -> list
     if scale.ndim or len({t.device for t in tensors}) > 1:
         return [t * per_member(scale.to(t.device), t) for t in tensors]
     fresh = [t for t, kept in zip(tensors, spare, strict=True) if t is not kept]
-    if fresh:
-        torch._foreach_mul_(fresh, scale)
-    if len(fresh) == len(tensors):
-        return tensors
     if not fresh:
         return list(torch._foreach_mul(tensors, scale))
+    torch._foreach_mul_(fresh, scale)
     return [t * scale if t is kept else t for t, kept in zip(tensors, spare, strict=True)]
 
 
@@ -174,11 +169,8 @@ def weights_of(model: nn.Module) -> Weights:
 
 
 def copied(model: nn.Module, tensors: Mapping[Tensor, Tensor] | None = None) -> nn.Module:
-    """A copy of a network that holds the values of `tensors` in the place of their keys.
-
-    A tensor that a hook makes of parameters before each forward pass (`torch.nn.utils.prune`, the
-    old `weight_norm`) can't be copied, and is empty until then.
-    """
+    """A copy of a network that holds the values of `tensors` in the place of their keys. What hooks
+    make before a forward pass (see `made_by_hooks`) can't be copied, and is empty until then."""
     network, memo = plain(model), {id(old): new for old, new in (tensors or {}).items()}
     for module, name, _ in made_by_hooks(network):
         memo[id(getattr(module, name))] = torch.empty(0)
@@ -186,7 +178,7 @@ def copied(model: nn.Module, tensors: Mapping[Tensor, Tensor] | None = None) -> 
 
 
 def made_by_hooks(network: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
-    """(module, name of the tensor, hook), of pruned and weight-normed layers."""
+    """(module, name of the tensor, hook), of pruned layers and of the old `weight_norm`."""
     for module in network.modules():
         for hook in module._forward_pre_hooks.values():
             name = str(getattr(hook, "_tensor_name", getattr(hook, "name", "")))
@@ -195,11 +187,8 @@ def made_by_hooks(network: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
 
 
 class PlainWeightNorm(TorchFunctionMode):
-    """Inside, weight norm is its formula, g v / ‖v‖, for what torch's own kernel can't do.
-
-    That has no rule for `vmap`, and its second derivative is wrong: it takes ‖v‖ for a constant
-    (torch 2.14).
-    """
+    """Inside, weight norm is its formula, g v / ‖v‖: torch's own kernel has no rule for `vmap`, and
+    a wrong second derivative, which takes ‖v‖ for a constant (torch 2.14)."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not torch._weight_norm:

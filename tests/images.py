@@ -1,7 +1,9 @@
 """What the tests of data share: datasets compared, images that are known, a root of their own."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lookbehind.train.data import Split
 
@@ -22,8 +24,7 @@ def fingerprint(dataset):
 
 
 def same(a, b):
-    pairs = zip(fingerprint(a), fingerprint(b), strict=True)
-    return all(torch.equal(x, y) for x, y in pairs)
+    return all(map(torch.equal, fingerprint(a), fingerprint(b)))
 
 
 def numbered(count, channels=3, height=6, width=5):
@@ -38,3 +39,20 @@ def numbered(count, channels=3, height=6, width=5):
 def pixels(split, images):
     """What was normalized, back in units of the pixels."""
     return images * split.std.view(-1, 1, 1) + split.mean.view(-1, 1, 1)
+
+
+def paint(folder, per_class=3, classes="ab", mode="RGB", size=(5, 4)):
+    """A folder of PNG images of random pixels, as many in train/ as in test/; returns it."""
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name in classes:
+            (folder / part / name).mkdir(parents=True, exist_ok=True)
+            for i in range(per_class):
+                draw(folder / part / name / f"{i}.png", rng, mode, size)
+    return folder
+
+
+def draw(file, seed=0, mode="RGB", size=(5, 4)):
+    shape = (size[1], size[0], 3)
+    noise = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    Image.fromarray(noise).convert(mode).save(file)

@@ -1,12 +1,8 @@
 """Two processes (gloo, on loopback) that train together, and all that is checked in them."""
 
 import socket
-import sys
-import tempfile
-import time
 import warnings
 from functools import partial
-from pathlib import Path
 
 import forks
 import problems
@@ -41,20 +37,14 @@ def network(seed=0, kind=nn.Tanh):
     return nn.Sequential(nn.Linear(5, 6), kind(), nn.Linear(6, 3)).double()
 
 
-def optimizer_of(model, variant="Lookbehind-SAM"):
-    name, alpha = VARIANTS[variant]
-    groups = param_groups(model)
-    base = torch.optim.SGD(groups, lr=LR, momentum=0.9, weight_decay=DECAY)
-    return make_method(name, base, rho=RHO, k=K, alpha=alpha, eta=ETA)
-
-
 def trained(variant="Lookbehind-SAM", ranks=ALONE, batches=None, model=None, **options):
     """The weights after 2 epochs, and the scores of all records."""
-    model = network() if model is None else model
-    splits = options.pop("splits", {"all": minibatches((8, 6, 1))})
-    options = {"epochs": 2, "schedule": constant, "ranks": ranks, **options}
-    batches, options = batches or minibatches(), grouped(**options)
-    history = fit(model, optimizer_of(model, variant), batches, splits=splits, **options)
+    model, (name, alpha) = network() if model is None else model, VARIANTS[variant]
+    base = torch.optim.SGD(param_groups(model), lr=LR, momentum=0.9, weight_decay=DECAY)
+    optimizer = make_method(name, base, rho=RHO, k=K, alpha=alpha, eta=ETA)
+    usual = {"epochs": 2, "schedule": constant, "splits": {"all": minibatches((8, 6, 1))}}
+    options = grouped(ranks=ranks, **usual | options)
+    history = fit(model, optimizer, batches or minibatches(), **options)
     return weights_of(model), torch.tensor([[r.loss, r.accuracy, r.epoch] for r in history.records])
 
 
@@ -204,41 +194,19 @@ def check(folder):
     ranks.leave()
 
 
-def threads():
-    return sum("gloo" in file.read_text() for file in Path("/proc/self/task").glob("*/comm"))
-
-
-def command(*words):
-    """One of two processes that train by the command line, and end without a thread of gloo.
-
-    A thread that lets go of a tensor while the interpreter ends aborts the process.
-    """
-    leave, before = Ranks.leave, []
-    Ranks.leave = lambda ranks: (before.append(threads()), leave(ranks))
-    with pytest.raises(SystemExit) as end:
-        forks.lookbehind(*words)
-    deadline = time.monotonic() + 5
-    while threads() and time.monotonic() < deadline:  # one that has ended is listed for a moment
-        time.sleep(0.01)
-    assert (end.value.code, threads()) == (0, 0)
-    assert before[0] or sys.platform != "linux"
-
-
-def run_pair(target, *arguments):
-    """What each of two processes says, that look for each other here; neither may fail."""
-    with socket.socket() as probe, tempfile.TemporaryDirectory() as folder:
+def run_pair(folder):
+    """Both processes, which look for each other here, do all checks; neither may fail."""
+    with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
-        job |= {"WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
-        said = [Path(folder, rank) for rank in "01"]
-        probe.close()
-        processes = [
-            forks.start(target, *arguments, said=file, **job, RANK=file.name, LOCAL_RANK=file.name)
-            for file in said
-        ]
-        for process in processes:
-            process.join(180)
-            process.kill()
-        words = [file.read_text(encoding="utf-8") for file in said]
-    assert [process.exitcode for process in processes] == [0, 0], "\n".join(words)
-    return words
+    job |= {"WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
+    said = {rank: folder / f"said by {rank}" for rank in "01"}
+    processes = [
+        forks.start(check, folder, said=file, **job, RANK=rank, LOCAL_RANK=rank)
+        for rank, file in said.items()
+    ]
+    for process in processes:
+        process.join(180)
+        process.kill()
+    words = "\n".join(file.read_text(encoding="utf-8") for file in said.values())
+    assert [process.exitcode for process in processes] == [0, 0], words

@@ -39,15 +39,10 @@ def conda_dependencies() -> list:
 
 
 def test_environment_yml_and_pyproject_agree() -> None:
-    own = re.compile(r"python=|pip$")
-    conda = {item for item in conda_dependencies() if isinstance(item, str) and not own.match(item)}
-    assert conda == {conda_name(requirement) for requirement in pip_requirements()}
-
-
-def test_environment_yml_pins_python_and_installs_the_package() -> None:
-    dependencies = conda_dependencies()
-    assert re.fullmatch(r"python=3\.\d+", dependencies[0])
-    assert dependencies[-2:] == ["pip", {"pip": ["-e ."]}]
+    python, *named, pip, own = conda_dependencies()
+    assert set(named) == {conda_name(requirement) for requirement in pip_requirements()}
+    assert re.fullmatch(r"python=3\.\d+", python)
+    assert [pip, own] == ["pip", {"pip": ["-e ."]}]  # installs the package
 
 
 def test_torch_is_a_range_that_any_build_satisfies() -> None:
@@ -65,19 +60,11 @@ def test_the_owner_is_named_as_in_pyproject() -> None:
     assert all(name == names[0] for name in names)
 
 
-def test_binder_reads_the_same_environment() -> None:
-    link = ROOT / "binder" / "environment.yml"
-    assert link.is_symlink()
-    assert os.readlink(link) == "../environment.yml"
-
-
-def test_binder_finds_the_package_where_pip_looks_for_it() -> None:
+def test_binder_reads_the_same_environment_and_stops_at_the_first_error() -> None:
     """conda and mamba resolve "-e ." beside the file they were given: in binder/, link or not."""
+    assert os.readlink(ROOT / "binder" / "environment.yml") == "../environment.yml"
     for name in ("pyproject.toml", "lookbehind"):
         assert (ROOT / "binder" / name).resolve() == ROOT / name
-
-
-def test_post_build_stops_at_the_first_error() -> None:
     script = ROOT / "binder" / "postBuild"
     assert os.access(script, os.X_OK)
     assert "set -euo pipefail" in script.read_text().splitlines()
@@ -102,14 +89,9 @@ def make_lab(tmp_path: Path):
     for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY", "MAKEFLAGS", "MAKELEVEL"):
         environment.pop(name, None)
     with log.open("w") as output:
-        process = subprocess.Popen(
-            ["make", "lab", f"PORT={port}"],
-            cwd=ROOT,
-            env=environment,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+        streams = {"stdout": output, "stderr": output, "start_new_session": True}
+        command = ["make", "lab", f"PORT={port}"]
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, **streams)
     try:
         lab.wait_until_up(f"http://127.0.0.1:{port}/api", process, log)
         yield port, log

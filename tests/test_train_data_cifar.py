@@ -1,5 +1,5 @@
 # ruff: noqa: F811
-"""`data`: CIFAR from small files of its own format, and clear errors for broken ones."""
+"""`data`: CIFAR from small files of its own format, its download, and clear errors."""
 
 import errno
 import hashlib
@@ -7,9 +7,10 @@ import io
 import os
 import pickle
 import tarfile
-import urllib.error
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
@@ -17,19 +18,25 @@ import torch
 from images import root, same, splits  # noqa: F401
 from torchvision import datasets
 
-from lookbehind.train.data import DataError, cifar10, cifar100, load, named
+from lookbehind.train.data import DataError, load, named
+from lookbehind.train.data.named import download
+
+cifar10 = partial(load, "cifar10")
+CLOSED = "http://127.0.0.1:9/closed"
+
+
+def md5(content):
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 class Cifar:
     """A CIFAR of 60 images: an archive in a folder, and what is fetched from there."""
 
-    def __init__(self, folder, kind):
-        self.folder, self.kind = folder, kind
-        self.requests = []
-        rng = np.random.default_rng(0)
+    def __init__(self, folder, kind, requests):
+        self.folder, self.kind, self.requests = folder, kind, requests
+        rng, hundred = np.random.default_rng(0), kind is datasets.CIFAR100
         files = [name for name, _ in kind.train_list + kind.test_list]
-        key = "fine_labels" if kind is datasets.CIFAR100 else "labels"
-        count = 100 if kind is datasets.CIFAR100 else 10
+        key, count = ("fine_labels", 100) if hundred else ("labels", 10)
         self.batches = {
             name: {
                 "data": rng.integers(0, 256, (60 // len(files), 3072), dtype=np.uint8),
@@ -40,53 +47,42 @@ class Cifar:
         self.classes = [f"class {i}" for i in range(count)]
         self.content = {name: pickle.dumps(batch) for name, batch in self.batches.items()}
         self.content[kind.meta["filename"]] = pickle.dumps({kind.meta["key"]: self.classes})
+        self.archive = folder / kind.filename
         with tarfile.open(self.archive, "w:gz") as tar:
             for name, content in self.content.items():
                 member = tarfile.TarInfo(f"{kind.base_folder}/{name}")
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
 
-    @property
-    def archive(self):
-        return self.folder / self.kind.filename
-
-    def md5(self, name):
-        return hashlib.md5(self.content[name], usedforsecurity=False).hexdigest()
-
     def announce(self, patch):
         """Torchvision expects these files instead of the real ones."""
         for listed in ("train_list", "test_list"):
             names = [name for name, _ in getattr(self.kind, listed)]
-            patch.setattr(self.kind, listed, [[name, self.md5(name)] for name in names])
+            patch.setattr(self.kind, listed, [[name, md5(self.content[name])] for name in names])
         meta = self.kind.meta
-        patch.setattr(self.kind, "meta", meta | {"md5": self.md5(meta["filename"])})
-        archive = self.archive.read_bytes()
-        patch.setattr(self.kind, "tgz_md5", hashlib.md5(archive, usedforsecurity=False).hexdigest())
+        patch.setattr(self.kind, "meta", meta | {"md5": md5(self.content[meta["filename"]])})
+        patch.setattr(self.kind, "tgz_md5", md5(self.archive.read_bytes()))
         patch.setattr(self.kind, "url", self.archive.as_uri())
 
     def unpacked(self, root):
         return root / self.kind.base_folder
 
+    @property
+    def pool(self):
+        """The pixels of all training images."""
+        names = [name for name, _ in self.kind.train_list]
+        return sorted(np.concatenate([self.batches[name]["data"] for name in names]).tolist())
+
 
 @pytest.fixture
-def serve(tmp_path, monkeypatch):
-    """A function: a small CIFAR of this kind where the real one is fetched from."""
+def cifar(request, tmp_path, monkeypatch):
+    """A small CIFAR where the real one is fetched from."""
     folder, requests, download = tmp_path / "server", [], named.download
     folder.mkdir()
     monkeypatch.setattr(named, "download", lambda *to: (requests.append(to), download(*to)))
-
-    def make(kind):
-        cifar = Cifar(folder, kind)
-        cifar.announce(monkeypatch)
-        cifar.requests = requests
-        return cifar
-
-    return make
-
-
-@pytest.fixture
-def cifar(serve):
-    return serve(datasets.CIFAR10)
+    cifar = Cifar(folder, getattr(request, "param", datasets.CIFAR10), requests)
+    cifar.announce(monkeypatch)
+    return cifar
 
 
 # Python 3.12 and 3.13 say that `tarfile` will have another default, which torchvision relies on.
@@ -94,17 +90,16 @@ downloads = pytest.mark.filterwarnings("ignore:Python 3.14 will:DeprecationWarni
 
 
 @downloads
-@pytest.mark.parametrize("kind", [datasets.CIFAR10, datasets.CIFAR100])
-def test_cifar_is_read_from_its_own_format(serve, kind, root):
-    cifar = serve(kind)
-    found = {datasets.CIFAR10: cifar10, datasets.CIFAR100: cifar100}[kind]()
+@pytest.mark.parametrize("cifar", [datasets.CIFAR10, datasets.CIFAR100], indirect=True)
+def test_cifar_is_read_from_its_own_format(cifar, root):
+    kind = cifar.kind
+    found = load(kind.__name__.lower())
     test = cifar.batches[kind.test_list[0][0]]
-    expected = torch.from_numpy(test["data"]).view(-1, 3, 32, 32)
-    assert torch.equal(found.test.images, expected)
+    assert found.test.images.flatten(1).tolist() == test["data"].tolist()
     assert found.test.labels.tolist() == test.get("labels", test.get("fine_labels"))
-    pool = np.concatenate([cifar.batches[name]["data"] for name, _ in kind.train_list])
-    assert sorted(found.train.images.flatten(1).tolist()) == sorted(pool.tolist())
+    assert sorted(found.train.images.flatten(1).tolist()) == cifar.pool
     assert found.classes == tuple(cifar.classes)
+    assert found.test.images.shape[1:] == (3, 32, 32)
     assert found.train.images.is_contiguous() and found.train.labels.dtype == torch.int64
     assert cifar.unpacked(root).is_dir()
     if kind is datasets.CIFAR10:  # the customary figures
@@ -114,10 +109,10 @@ def test_cifar_is_read_from_its_own_format(serve, kind, root):
 
 @downloads
 def test_cifar_is_downloaded_once_and_then_read_without_the_network(cifar, tmp_path):
-    first = load("cifar10", tmp_path / "shared")
+    first = cifar10(tmp_path / "shared")
     cifar.requests.clear()
     (tmp_path / "shared" / cifar.kind.filename).unlink()  # only the unpacked files are needed
-    assert same(load("cifar10", tmp_path / "shared"), first)
+    assert same(cifar10(tmp_path / "shared"), first)
     assert cifar.requests == []
 
 
@@ -137,9 +132,8 @@ def test_cifar_is_drawn_by_seed_into_disjoint_splits(cifar):
     whole, few, noisy = draw(), draw(train=12), draw(label_noise=0.5)
     assert [len(split) for split in splits(whole)] == [42, 8, 4]
     assert [len(split) for split in splits(few)] == [12, 8, 4]
-    pool = np.concatenate([cifar.batches[name]["data"] for name, _ in cifar.kind.train_list])
     both = torch.cat([whole.train.images, whole.validation.images]).flatten(1)
-    assert sorted(both.tolist()) == sorted(pool.tolist())
+    assert sorted(both.tolist()) == cifar.pool
     assert torch.equal(whole.train.images[:12], few.train.images)
     for a, b in zip(splits(whole)[1:], splits(few)[1:], strict=True):
         assert torch.equal(a.images, b.images)
@@ -149,16 +143,11 @@ def test_cifar_is_drawn_by_seed_into_disjoint_splits(cifar):
 
 
 @downloads
-@pytest.mark.parametrize(
-    ("wrong", "error", "words"),
-    [
-        ({"validation": 10, "train": 41}, ValueError, r"train must be an int in \[1, 40\], got 41"),
-        ({"test": 11}, ValueError, r"test must be an int in \[1, 10\], got 11"),
-    ],
-)
-def test_wrong_options_of_cifar_are_named(cifar, wrong, error, words):
-    with pytest.raises(error, match=words):
-        cifar10(**wrong)
+def test_wrong_options_of_cifar_are_named(cifar):
+    with pytest.raises(ValueError, match=r"train must be an int in \[1, 40\], got 41"):
+        cifar10(validation=10, train=41)
+    with pytest.raises(ValueError, match=r"test must be an int in \[1, 10\], got 11"):
+        cifar10(test=11)
 
 
 @downloads
@@ -193,7 +182,7 @@ def test_damaged_unpacked_files_are_unpacked_again(cifar, root):
 def test_a_mirror_is_asked_instead_and_held_to_the_same_checksum(
     cifar, monkeypatch, as_address, root
 ):
-    monkeypatch.setattr(cifar.kind, "url", "http://127.0.0.1:9/closed")
+    monkeypatch.setattr(cifar.kind, "url", CLOSED)
     mirror = cifar.folder.as_uri() + "/" if as_address else str(cifar.folder)
     monkeypatch.setenv("LOOKBEHIND_MIRROR", mirror)
     good = cifar.archive.read_bytes()
@@ -206,40 +195,100 @@ def test_a_mirror_is_asked_instead_and_held_to_the_same_checksum(
     assert len(cifar10().train) == 50
 
 
-def test_offline_is_said_and_no_other_dataset_takes_its_place(cifar, monkeypatch):
-    monkeypatch.setattr(cifar.kind, "url", "http://127.0.0.1:9/closed")
-    words = "cannot be downloaded .* go online .* put it into"
-    with pytest.raises(DataError, match=words) as found:
-        cifar10()
-    assert isinstance(found.value.__cause__, urllib.error.URLError)
+def closed(cifar, root, patch):
+    patch.setattr(cifar.kind, "url", CLOSED)
+
+
+def refused(number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    return lambda cifar, root, patch: patch.setattr(named, "download", refuse)
 
 
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda cifar, root: cifar.archive.unlink(), "cannot be downloaded .*No such file"),
-        (lambda cifar, root: root.write_text("no folder"), "root must be a folder, not a file"),
+        (closed, "cannot be downloaded .*refused.* go online .* put it into"),
+        (lambda cifar, root, patch: cifar.archive.unlink(), "cannot be downloaded .*No such file"),
+        (lambda cifar, root, patch: root.write_text("no folder"), "root must be a folder, not a f"),
+        (refused(errno.ENOSPC), "the disk of .* is full .* make 400 MB free"),
+        (refused(errno.EACCES), "a folder that you may write in .* set LOOKBEHIND_DATA"),
+        (refused(errno.EROFS), "must be a folder that you may write in"),
     ],
 )
-def test_what_is_not_there_is_said(cifar, root, damage, words):
-    damage(cifar, root)
-    with pytest.raises(DataError, match=words):
+def test_what_fails_is_said_with_what_to_do_and_no_other_data_take_its_place(
+    cifar, root, monkeypatch, damage, words
+):
+    damage(cifar, root, monkeypatch)
+    with pytest.raises(DataError, match=words) as found:
         cifar10()
+    assert isinstance(found.value.__cause__, OSError)
 
 
-@pytest.mark.parametrize(
-    ("number", "words"),
-    [
-        (errno.ENOSPC, "the disk of .* is full .* make 400 MB free"),
-        (errno.EACCES, "must be a folder that you may write in .* set LOOKBEHIND_DATA"),
-        (errno.EROFS, "must be a folder that you may write in"),
-        (errno.ECONNRESET, "cannot be downloaded"),
-    ],
-)
-def test_what_the_system_refuses_is_said_with_what_to_do(cifar, monkeypatch, number, words):
-    def refuse(*_):
-        raise OSError(number, os.strerror(number))
+CONTENT = np.random.default_rng(0).bytes(300_000)
 
-    monkeypatch.setattr(named, "download", refuse)
-    with pytest.raises(DataError, match=words):
-        cifar10()
+
+class Host(BaseHTTPRequestHandler):
+    """Sends CONTENT, at most `most` bytes at a time; may answer a range."""
+
+    most, ranges = len(CONTENT), True
+    asked: list[str] = []  # noqa: RUF012
+
+    def do_GET(self):
+        wanted = self.headers.get("Range", "bytes=0-")
+        self.asked.append(wanted)
+        start = int(wanted[6:-1]) if self.ranges else 0
+        rest = CONTENT[start:]
+        self.send_response(416 if not rest else 206 if start else 200)
+        self.send_header("Content-Length", str(len(rest)))
+        self.end_headers()
+        self.wfile.write(rest[: self.most])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def host(monkeypatch):
+    """A function: the address of a host of the settings given."""
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(Host, "asked", [])
+    with HTTPServer(("127.0.0.1", 0), Host) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+
+        def address(**settings):
+            for name, value in settings.items():
+                monkeypatch.setattr(Host, name, value)
+            return f"http://127.0.0.1:{server.server_port}/file"
+
+        yield address
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_it_goes_on_where_it_broke_off_or_starts_anew(host, tmp_path, ranges, capsys):
+    path = tmp_path / "file.bin"
+    with pytest.raises(ConnectionError, match="it broke off after 200,000 of 300,000 bytes"):
+        download(host(most=200_000, ranges=ranges), path)
+    assert not path.exists()
+    download(host(most=len(CONTENT)), path)
+    assert path.read_bytes() == CONTENT
+    assert [*tmp_path.iterdir()] == [path]
+    assert Host.asked == ["bytes=0-", "bytes=200000-"]
+    assert "file.bin: " in capsys.readouterr().err
+
+
+def test_a_file_that_lacks_but_its_name_is_not_sent_again(host, tmp_path):
+    (tmp_path / "file.bin.part").write_bytes(CONTENT)
+    download(host(), tmp_path / "file.bin")
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+def test_a_host_that_refuses_keeps_what_has_come(tmp_path, host):
+    (tmp_path / "file.bin.part").write_bytes(b"some")
+    with pytest.raises(OSError, match="refused"):
+        download("http://127.0.0.1:9/file", tmp_path / "file.bin")
+    assert (tmp_path / "file.bin.part").read_bytes() == b"some"

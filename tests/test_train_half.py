@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from training import FAMILY, X, Y, family, same, stop_after
+from training import FAMILY, Spoiled, X, Y, family, same, stop_after
 
 from lookbehind import SAM, Ball, Lookbehind
 from lookbehind.study import Ensemble, member_cross_entropy
@@ -18,6 +18,7 @@ from lookbehind.train.passes import LossScale
 
 X32 = X.float()
 DATA = list(zip(X32.split(20), Y.split(20), strict=True))
+ONCE: dict[str, Any] = {"epochs": 1, "splits": {}}
 
 
 def model_and(name):
@@ -29,7 +30,7 @@ def model_and(name):
 def fitted(name, **options):
     """A model after an epoch, or as long as `options` say; its history."""
     model, optimizer = model_and(name)
-    return model, fit(model, optimizer, DATA, **{"epochs": 1, "splits": {}, **options})
+    return model, fit(model, optimizer, DATA, **ONCE | options)
 
 
 @pytest.mark.parametrize("statistics", ["slow", "every"])
@@ -37,18 +38,12 @@ def fitted(name, **options):
 @pytest.mark.parametrize("bad", [0, 1], ids=["at the first gradient", "at the second"])
 def test_a_step_that_fails_leaves_statistics_as_they_were(name, statistics, bad):
     model, optimizer = model_and(name)
-    fit(model, optimizer, DATA, epochs=1, splits={})
-    before, calls = copy.deepcopy(model.state_dict()), []
-
-    def infinite(logits, labels):
-        calls.append(None)
-        return cross_entropy(logits, labels) * (math.inf if len(calls) > bad else 1.0)
-
-    setup = Setup(statistics=statistics)
+    fit(model, optimizer, DATA, **ONCE)
+    before = copy.deepcopy(model.state_dict())
     with pytest.raises(FloatingPointError):
-        fit(model, optimizer, DATA, epochs=1, splits={}, loss=infinite, setup=setup)
+        fit(model, optimizer, DATA, **ONCE, loss=Spoiled(bad), setup=Setup(statistics=statistics))
     assert same(model.state_dict(), before)
-    fit(model, optimizer, DATA, epochs=1, splits={})  # and it can go on
+    fit(model, optimizer, DATA, **ONCE)  # and it can go on
     assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
@@ -62,36 +57,26 @@ def test_buffers_go_back_after_ctrl_c():
 
 def test_a_member_that_is_put_back_keeps_its_statistics():
     models = [nn.Sequential(nn.Flatten(), model_and("SGD")[0]) for _ in range(3)]
-    ensemble = Ensemble(models).train()
-    images = X32[:20].view(20, 4, 1, 1)
+    ensemble, factors = Ensemble(models).train(), torch.tensor([1.0, math.inf, 1.0])
     base = torch.optim.SGD(ensemble.parameters(), lr=0.1)
     before = copy.deepcopy(dict(ensemble.named_buffers()))
-
-    def broken(logits, labels):
-        return member_cross_entropy(logits, labels) * torch.tensor([1.0, math.inf, 1.0])
-
     optimizer = Lookbehind(base, Ball(torch.full((3,), 0.05)), k=2)
-    fit(ensemble, optimizer, [(images, Y[:20])], epochs=1, splits={}, loss=broken)
+    batches = [(X32[:20].view(20, 4, 1, 1), Y[:20])]
+    fit(ensemble, optimizer, batches, **ONCE, loss=lambda *of: member_cross_entropy(*of) * factors)
     for name, buffer in ensemble.named_buffers():
         moved = [not torch.equal(a, b) for a, b in zip(buffer, before[name], strict=True)]
         assert moved == [True, False, True], name
 
 
-class Steep(torch.autograd.Function):
-    """The loss as it is; its gradient overflows where the loss was multiplied by more than most."""
-
-    @staticmethod
-    def forward(ctx, loss, most):
-        ctx.most = most
-        return loss.clone()
-
-    @staticmethod
-    def backward(ctx, slope):
-        return torch.where(slope > ctx.most, math.inf, slope), None
-
-
 def steep(most):
-    return lambda logits, labels: Steep.apply(cross_entropy(logits, labels), most)
+    """A loss whose gradient overflows where it was multiplied by more than `most`."""
+
+    def loss(logits, labels):
+        found = cross_entropy(logits, labels)
+        found.register_hook(lambda slope: torch.where(slope > most, math.inf, slope))
+        return found
+
+    return loss
 
 
 HALF = Setup(autocast=torch.float16)
@@ -117,33 +102,23 @@ def test_real_gradients_overflow_and_underflow_in_float16(size):
     """No fake: 70 000 is beyond float16, and so is 1e-9 below it."""
     model = nn.Linear(4, 3)
     before = model.weight.detach().clone()
-    loss = lambda outputs, labels: cross_entropy(outputs, labels) * size  # noqa: E731
     optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1 / size), 0.01)
-    fit(model, optimizer, DATA, epochs=1, splits={}, loss=loss, setup=HALF)
+    fit(model, optimizer, DATA, **ONCE, loss=Spoiled(factor=size), setup=HALF)
     assert (model.weight - before).abs().min() > 1e-4
     assert model.weight.isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["SGD", "Lookbehind"])
-@pytest.mark.parametrize("most", [0.0, 0.5])
-def test_a_gradient_that_overflows_at_any_scale_ends_the_run(name, most):
-    model, optimizer = model_and(name)
-    with pytest.raises(FloatingPointError, match="gradient is not finite in float16 at a loss sca"):
-        fit(model, optimizer, DATA, epochs=1, splits={}, loss=steep(most), setup=HALF)
-    assert same(model.state_dict(), model_and(name)[0].state_dict())
-
-
-@pytest.mark.parametrize("name", ["SGD", "Lookbehind"])
-def test_a_loss_that_is_not_finite_is_no_matter_of_scale(name):
-    calls = []
-
-    def infinite(logits, labels):
-        calls.append(None)
-        return cross_entropy(logits, labels) * math.nan
-
+def test_a_gradient_that_overflows_at_any_scale_ends_the_run_and_so_does_a_bad_loss(name):
+    for most in (0.0, 0.5):
+        model, optimizer = model_and(name)
+        with pytest.raises(FloatingPointError, match="gradient is not finite in float16 at a loss"):
+            fit(model, optimizer, DATA, **ONCE, loss=steep(most), setup=HALF)
+        assert same(model.state_dict(), model_and(name)[0].state_dict())
+    loss = Spoiled(factor=math.nan)
     with pytest.raises(FloatingPointError, match="the loss is not finite"):
-        fitted(name, loss=infinite, setup=HALF)
-    assert len(calls) == 1
+        fitted(name, loss=loss, setup=HALF)
+    assert loss.calls == 1  # it is no matter of scale
 
 
 def test_the_scale_grows_after_good_steps_and_is_kept(tmp_path):
@@ -165,7 +140,7 @@ def test_an_ensemble_in_float16_is_refused():
     ensemble = Ensemble([model_and("SGD")[0]])
     optimizer = torch.optim.SGD(ensemble.parameters(), lr=0.1)
     with pytest.raises(ValueError, match=r"autocast must be .* for an ensemble"):
-        fit(ensemble, optimizer, DATA, epochs=1, splits={}, setup=HALF)
+        fit(ensemble, optimizer, DATA, **ONCE, setup=HALF)
 
 
 PIXELS = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 1, 2), nn.BatchNorm2d(1))
@@ -186,9 +161,9 @@ def test_a_last_minibatch_of_one_is_named_before_the_first_step(layer, kind):
     batches = list(loader()) if kind == "list" else loader()
     before, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     with pytest.raises(ValueError, match="batches must not end with a minibatch of one example"):
-        fit(model, optimizer, batches, epochs=1, splits={})
+        fit(model, optimizer, batches, **ONCE)
     assert same(model.state_dict(), before) and torch.equal(torch.get_rng_state(), random)
-    fit(model, optimizer, loader(drop_last=True), epochs=1, splits={})
+    fit(model, optimizer, loader(drop_last=True), **ONCE)
 
 
 def test_a_last_minibatch_of_one_that_can_be_normalized_is_taken():

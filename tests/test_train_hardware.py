@@ -1,5 +1,6 @@
 """`hardware`: the device, and what is switched on there."""
 
+import copy
 import platform
 import resource
 from dataclasses import replace
@@ -8,6 +9,7 @@ import forks
 import pytest
 import torch
 from torch import nn
+from training import same
 
 from lookbehind.train import (
     Hardware,
@@ -64,41 +66,33 @@ def test_an_unknown_or_missing_device_is_an_error(name, monkeypatch):
 def test_compile_needs_a_compiler_that_torch_would_find(monkeypatch, tmp_path):
     """torch._inductor calls CXX, which may hold options, or g++; it doesn't look for c++."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr("sys.platform", "linux")
-
-    def program(name):
+    for name in ("c++", "other"):
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
-        return tmp_path / name
-
-    program("c++")
+    monkeypatch.delenv("CXX", raising=False)
     assert not has_compiler()
-    with pytest.raises(
-        ValueError, match=r"compile needs a C\+\+ compiler: g\+\+, .* what CXX names"
-    ):
+    with pytest.raises(ValueError, match=r"compile needs a C\+\+ compiler: g\+\+, .* CXX names"):
         choose_hardware("cpu", compile=True)
-    program("g++")
+    for command in ("missing -O2", "", "g++"):
+        monkeypatch.setenv("CXX", command)
+        assert not has_compiler()
+    monkeypatch.setenv("CXX", f"{tmp_path / 'other'} -O2")
     assert has_compiler() and choose_hardware("cpu", compile=True).compile
-    monkeypatch.setenv("CXX", "missing -O2")
-    assert not has_compiler()
-    monkeypatch.setenv("CXX", f"{program('other')} -O2")
+    monkeypatch.delenv("CXX")
+    (tmp_path / "other").rename(tmp_path / "g++")
     assert has_compiler()
-    monkeypatch.setenv("CXX", "")
-    assert not has_compiler()
 
 
 def test_place_changes_the_layout_and_keeps_the_weights():
     model = make_model("resnet8")
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    plain = copy.deepcopy(model)
     placed = Hardware(CPU, channels_last=True).place(model)
     assert placed is model
-    assert all(torch.equal(value, before[name]) for name, value in placed.state_dict().items())
+    assert same(placed.state_dict(), plain.state_dict())
     convolutions = [m for m in placed.modules() if isinstance(m, nn.Conv2d)]
     assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in convolutions)
     images = torch.randn(4, 3, 32, 32)
-    plain = Hardware(CPU).place(make_model("resnet8"))
-    plain.load_state_dict(before)
     torch.testing.assert_close(placed(images), plain(images), rtol=1e-4, atol=1e-5)
 
 

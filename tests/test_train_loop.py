@@ -1,17 +1,44 @@
-"""`fit`: one loop for the whole family, equal budgets, stops, wrong arguments."""
+"""`fit`: one loop for the whole family, equal budgets, stops, scores, BatchNorm's statistics."""
 
+import contextlib
+import copy
+import functools
 import math
 import os
 import signal
+from collections import OrderedDict
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
-from training import FAMILY, MINIBATCHES, SPLITS, family, model_and, stop_after, weights
+from training import (
+    FAMILY,
+    MINIBATCHES,
+    SPLITS,
+    Spoiled,
+    X,
+    Y,
+    family,
+    model_and,
+    stop_after,
+    weights,
+)
 
-from lookbehind import Lookahead
-from lookbehind.train import SCHEDULES, Session, constant, cosine, evaluate, fit, grouped
+from lookbehind import SAM, Ball, Lookahead, Lookbehind
+from lookbehind.scores import History, Record
+from lookbehind.train import (  # fmt: skip
+    SCHEDULES,
+    Session,
+    Setup,
+    constant,
+    cosine,
+    evaluate,
+    fit,
+    frozen_statistics,
+    grouped,
+)
 
 
 @family
@@ -70,10 +97,9 @@ def test_a_budget_in_epochs_counts_minibatches_and_announces_and_records_every_e
 
 
 def test_the_schedule_scales_the_first_lr_by_the_share_of_the_budget():
-    model, optimizer = model_and("SAM", lr=0.1)
     rates = []
-    callback = lambda *_: rates.append(optimizer.param_groups[0]["lr"])  # noqa: E731
-    fit(model, optimizer, MINIBATCHES, gradients=8, splits={}, callbacks=[callback])
+    callback = lambda run: rates.append(run.optimizer.param_groups[0]["lr"])  # noqa: E731
+    fit(*model_and("SAM", lr=0.1), MINIBATCHES, gradients=8, splits={}, callbacks=[callback])
     expected = [0.1 * (1 + math.cos(math.pi * p)) / 2 for p in (0, 1 / 4, 1 / 2, 3 / 4)]
     assert rates == pytest.approx(expected)
     assert (cosine(0), cosine(1), constant(0.3)) == (1, 0, 1)
@@ -90,29 +116,27 @@ def test_multistep_is_the_official_scripts_schedule():
 
 
 def interrupted_run(presses):
-    """The history of a run with Ctrl-C in the fourth step, and the weights after each."""
+    """The weights after each step of a run with Ctrl-C in the fourth."""
     model, optimizer = model_and("Lookbehind")
-    kept = []
-    calls = []
+    kept, plain = [], Spoiled(math.inf)
 
     def interrupting(logits, labels):
-        calls.append(None)
-        if len(calls) == 4 * 3 + 2:  # a step takes 4 gradients
+        if plain.calls == 4 * 3 + 1:  # a step takes 4 gradients
             for _ in range(presses):
                 os.kill(os.getpid(), signal.SIGINT)
-        return cross_entropy(logits, labels)
+        return plain(logits, labels)
 
     history = fit(
         model, optimizer, MINIBATCHES, gradients=400, splits=SPLITS, loss=interrupting,
         callbacks=[lambda run: kept.append(weights(model))],
     )  # fmt: skip
     assert history.stopped and torch.equal(weights(model), kept[-1])
-    return history, kept
+    return kept
 
 
 def test_ctrl_c_and_a_stop_finish_the_step_under_way():
     before = signal.getsignal(signal.SIGINT)
-    _, kept = interrupted_run(presses=1)
+    kept = interrupted_run(presses=1)
     assert len(kept) == 4 and signal.getsignal(signal.SIGINT) == before
     model, optimizer = model_and("Lookbehind")
     session = Session(stop=stop_after(4))
@@ -122,15 +146,12 @@ def test_ctrl_c_and_a_stop_finish_the_step_under_way():
 
 
 def test_a_second_ctrl_c_ends_at_once_with_the_weights_of_the_last_whole_step():
-    assert len(interrupted_run(presses=2)[1]) == 3
+    assert len(interrupted_run(presses=2)) == 3
 
 
 class EndsEarly:
-    def __len__(self):
-        return 5
-
-    def __iter__(self):
-        return iter([])
+    __len__ = lambda self: 5  # noqa: E731
+    __iter__ = lambda self: iter([])  # noqa: E731
 
 
 @pytest.mark.parametrize(
@@ -175,3 +196,105 @@ def test_the_bar_counts_the_budget(capsys):
 def test_wrong_arguments_are_named(wrong, words):
     with pytest.raises((TypeError, ValueError), match=words):
         fit(*model_and("SGD"), MINIBATCHES, splits={}, **grouped(**wrong))
+
+
+def test_evaluate_weighs_every_image_alike_and_leaves_the_model_as_it_was():
+    model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5), nn.BatchNorm1d(3)).double()
+    before = copy.deepcopy(model.state_dict())
+    uneven = [(X[:50], Y[:50]), (X[50:], Y[50:])]
+    score = evaluate(model, uneven)
+    assert model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    logits = model.eval()(X).detach()
+    assert score.loss == pytest.approx(float(cross_entropy(logits, Y)), abs=1e-12)
+    assert score.accuracy == pytest.approx(float((logits.argmax(1) == Y).double().mean()))
+    assert evaluate(model, uneven) == score
+    assert not model.training
+    with pytest.raises(RuntimeError):
+        evaluate(model.train(), [(X[:, :3], Y)])
+    assert model.training
+
+
+def test_history_and_early_stopping():
+    def record(gradients, split, accuracy):
+        return Record(gradients / 10, gradients, split, 1.0, accuracy)
+
+    history = History(
+        (
+            record(0, "validation", 0.1), record(0, "test", 0.15),
+            record(5, "validation", 0.8), record(5, "test", 0.7),
+            record(9, "validation", 0.8), record(9, "test", 0.9),
+        )
+    )  # fmt: skip
+    assert history.best("test", by="validation") == record(5, "test", 0.7)
+    assert history.last("test").accuracy == 0.9
+    with pytest.raises(ValueError, match=r"split must be one of \['validation', 'test'\]"):
+        history.of("train")
+
+
+def normed():
+    torch.manual_seed(0)
+    layers = {"first": nn.Linear(4, 6), "norm": nn.BatchNorm1d(6), "tanh": nn.Tanh()}
+    model = nn.Sequential(OrderedDict(layers, last=nn.Linear(6, 3))).double()
+    return model, Lookbehind(torch.optim.SGD(model.parameters(), lr=0.1), Ball(0.1), k=2)
+
+
+@pytest.mark.parametrize(("statistics", "updates"), [("slow", 1), ("every", 3)])
+def test_running_statistics_are_those_at_the_slow_weights(statistics, updates):
+    model, optimizer = normed()
+    inputs = []
+    model.norm.register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach()))
+    fit(model, optimizer, MINIBATCHES[:1], epochs=1, splits={}, setup=Setup(statistics=statistics))
+    expected = torch.zeros(6, dtype=torch.float64)
+    for features in inputs[:updates]:
+        expected = 0.9 * expected + 0.1 * features.mean(0)
+    torch.testing.assert_close(model.norm.running_mean, expected, rtol=0, atol=1e-15)
+    assert model.norm.num_batches_tracked == updates
+    assert len(inputs) == 3
+
+
+def test_where_the_statistics_go_does_not_change_the_weights():
+    ends = []
+    for statistics in ("slow", "every"):
+        model, optimizer = normed()
+        fit(model, optimizer, MINIBATCHES, epochs=2, splits={}, setup=Setup(statistics=statistics))
+        ends.append(weights(model))
+    assert torch.equal(*ends)
+
+
+def test_frozen_statistics_serve_an_optimizers_around():
+    model, _ = normed()
+    statistics = lambda i: frozen_statistics(model) if i else contextlib.nullcontext()  # noqa: E731
+    base = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = Lookbehind(base, Ball(0.1), k=2, around=statistics)
+    fit(model, optimizer, MINIBATCHES, epochs=1, splits={}, setup=Setup(statistics="every"))
+    other, optimizer = normed()
+    fit(other, optimizer, MINIBATCHES, epochs=1, splits={})
+    assert torch.equal(model.norm.running_var, other.norm.running_var)
+    assert model.norm.track_running_stats
+    with pytest.raises(KeyError), frozen_statistics(model):
+        raise KeyError
+    assert model.norm.track_running_stats
+
+
+def test_scores_are_at_the_slow_weights_and_know_no_label_smoothing():
+    model, optimizer = model_and("Lookbehind")
+    smooth = functools.partial(cross_entropy, label_smoothing=0.3)
+    history = fit(model, optimizer, MINIBATCHES, epochs=2, splits=SPLITS, loss=smooth)
+    last, score = history.last("train"), evaluate(model, SPLITS["train"])
+    assert (last.loss, last.accuracy) == (score.loss, score.accuracy)
+    assert last.loss == pytest.approx(cross_entropy(model(X), Y).item())
+    plain, optimizer = model_and("Lookbehind")
+    fit(plain, optimizer, MINIBATCHES, epochs=2, splits=SPLITS)
+    assert not torch.equal(weights(plain), weights(model))
+
+
+def test_bf16_on_a_cpu_trains_and_scores_under_autocast():
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+    kinds = []
+    model.register_forward_hook(lambda *args: kinds.append(args[2].dtype))
+    data = [(x.float(), y) for x, y in MINIBATCHES]
+    optimizer = SAM(torch.optim.SGD(model.parameters(), lr=0.1))
+    fit(model, optimizer, data, epochs=1, splits={"train": data}, setup=Setup(torch.bfloat16))
+    assert set(kinds) == {torch.bfloat16}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}

@@ -26,7 +26,7 @@ def found(folder):
     """What each process found."""
     torch.set_num_threads(1)
     trained(checkpoint=folder / "by one.pt", stop=stop_after(4))
-    pair.run_pair(pair.check, folder)
+    pair.run_pair(folder)
     return [torch.load(folder / f"rank {rank}.pt") for rank in range(2)]
 
 
@@ -42,8 +42,9 @@ def assert_same_run(run, other):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_two_processes_end_where_one_does(variant, found):
+    alone = trained(variant)
     for rank in found:
-        assert_same_run(rank["check_methods"][variant], trained(variant))
+        assert_same_run(rank["check_methods"][variant], alone)
 
 
 def shares(minibatch):
@@ -104,8 +105,9 @@ def local_run(variant):
 
 @pytest.mark.parametrize("variant", CLIMBING)
 def test_a_local_perturbation_is_each_processes_own_first_ascent(variant, found):
+    expected = local_run(variant)
     for rank in found:
-        assert_close(rank["check_local"][variant][0], local_run(variant))
+        assert_close(rank["check_local"][variant][0], expected)
     ours, theirs = (found[0][name][variant][0] for name in ("check_local", "check_methods"))
     assert max((a - b).abs().max() for a, b in zip(ours, theirs, strict=True)) > 1e-3
 
@@ -150,20 +152,17 @@ def test_running_statistics_are_those_of_the_first_share(found):
 
 
 def test_a_network_can_be_trained_twice(found):
-    model = pair.network()
-    for ours, *theirs in zip(
-        [trained("SAM", model=model)[0] for _ in range(2)],
-        *(rank["check_twice"] for rank in found),
-        strict=True,
-    ):
-        for weights in theirs:
-            assert_close(weights, ours)
+    alone = pair.check_twice(ALONE, None)
+    for rank in found:
+        for ours, weights in zip(rank["check_twice"], alone, strict=True):
+            assert_close(ours, weights)
 
 
 @pytest.mark.parametrize("name", problems.METHODS)
 def test_sharded_parameters_end_where_whole_ones_do(name, found):
+    whole = pair.sharded_run(problems.METHODS[name])
     for rank in found:
-        assert_close(rank["check_sharded"][name], pair.sharded_run(problems.METHODS[name]))
+        assert_close(rank["check_sharded"][name], whole)
 
 
 def test_one_process_is_no_ranks(monkeypatch):

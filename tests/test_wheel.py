@@ -1,4 +1,4 @@
-"""The package as others get it: a wheel, installed where this checkout is not."""
+"""The package as others get it: typed, a wheel, installed where this checkout is not."""
 
 import subprocess
 import sys
@@ -21,8 +21,8 @@ print(*sorted(p.suffix for p in Path(lookbehind.__file__).parent.rglob("*.*")))
 """
 
 
-def run(*command: object) -> str:
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+def run(*command: object, at: Path | None = None) -> str:
+    done = subprocess.run([*map(str, command)], cwd=at, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -42,6 +42,10 @@ def test_a_wheel_is_built_and_imported_in_a_clean_environment(tmp_path: Path) ->
     Path(site, "libraries.pth").write_text(sysconfig.get_path("purelib"))
     suffixes = set(run(python, "-I", "-c", IMPORTED).split())
     assert {".py", ".js", ".css", ".html", ".typed"} <= suffixes
+
+
+def test_mypy_finds_nothing() -> None:
+    assert run(sys.executable, "-m", "mypy", "--no-error-summary", at=ROOT) == ""
 
 
 def test_one_version_is_told_everywhere() -> None:

@@ -1,11 +1,11 @@
 """What the tests of training share: a small problem, the family around SGD, states compared."""
 
-from collections.abc import Callable
-from typing import Any
+import math
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from lookbehind import ASAM, SAM, Ball, Lookahead, Lookbehind, MultistepSAM
 
@@ -15,7 +15,6 @@ Y = (X[:, 0] > 0).long() + (X[:, 1] > 0).long()
 MINIBATCHES = list(zip(X.split(10), Y.split(10), strict=True))
 SPLITS = {"train": [(X, Y)]}
 
-Make = Callable[[torch.optim.Optimizer], Any]
 FAMILY = {
     "SGD": (lambda base: base, 1),
     "SAM": (lambda base: SAM(base, 0.05), 2),
@@ -33,6 +32,17 @@ def model_and(name, lr=0.1, **options):
         model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double()
     base = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, **options)
     return model, FAMILY[name][0](base)
+
+
+class Spoiled:
+    """Cross-entropy that counts its calls, and is multiplied by `factor` after the first `good`."""
+
+    def __init__(self, good=0, factor=math.inf):
+        self.good, self.factor, self.calls = good, factor, 0
+
+    def __call__(self, logits, labels):
+        self.calls += 1
+        return cross_entropy(logits, labels) * (self.factor if self.calls > self.good else 1.0)
 
 
 def weights(model):

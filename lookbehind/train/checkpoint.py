@@ -20,21 +20,20 @@ class CheckpointError(ValueError):
 
 
 def save_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
-    """Write `state` (tensors, and plain values in dicts and lists) to `path`, whole or not at all.
+    """Write `state` (tensors, and plain values in dicts and lists), and a fingerprint of all that.
 
-    See `lookbehind.files`. Raises OSError where the disk is full or the folder can't be written to;
-    the old checkpoint then stays.
+    Raises OSError where the disk is full or the folder can't be written to; the old checkpoint then
+    stays.
     """
     with written_whole(path) as file:
-        torch.save({"format": FORMAT, **state}, file)
+        torch.save({"format": FORMAT, "fingerprint": _fingerprint(state), **state}, file)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The state that `save_checkpoint` wrote, its tensors on the CPU.
 
     Raises FileNotFoundError where there is no file, and CheckpointError where it is truncated or
-    altered (the checksums of all its parts are compared), holds anything but tensors and plain
-    values, or was written by something else.
+    altered, holds anything but tensors and plain values, or was written by something else.
     """
     with Path(path).open("rb") as file:
         try:
@@ -53,25 +52,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             raise CheckpointError(f"{path} {words}") from error
         except (RuntimeError, KeyError, ValueError, TypeError, EOFError) as error:
             raise CheckpointError(f"{path} was not written by lookbehind: {error}") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    if not isinstance(state, dict) or state.pop("format", None) != FORMAT:
         raise CheckpointError(f"{path} was not written by lookbehind ({FORMAT!r} is missing)")
+    if state.pop("fingerprint", None) != _fingerprint(state):
+        raise CheckpointError(f"{path} was altered after it was written")
     return state
 
 
-def save_sealed(path: str | Path, state: Mapping[str, Any]) -> None:
-    """The state with a fingerprint of all that it holds."""
-    save_checkpoint(path, {**state, "fingerprint": _fingerprint(state)})
-
-
-def read_sealed(path: str | Path, ours: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of a run of our plan and weights; CheckpointError where it was altered or isn't."""
-    theirs = read_checkpoint(path)
-    parts = {*ours, "fingerprint"} - {"scale"}  # only a float16 run has one
-    if missing := sorted(parts - theirs.keys()):
+def check_fits(path: str | Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Raises CheckpointError unless both are states of runs of one plan, and one network."""
+    if missing := sorted(ours.keys() - theirs.keys() - {"scale"}):  # only a float16 run has one
         raise CheckpointError(f"{path} is no checkpoint of a run: it lacks {missing}")
-    del theirs["format"]
-    if theirs.pop("fingerprint") != _fingerprint(theirs):
-        raise CheckpointError(f"{path} was altered after it was written")
     plans = [{**plan, **plan["config"], "config": None} for plan in (theirs["plan"], ours["plan"])]
     for name, found, here in _differences(*plans):
         words = f"{name} = {found!r}, this one has {name} = {here!r}"
@@ -79,7 +70,12 @@ def read_sealed(path: str | Path, ours: Mapping[str, Any]) -> dict[str, Any]:
     shapes = [{n: tuple(w.shape) for n, w in each["model"].items()} for each in (theirs, ours)]
     for name, found, here in _differences(*shapes):
         raise CheckpointError(f"{path} holds another model: {name} has shape {found}, here {here}")
-    return theirs
+
+
+def _differences(theirs: Any, ours: Any) -> Iterator[tuple[str, Any, Any]]:
+    for name in {**ours, **theirs}:
+        if theirs.get(name) != ours.get(name):
+            yield name, theirs.get(name), ours.get(name)
 
 
 def _fingerprint(state: Mapping[str, Any]) -> str:
@@ -90,9 +86,3 @@ def _fingerprint(state: Mapping[str, Any]) -> str:
 
 def _sha256(data: Any) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _differences(theirs: Any, ours: Any) -> Iterator[tuple[str, Any, Any]]:
-    for name in {**ours, **theirs}:
-        if theirs.get(name) != ours.get(name):
-            yield name, theirs.get(name), ours.get(name)

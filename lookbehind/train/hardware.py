@@ -51,13 +51,18 @@ def choose_hardware(
 ) -> Hardware:
     """The hardware called `device`: "auto" (CUDA, else Apple's MPS, else the CPU), "cuda:1", ….
 
-    None means: on where it is faster. bf16 is on where a CUDA device computes with it (compute
-    capability ≥ 8.0), channels_last for CUDA, whose tensor cores take that layout, and for the CPU
-    (ResNet-8 at 32 x 32: about 1.4 times faster, see `bench_epoch.py`).
+    None means: on where it is faster. That is bf16 for CUDA of compute capability ≥ 8.0,
+    channels_last for CUDA and the CPU (ResNet-8: about 1.4 times faster, see `bench_epoch.py`).
 
     Raises ValueError for an unknown or missing device, or for `compile` without a C++ compiler.
     """
-    chosen = _device(device)
+    count, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
+    cuda = ["cuda", *(f"cuda:{i}" for i in range(count))] if count else []
+    usable = [*cuda, *["mps"] * mps, "cpu"]  # the fastest first
+    if device not in ("auto", *usable):
+        allowed = f"one of auto, {', '.join(usable)}, as this machine has them"
+        raise ValueError(f"device must be {allowed}, got {device!r}")
+    chosen = torch.device(usable[0] if device == "auto" else device)
     if bf16 is None:
         bf16 = chosen.type == "cuda" and torch.cuda.get_device_capability(chosen) >= (8, 0)
     if channels_last is None:
@@ -70,15 +75,14 @@ def choose_hardware(
 def keep_freed_memory() -> bool:
     """Let the C library keep the memory of freed tensors for the next ones; whether it can.
 
-    glibc gives large blocks back to the system, which clears them when they are asked for again: on
-    two cores a fifth of the time of a gradient of ResNet-8 at 32 x 32 (`bench_epoch.py`). The
-    memory of the process then stays at its peak. Other C libraries are left alone.
+    glibc gives large blocks back to the system, which clears them when they are asked for again: a
+    fifth of the time of a gradient of ResNet-8 on two cores. The memory of the process then stays
+    at its peak.
     """
     trim_threshold, mmap_threshold = -1, -3  # names of mallopt(3)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is None:
-        return False
-    return all([mallopt(trim_threshold, 2**31 - 1), mallopt(mmap_threshold, 2**25)])
+    limits = {trim_threshold: 2**31 - 1, mmap_threshold: 2**25}
+    return mallopt is not None and all(mallopt(*limit) for limit in limits.items())
 
 
 def has_compiler() -> bool:
@@ -86,13 +90,3 @@ def has_compiler() -> bool:
     default = "clang++" if sys.platform == "darwin" else "g++"
     command = shlex.split(os.environ.get("CXX", default))  # may hold options, too
     return shutil.which("".join(command[:1])) is not None
-
-
-def _device(name: str) -> torch.device:
-    count, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
-    cuda = ["cuda", *(f"cuda:{i}" for i in range(count))] if count else []
-    usable = [*cuda, *["mps"] * mps, "cpu"]  # the fastest first
-    if name not in ("auto", *usable):
-        allowed = f"one of auto, {', '.join(usable)}, as this machine has them"
-        raise ValueError(f"device must be {allowed}, got {name!r}")
-    return torch.device(usable[0] if name == "auto" else name)

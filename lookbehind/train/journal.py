@@ -4,7 +4,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 
 from lookbehind.files import written_whole
 from lookbehind.optim import METHODS
-from lookbehind.scores import History, Record
+from lookbehind.scores import History
 from lookbehind.train.data.dataset import Dataset
 from lookbehind.train.hardware import Hardware
 from lookbehind.train.recipe import Recipe
@@ -85,13 +85,12 @@ class Journal:
     folder: Path
     facts: dict[str, Any]
     say: Callable[[str], None]
-    records: Sequence[Record] = ()
+    history: History = field(default_factory=History)
     started: float = field(default_factory=time.monotonic)
 
     def __call__(self, run: Run) -> None:
-        if len(run.records) > len(self.records):
-            self.records = tuple(run.records)
-            self._write("running", self.records)
+        if len(run.records) > len(self.history.records):
+            self._write("running", History(tuple(run.records)))
             last = run.records[-len(run.splits) :]
             scores = [f"{r.split} {r.loss:.4f} {r.accuracy:7.2%}" for r in last]
             when = f"epoch {last[0].epoch:6.2f}  {last[0].gradients:7} gradients"
@@ -100,7 +99,7 @@ class Journal:
     def end(self, history: History) -> str:
         """What the run came to: scores, files, how to go on."""
         state = "stopped" if history.stopped else "finished"
-        result = self._write(state, history.records)
+        result = self._write(state, history)
         lines = [f"{state.capitalize()} after {self._elapsed()}:"]
         for name, last in result["last"].items():
             score = f"loss {last['loss']:.4f}  accuracy {last['accuracy']:.2%}"
@@ -114,26 +113,26 @@ class Journal:
     def divergence(self, reason: str) -> str:
         """What to do, and where the scores before it are."""
         words = f"{reason}. Try a lower --lr or --rho."
-        if not self.records:
+        if not self.history.records:
             return words
-        self._write("diverged", self.records)
+        self._write("diverged", self.history)
         return f"{words} The scores so far are in {self.folder / HISTORY}."
 
     def _elapsed(self) -> str:
         return str(timedelta(seconds=round(time.monotonic() - self.started)))
 
-    def _write(self, state: str, records: Sequence[Record]) -> dict[str, Any]:
+    def _write(self, state: str, history: History) -> dict[str, Any]:
         """Replace history.json, whole and at once; returns its summary: the last scores of every
         split, and those of the record that the validation split chose."""
-        history = History(tuple(records))
-        names = history.splits
+        self.history, names = history, history.splits
         chosen = names if "validation" in names else []
         result = {
             "state": state,
             "last": {name: asdict(history.last(name)) for name in names},
             "best_by_validation": {n: asdict(history.best(n, "validation")) for n in chosen},
         }
-        content = {**self.facts, "summary": result, "records": history.rows()}
+        records = [asdict(record) for record in history.records]
+        content = {**self.facts, "summary": result, "records": records}
         with written_whole(self.folder / HISTORY) as file:
             file.write((json.dumps(content, indent=1, default=str) + "\n").encode())
         return result

@@ -37,17 +37,15 @@ def fit(
     """Train for a budget of `epochs`, or of `gradients`, and record the scores on the way.
 
     A budget in gradients is fair to all: a step takes 1 of SGD, 2 of SAM, k + 1 of Lookbehind. The
-    last step is finished, so up to one step's gradients may be spent beyond the budget.
+    last step is finished, even beyond it.
 
-    `model` is trained where it is. `optimizer` is anything with `step(closure)`, `zero_grad` and
-    `param_groups`; a step gets as many new minibatches as its `minibatches` says (k for
-    `Lookahead`, else 1). `batches` gives one epoch of minibatches each time it is iterated;
-    `set_epoch`, of it or its sampler, is called first, as torch's distributed samplers expect.
+    `optimizer` is anything with `step(closure)`, `zero_grad` and `param_groups`; a step gets as
+    many new minibatches as its `minibatches` says (k for `Lookahead`, else 1). `batches` gives one
+    epoch of minibatches each time it is iterated, after `set_epoch` of it or its sampler.
 
-    A minibatch is (images, labels), and its loss cross-entropy; for others `loss` is a function
-    (outputs, targets) → mean loss of a minibatch, or `batch_loss` one (model, minibatch) → the
-    same, for minibatches of any structure (see `Criterion`). Splits are scored by cross-entropy
-    where there are labels (no label smoothing), else by the same; accuracy may be NaN.
+    A minibatch is (images, labels), and its loss cross-entropy, or what `loss` or `batch_loss` say
+    (see `Criterion`). Splits are scored by cross-entropy where there are labels (no label
+    smoothing), else by the same; accuracy may be NaN.
 
     `splits` maps names to what is scored, at the slow weights: at the start and `records` times
     (default: every epoch, or 20 times). `schedule` maps the share of the budget spent, in [0, 1],
@@ -64,19 +62,17 @@ def fit(
     records = (epochs or 20) if records is None else whole("records", records, 1)
     named = getattr(schedule, "__name__", repr(schedule))
     plan = {"budget": [unit, budget], "schedule": named, "records": records,
-            "statistics": setup.statistics, "config": dict(session.config)}  # fmt: skip
-    if setup.perturbation != "global":
-        plan["perturbation"] = setup.perturbation
+            "statistics": setup.statistics, "perturbation": setup.perturbation,
+            "config": dict(session.config)}  # fmt: skip
     run = Run(
         model, optimizer, unit, budget, setup, stream, network, Criterion(loss, batch_loss), splits,
         plan, scale=LossScale() if setup.autocast is torch.float16 else None,
     )  # fmt: skip
     _check(run)
-    file = session.checkpoint
-    if file is not None:
+    if (file := session.checkpoint) is not None:
         run.state()  # else what can't be kept would be found at the end of an epoch
-    if session.resume and file is not None and setup.ranks.once(Path(file).exists):
-        run.restore(file)
+        if session.resume and setup.ranks.once(Path(file).exists):
+            run.restore(file)
     if not run.records:
         run.record()
     model.train()

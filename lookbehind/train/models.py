@@ -45,10 +45,8 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """relu(F(x) + shortcut(x)) with F of 1×1, 3×3 and 1×1 convolutions, 4 × width channels out.
-
-    The stride sits in the 3×3 convolution, as in torchvision and the CIFAR versions.
-    """
+    """relu(F(x) + shortcut(x)) with F of 1×1, 3×3 (its stride, as in torchvision) and 1×1
+    convolutions, 4 × width channels out."""
 
     expansion = 4
 
@@ -67,10 +65,8 @@ class Bottleneck(nn.Module):
 
 
 class WideBlock(nn.Module):
-    """F(x) + shortcut, normalization and ReLU before each convolution (arXiv 1605.07146).
-
-    Where the shape changes the shortcut is a 1×1 convolution of relu(bn1(x)), as in their code.
-    """
+    """F(x) + shortcut, normalization and ReLU before each convolution (arXiv 1605.07146). Where the
+    shape changes the shortcut is a 1×1 convolution of relu(bn1(x)), as in their code."""
 
     expansion = 1
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lookbehind.scores import Criterion, Minibatch, Score, changed, examples
 from lookbehind.train.ranks import ALONE, Alone
-from lookbehind.weights import local, norm, per_member
+from lookbehind.weights import copied, local, norm, per_member
 
 
 @torch.no_grad()
@@ -24,10 +24,8 @@ def evaluate(
 ) -> Score:
     """Mean loss and accuracy over all examples, in evaluation mode; the mode is put back.
 
-    Cross-entropy, or what loss= or batch_loss= say; accuracy is NaN where it makes no sense (see
-    `Criterion`). Each of several `ranks` scores its share, and gets the score of all.
-
-    Raises ValueError where `batches` is empty, or doesn't fit the default loss.
+    `losses`: loss= or batch_loss= of a `Criterion`. Each of several `ranks` scores its share and
+    gets the score of all. Raises ValueError for no examples, or some that don't fit the loss.
     """
     device, training = next(model.parameters()).device, model.training
     criterion = Criterion(**losses)
@@ -49,27 +47,20 @@ def evaluate(
 
 
 def check_last(model: nn.Module, batches: Any, criterion: Criterion) -> None:
-    """Raises ValueError where an epoch ends with one example that BatchNorm can't normalize.
-
-    It is tried on one example, where the last minibatch is known to be one.
-    """
-    kind, device = nn.modules.batchnorm._BatchNorm, next(model.parameters()).device
-    if not _ends_with_one(batches) or not any(isinstance(m, kind) for m in model.modules()):
+    """Raises ValueError where an epoch ends with one example that BatchNorm can't normalize, as a
+    copy of the network shows."""
+    if not _ends_with_one(batches) or not _normalizing(model):
         return
+    device = next(model.parameters()).device
     there = [] if device.type == "cpu" else [device]
-    training = model.training
-    with torch.random.fork_rng(there, device_type=device.type), frozen_statistics(model):
+    with torch.random.fork_rng(there, device_type=device.type), torch.no_grad():
         first = changed(next(iter(batches)), lambda t: t[:1].to(device))
         try:
-            with torch.no_grad():
-                criterion.mean(model.train(), first)
+            criterion.mean(copied(model).train(), first)
         except ValueError as error:
-            allowed = (
-                "batches must not end with a minibatch of one example: BatchNorm can't take it"
-            )
-            raise ValueError(f"{allowed} ({error}). Take another size, or drop_last") from error
-        finally:
-            model.train(training)
+            found = f"BatchNorm can't take it ({error}). Take another size, or drop_last"
+            must = "batches must not end with a minibatch of one example"
+            raise ValueError(f"{must}: {found}") from error
 
 
 def _ends_with_one(batches: Any) -> bool:
@@ -84,10 +75,8 @@ def _ends_with_one(batches: Any) -> bool:
 
 @contextmanager
 def kept_buffers(model: nn.Module, optimizer: Any) -> Iterator[None]:
-    """The buffers go back where a step fails: statistics met what was not finite.
-
-    Of a member whose step the optimizer undid, its own.
-    """
+    """The buffers go back where a step fails: statistics met what was not finite. So do those of a
+    member whose step the optimizer undid."""
     before = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
         yield
@@ -109,10 +98,11 @@ class Overflow(FloatingPointError):
 
 @dataclass
 class LossScale:
-    """What a loss is multiplied by before its backward pass: else small gradients are 0 in float16.
+    """What a loss is multiplied by before its backward pass, and its gradients are divided by: else
+    small ones are 0 in float16.
 
-    Halved where a gradient overflows, doubled after 2000 steps without (as `torch.amp.GradScaler`;
-    Micikevicius et al. 2018, arXiv 1710.03740).
+    Halved where a gradient overflows, and the step tried again; doubled after 2000 steps without
+    (as `torch.amp.GradScaler`; Micikevicius et al. 2018, arXiv 1710.03740).
     """
 
     factor: float = 2.0**16
@@ -147,12 +137,9 @@ class LossScale:
 
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """BatchNorm normalizes by the minibatch, but its running statistics stay as they are.
-
-    For an optimizer's `around`: λ i: frozen_statistics(model) if i else nullcontext().
-    """
-    kind = nn.modules.batchnorm._BatchNorm
-    layers = [m for m in model.modules() if isinstance(m, kind) and m.track_running_stats]
+    """BatchNorm normalizes by the minibatch, but its running statistics stay as they are. For an
+    optimizer's `around`: λ i: frozen_statistics(model) if i else nullcontext()."""
+    layers = [layer for layer in _normalizing(model) if layer.track_running_stats]
     for layer in layers:
         layer.track_running_stats = False
     try:
@@ -160,6 +147,10 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.track_running_stats = True
+
+
+def _normalizing(model: nn.Module) -> list[Any]:
+    return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
 def precision(device: str, autocast: torch.dtype | None) -> AbstractContextManager[Any]:

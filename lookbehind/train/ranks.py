@@ -67,8 +67,8 @@ ALONE = Alone()
 class Ranks(Alone):
     """The processes of a job, seen from one of them: number `rank` of `world`, on `device`.
 
-    A minibatch of n images is cut into `world` shares; with n_r images and the mean loss L_r in
-    share r, Σ_r n_r L_r / n is the loss of the whole, and each process gets its gradient.
+    With n_r of n images and the mean loss L_r in share r of a minibatch, Σ_r n_r L_r / n is the
+    loss of the whole, and each process gets its gradient.
 
     BatchNorm normalizes each share by its own mean and variance (on GPUs
     `torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)` takes those of the whole minibatch), and
@@ -82,21 +82,19 @@ class Ranks(Alone):
         import torch.distributed.nn  # imported later, its defaults would keep the group for ever
         from accelerate import PartialState
 
-        self._state = PartialState(cpu=cpu or not torch.cuda.is_available())
-        if self._state.distributed_type not in ("MULTI_CPU", "MULTI_GPU"):
+        state = self._state = PartialState(cpu=cpu or not torch.cuda.is_available())
+        if state.distributed_type not in ("MULTI_CPU", "MULTI_GPU"):
             starters = "torchrun, accelerate launch or notebook_launcher starts them"
-            found = self._state.distributed_type
+            found = state.distributed_type
             raise RuntimeError(f"Ranks takes processes as {starters}, found {found}")
-        self.rank: int = self._state.process_index
-        self.world, self.main = self._state.num_processes, self.rank == 0
-        self.device: torch.device = self._state.device
+        self.rank, self.world, self.device = state.process_index, state.num_processes, state.device
+        self.main = self.rank == 0
 
     def network(self, model: nn.Module) -> nn.Module:
         devices = None if self.device.type == "cpu" else [self.device]
         return DistributedDataParallel(model, device_ids=devices)
 
-    def apart(self, network: nn.Module) -> AbstractContextManager[Any]:
-        assert isinstance(network, DistributedDataParallel)
+    def apart(self, network: Any) -> AbstractContextManager[Any]:
         return network.no_sync()
 
     def share(self, minibatch: Minibatch) -> tuple[Minibatch, int]:
@@ -115,23 +113,22 @@ class Ranks(Alone):
         return self.total(loss.detach() * share)
 
     def total(self, values: Tensor) -> Tensor:
-        from accelerate.utils import reduce
-
-        return reduce(values, "sum")
+        values = values.clone()
+        torch.distributed.all_reduce(values)
+        return values
 
     def any(self, flag: bool) -> bool:
         return bool(self.total(torch.tensor(float(flag), device=self.device)))
 
     def once(self, do: Callable[[], T]) -> T:
-        from accelerate.utils import broadcast_object_list
-
         said: list[Any] = [None, None]
         if self.main:
             try:
                 said[0] = do()
             except Exception as error:
                 said[1] = error
-        result, failure = broadcast_object_list(said)
+        torch.distributed.broadcast_object_list(said)
+        result, failure = said
         if failure is not None:
             raise failure
         return result

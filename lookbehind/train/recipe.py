@@ -47,19 +47,16 @@ class Outcome:
 class Recipe:
     """A run, all of it: the same `Outcome` each time that it is run on the same machine.
 
-    `dataset` is digits, cifar10, cifar100, or a folder of images; `train`, `validation` and `test`
-    are numbers of images (None: the dataset's default); `label_noise` is the share of wrong
-    training labels. `augment` crops and flips. Digits take neither `augment` (a mirrored digit is
-    none) nor `test` (the test split is what is left over). `model` is one of
-    `lookbehind.train.MODELS`, `method` of `lookbehind.optim.METHODS`. `k`, `rho`, `eta`,
-    `alpha` (a number in [0, 1] or "adaptive") and `gradient` ("last" or "mean", of Multistep-SAM)
-    are the method's, where it has them; `lr`, `momentum` and `weight_decay` those of its base, SGD.
+    `dataset`, the numbers of images and `label_noise` are those of `lookbehind.train.data.load`
+    (None: the dataset's default). `augment` crops and flips. Digits take neither `augment` (a
+    mirrored digit is none) nor `test` (that split is what is left). `model` is one of `MODELS`,
+    `method` of `lookbehind.optim.METHODS`. `k`, `rho`, `eta`, `alpha` (a number in [0, 1] or
+    "adaptive") and `gradient` ("last" or "mean", of Multistep-SAM) are the method's, where it has
+    them; `lr`, `momentum` and `weight_decay` those of its base, SGD. The budget is `epochs` or
+    `gradients`. `seed` decides the split, wrong labels, first weights and minibatches.
 
-    The budget is `epochs` or `gradients`, one of them. `seed` decides the split, the wrong labels,
-    the first weights, and the minibatches.
-
-    Numbers of NumPy become Python's own. Raises TypeError or ValueError, before any data is loaded,
-    for a value that is wrong whatever the dataset.
+    Raises TypeError or ValueError, before any data is loaded, for a value that is wrong whatever
+    the dataset.
     """
 
     dataset: str = "digits"
@@ -122,8 +119,7 @@ class Recipe:
     def load(self, root: str | Path | None = None, device: str | torch.device = "cpu") -> Dataset:
         """The dataset, on `device`; `root` as in `lookbehind.train.data`."""
         names = ("train", "validation", "test", "label_noise", "seed")
-        values = {name: getattr(self, name) for name in names}
-        options = {name: value for name, value in values.items() if value is not None}
+        options = {name: value for name in names if (value := getattr(self, name)) is not None}
         return load(self.dataset, root, device=device, **options)
 
     def make_model(self, dataset: Dataset) -> nn.Module:
@@ -148,8 +144,7 @@ class Recipe:
     ) -> Outcome:
         """Train, and score every split.
 
-        `options` are those of `fit`, of its `Setup` and of its `Session`, each by its own name:
-        callbacks, checkpoint, resume, stop, progress, records, statistics, ranks, ….
+        `options` are those of `fit`, of its `Setup` and of its `Session`, each by its own name.
         `dataset`: what `load` gives, where it is at hand. The training split is scored on as many
         of its images as the test split has. On a CPU the process keeps freed memory from then on.
         """

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +12,12 @@ from torch import Tensor, nn
 
 from lookbehind.checks import kept
 from lookbehind.scores import Criterion, Minibatch, Record, changed, examples
-from lookbehind.train.checkpoint import CheckpointError, read_sealed, save_sealed
+from lookbehind.train.checkpoint import (
+    CheckpointError,
+    check_fits,
+    read_checkpoint,
+    save_checkpoint,
+)
 from lookbehind.train.passes import (
     LossScale,
     Overflow,
@@ -25,12 +30,8 @@ from lookbehind.train.ranks import Alone
 from lookbehind.train.setup import Setup
 
 
-class Minibatches(Protocol):
+class Minibatches(Sized, Iterable[Minibatch], Protocol):
     """One epoch of minibatches each time it is iterated: `Split.batches`, a `DataLoader`."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Any]: ...
 
 
 def set_epoch(batches: Minibatches, epoch: int) -> None:
@@ -76,8 +77,8 @@ class Run:
     """A training under way: what a callback receives after each step.
 
     `gradients`, `minibatches` and `images` are what was taken so far (an image counts once a step),
-    `epoch` how often the data was seen, `spent` of the budget, `share` the same in [0, 1],
-    `records` the scores. A callback may change the optimizer's settings and "initial_lr".
+    `epoch` how often the data was seen, `share` what is spent of the budget, in [0, 1]. A callback
+    may change the optimizer's settings and "initial_lr".
     """
 
     model: nn.Module
@@ -113,23 +114,22 @@ class Run:
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint that `fit` continues bit for bit; all ranks must call this."""
-        self.setup.ranks.once(lambda: save_sealed(path, self.state()))
+        self.setup.ranks.once(lambda: save_checkpoint(path, self.state()))
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds; TypeError where the optimizer has what can't be kept."""
         stream, now = self.stream, {n: g.get_rng_state() for n, g in self._generators().items()}
         model = self.model.state_dict()
         kept("the model's state", model)
-        scale = {} if self.scale is None else {"scale": [self.scale.factor, self.scale.good]}
-        return {
+        state = {
             "model": model,
             "optimizer": kept("the optimizer's state", self.optimizer.state_dict()),
             "position": [stream.epoch, stream.taken, self.gradients, self.images],
             "records": [list(astuple(record)) for record in self.records],
             "rng": {"epoch": stream.rng, **now},
             "plan": self.plan,
-            **scale,
         }
+        return state if self.scale is None else {**state, "scale": list(astuple(self.scale))}
 
     def _generators(self) -> dict[str, Any]:
         kind = next(self.model.parameters()).device.type
@@ -137,7 +137,8 @@ class Run:
 
     def restore(self, path: str | Path) -> None:
         """Go on where the checkpoint was written; CheckpointError where it is another run's."""
-        state = self.setup.ranks.once(lambda: read_sealed(path, self.state()))
+        state = self.setup.ranks.once(lambda: read_checkpoint(path))
+        check_fits(path, state, self.state())
         try:
             self.optimizer.load_state_dict(state["optimizer"])
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -152,13 +153,11 @@ class Run:
                 generator.set_rng_state(state["rng"][name])
 
     def step(self) -> None:
-        """One step of the optimizer, on as many new minibatches as it takes.
-
-        Where it fails, the model's buffers are as before.
-        """
+        """One step of the optimizer, on as many new minibatches as it takes."""
         count = getattr(self.optimizer, "minibatches", 1)
         minibatches = [next(self.stream) for _ in range(count)]
-        self.images += sum(map(self._images, minibatches))
+        labels = hasattr(self.model, "members")  # an ensemble may have (E, B), a minibatch a member
+        self.images += sum(m[1].numel() if labels else examples(m) for m in minibatches)
         while True:
             closures = [self._closure(minibatch) for minibatch in minibatches]
             try:
@@ -171,10 +170,6 @@ class Run:
                 break
         if self.scale is not None:
             self.scale.count()
-
-    def _images(self, minibatch: Minibatch) -> int:
-        """An ensemble may have labels (E, B), a minibatch a member."""
-        return minibatch[1].numel() if hasattr(self.model, "members") else examples(minibatch)
 
     def _closure(self, minibatch: Minibatch) -> Callable[[], Tensor]:
         device, setup, ranks = next(self.model.parameters()).device, self.setup, self.setup.ranks
@@ -204,10 +199,10 @@ class Run:
 
     def record(self) -> None:
         """Append a record of every split, or of none."""
-        found, setup = [], self.setup
+        found, losses = [], {**vars(self.criterion), "plainly": True}
+        precise, ranks = self.setup.autocast, self.setup.ranks
         for name, batches in self.splits.items():
-            how = {**vars(self.criterion), "autocast": setup.autocast, "ranks": setup.ranks}
-            score = evaluate(self.network, batches, **(how | {"plainly": True}))
+            score = evaluate(self.network, batches, autocast=precise, ranks=ranks, **losses)
             if not math.isfinite(score.loss):
                 when = f"after {self.gradients} gradients"
                 raise FloatingPointError(f"the loss on {name} is not finite {when}")
@@ -216,49 +211,3 @@ class Run:
 
 
 Callback = Callable[[Run], None]
-
-
-def _check_fits(path: str | Path, state: Mapping[str, Any], run: Run) -> None:
-    """Raises CheckpointError where the checkpoint is another run's."""
-    if missing := {"model", "optimizer", "position", "records", "rng", "plan"} - set(state):
-        raise CheckpointError(f"{path} is no checkpoint of a run: it lacks {sorted(missing)}")
-    plans = [{**plan, **plan["config"], "config": None} for plan in (state["plan"], run.plan)]
-    for name, found, here in _differences(*plans):
-        words = f"{name} = {found!r}, this one has {name} = {here!r}"
-        raise CheckpointError(f"{path} is of a run with {words}")
-    weights = (state["model"], run.model.state_dict())
-    shapes = [{name: tuple(value.shape) for name, value in each.items()} for each in weights]
-    for name, found, here in _differences(*shapes):
-        raise CheckpointError(f"{path} holds another model: {name} has shape {found}, here {here}")
-
-
-def _differences(theirs: Any, ours: Any) -> Iterator[tuple[str, Any, Any]]:
-    for name in {**ours, **theirs}:
-        if theirs.get(name) != ours.get(name):
-            yield name, theirs.get(name), ours.get(name)
-
-
-def _check_kind(name: str, theirs: Any, ours: Any) -> None:
-    """Raises ValueError where what both have is of two kinds: a word in the place of a number."""
-    if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
-        for key in theirs.keys() - {"settings"}:  # α may be a number or a word
-            alike = "lr" if key == "initial_lr" else key
-            _check_kind(f"{name}[{key!r}]", theirs[key], ours.get(key, ours.get(alike)))
-    elif isinstance(theirs, list) and isinstance(ours, list):
-        for i, (one, other) in enumerate(zip(theirs, ours, strict=False)):
-            _check_kind(f"{name}[{i}]", one, other)
-    elif theirs is not None and ours is not None:
-        kinds = [float if isinstance(v, int | float | Tensor) else type(v) for v in (theirs, ours)]
-        if kinds[0] is not kinds[1]:
-            raise ValueError(f"{name} is {theirs!r}, this one has {ours!r}")
-
-
-@contextmanager
-def _in_words(what: str) -> Iterator[None]:
-    """Any fault of what a file holds as a CheckpointError."""
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
-        raise CheckpointError(f"{what}: {e}") from e

@@ -35,19 +35,17 @@ SCHEDULES: dict[str, Schedule] = {"cosine": cosine, "multistep": multistep, "con
 class Setup:
     """How the gradient of a minibatch is made: in which precision, where, by which processes.
 
-    `autocast`: torch.bfloat16 or torch.float16 for mixed precision. In float16 the loss is scaled
-    before its backward pass and gradients are divided again; a step whose gradient overflows is
-    undone and tried again with half the scale (see `LossScale`). `statistics` of BatchNorm are
-    updated by a step's first gradient only, at φ ("slow"), or by each ("every", as in the official
-    code).
+    `autocast`: torch.bfloat16 or torch.float16 for mixed precision; in float16 the loss is scaled
+    (see `LossScale`). `statistics` of BatchNorm are updated by a step's first gradient only, at φ
+    ("slow"), or by each ("every", as in the official code).
 
-    With `ranks` (see `lookbehind.train.ranks`) several processes train one network: all call `fit`
-    with the same arguments, and get the same weights and scores. `loss` must be a mean over images.
-    A `stop` or Ctrl-C in one stops all; the main one writes the checkpoint, which any number of
-    processes can continue. `perturbation` "global" climbs by the gradient of the whole minibatch;
-    "local" takes a step's first ascent by that of each process's own share, ε_1 = ρ g_r / ‖g_r‖ (as
-    Foret et al. 2021), so that k gradients are exchanged instead of k + 1: descents, and ascents
-    2..k, go by the average of the gradients at the processes' own points.
+    With `ranks` several processes train one network: all call `fit` with the same arguments, and
+    get the same weights and scores. `loss` must be a mean over images. A `stop` or Ctrl-C in one
+    stops all; the main one writes the checkpoint, which any number of processes can continue.
+    `perturbation` "global" climbs by the gradient of the whole minibatch; "local" takes a step's
+    first ascent by that of each process's own share, ε_1 = ρ g_r / ‖g_r‖ (as Foret et al. 2021), so
+    that k gradients are exchanged instead of k + 1: all others are averaged, at the processes' own
+    points.
 
     Raises ValueError for another value of the first three.
     """
@@ -71,10 +69,10 @@ class Session:
     the history so far returned; a second Ctrl-C ends at once. `progress` shows a tqdm bar.
 
     `checkpoint` is written at the end of every epoch, and where the run ends or is stopped. With
-    `resume`, a run whose file exists goes on from it, bit for bit; `config` (plain values) is
-    stored with it, and a file of another config, budget, schedule, model or optimizer is refused
-    before anything is changed. `batches` must then draw from its `set_epoch` or from torch's
-    global generator only, and torch use as many threads as before.
+    `resume`, a run whose file exists goes on from it, bit for bit, if `batches` draws from its
+    `set_epoch` or torch's global generator only, and torch uses as many threads as before.
+    `config` (plain values) is stored with it, and a file of another config, budget, schedule,
+    model or optimizer is refused before anything is changed.
 
     Raises ValueError for `resume` without `checkpoint`, TypeError for a `config` that isn't plain.
     """

@@ -15,9 +15,8 @@ import argparse
 
 import torch
 from bench import alternate, goal, medians, ratio
-from PIL import Image
 from torch.utils.data import DataLoader
-from torchvision import transforms
+from torchvision import datasets, transforms
 
 from lookbehind.train.data import Split, image_folder
 
@@ -25,31 +24,14 @@ GOAL = 15
 SIZE = 128
 
 
-class Arrays(torch.utils.data.Dataset):
-    """What `torchvision.datasets.CIFAR10` does once its files are read."""
-
-    def __init__(self, images, labels, transform):
-        self.data = images.permute(0, 2, 3, 1).contiguous().numpy()
-        self.targets, self.transform = labels.tolist(), transform
-
-    def __len__(self):
-        return len(self.targets)
-
-    def __getitem__(self, index):
-        return self.transform(Image.fromarray(self.data[index])), self.targets[index]
-
-
 def loader(split):
     mean, std = (split.mean / 255).tolist(), (split.std / 255).tolist()
-    transform = transforms.Compose(
-        [
-            transforms.RandomCrop(32, padding=4),
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
-            transforms.Normalize(mean, std),
-        ]
-    )
-    images = Arrays(split.images, split.labels, transform)
+    augment = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
+    tensor = [transforms.ToTensor(), transforms.Normalize(mean, std)]
+    images = datasets.CIFAR10.__new__(datasets.CIFAR10)  # as it is once its files are read
+    images.data = split.images.permute(0, 2, 3, 1).contiguous().numpy()
+    images.targets, images.target_transform = split.labels.tolist(), None
+    images.transform = transforms.Compose(augment + tensor)
     # "fork" is the default of a script on Linux, but not of a process that was spawned.
     options = {"shuffle": True, "num_workers": 1, "multiprocessing_context": "fork"}
     return DataLoader(images, batch_size=SIZE, **options)

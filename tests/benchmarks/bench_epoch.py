@@ -12,7 +12,7 @@ starts; how long it takes is printed.
 
 import argparse
 import itertools
-from functools import partial
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import torch
@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from lookbehind import Ball, Lookbehind
 from lookbehind.train import (
+    Hardware,
     Setup,
     choose_hardware,
     constant,
@@ -31,7 +32,6 @@ from lookbehind.train import (
     make_model,
 )
 
-CONTEXT = get_context("spawn")
 GOALS = {"resnet8": 2.5, "resnet18": 1.7}  # at k = 5
 MINIBATCHES = {"resnet8": 8, "resnet18": 2}
 
@@ -39,16 +39,21 @@ MINIBATCHES = {"resnet8": 8, "resnet18": 2}
 class Side:
     """A network, its optimizer, and an epoch of its training."""
 
-    def __init__(self, name, k, hardware, reuse):
+    def __init__(self, ours, name, k, split, compile):
         torch.manual_seed(0)
-        self.model = make_model(name) if hardware is None else hardware.place(make_model(name))
-        self.device = next(self.model.parameters()).device
+        fastest = choose_hardware(compile=compile)
+        self.ours, self.hardware = ours, fastest if ours else Hardware(fastest.device)
+        self.model = self.hardware.place(make_model(name))
         base = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-        self.optimizer = Lookbehind(base, Ball(0.05), k=k, reuse_gradients=reuse)
-        self.gradients = k + 1 if reuse else 2 * k
+        self.optimizer = Lookbehind(base, Ball(0.05), k=k, reuse_gradients=ours)
+        self.gradients = k + 1 if ours else 2 * k
+        self.batches = loader(split)
+        if ours:
+            keep_freed_memory()
+            self.batches = split.to(fastest.device).batches(SIZE, 0, crop=4, flip=True)
 
-    def closure(self, images, labels):
-        images, labels = images.to(self.device), labels.to(self.device)
+    def closure(self, *minibatch):
+        images, labels = (t.to(self.hardware.device) for t in minibatch)
 
         def gradient():
             self.optimizer.zero_grad()
@@ -58,6 +63,14 @@ class Side:
 
         return gradient
 
+    def epoch(self):
+        if self.ours:
+            options = {"splits": {}, "schedule": constant, "setup": Setup(self.hardware.autocast)}
+            fit(self.model, self.optimizer, self.batches, epochs=1, **options)
+            return
+        for minibatch in self.batches:
+            self.optimizer.step(self.closure(*minibatch))
+
     def parts(self):
         """Seconds of an epoch's data, and of its forward and backward passes, alone."""
         closure = self.closure(*next(iter(self.batches)))
@@ -65,67 +78,31 @@ class Side:
         return found["data"], found["passes"] * len(self.batches) * self.gradients
 
 
-class Naive(Side):
-    def __init__(self, name, k, split, compile):
-        super().__init__(name, k, None, reuse=False)
-        self.model.to("cuda" if torch.cuda.is_available() else "cpu")
-        self.device = next(self.model.parameters()).device
-        self.batches = loader(split)
-
-    def epoch(self):
-        for images, labels in self.batches:
-            self.optimizer.step(self.closure(images, labels))
+def make(*arguments):
+    global side
+    side = Side(*arguments)
 
 
-class Ours(Side):
-    def __init__(self, name, k, split, compile):
-        self.hardware = choose_hardware(compile=compile)
-        super().__init__(name, k, self.hardware, reuse=True)
-        keep_freed_memory()
-        self.batches = split.to(self.device).batches(SIZE, 0, crop=4, flip=True)
-
-    def epoch(self):
-        options = {"splits": {}, "schedule": constant, "setup": Setup(self.hardware.autocast)}
-        fit(self.model, self.optimizer, self.batches, epochs=1, **options)
+def ask(name):
+    return getattr(side, name)()
 
 
-class Remote:
+def remote(*arguments):
     """A side in a process of its own, so that what one sets or leaves behind is not the other's."""
-
-    def __init__(self, kind, *arguments):
-        self.pipe, there = CONTEXT.Pipe()
-        self.process = CONTEXT.Process(target=serve, args=(there, kind, *arguments))
-        self.process.start()
-
-    def call(self, name):
-        self.pipe.send(name)
-        return self.pipe.recv()
-
-    def end(self):
-        self.pipe.send(None)
-        self.process.join()
-
-
-def serve(pipe, kind, *arguments):
-    side = kind(*arguments)
-    while name := pipe.recv():
-        value = getattr(side, name)
-        pipe.send(value() if callable(value) else value)
+    spawn = get_context("spawn")
+    pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=make, initargs=arguments)
+    return lambda name: pool.submit(ask, name).result()
 
 
 def compare(name, k, split, rounds, compile):
     """Print what an epoch takes on both sides. Returns the median of naive / ours."""
-    sides = {"naive": Remote(Naive, name, k, split, compile)}
-    sides["ours"] = Remote(Ours, name, k, split, compile)
-    first = alternate({n: partial(side.call, "epoch") for n, side in sides.items()}, 1)
-    times = alternate({n: partial(side.call, "epoch") for n, side in sides.items()}, rounds)
-    for side_name, side in sides.items():
-        whole, (data, passes) = medians(times)[side_name], side.call("parts")
-        gradients = f"{side.call('gradients'):6} a step"
-        print(f"{name:9} {k:2}  {side_name:6}{whole:9.2f} s{gradients}", end="")
-        print(f"{passes / whole:11.0%}{data / whole:8.1%}", end="")
-        print(f"{first[side_name][0]:12.1f} s", flush=True)
-        side.end()
+    sides = {one: remote(one == "ours", name, k, split, compile) for one in ("naive", "ours")}
+    epochs = {one: lambda call=call: call("epoch") for one, call in sides.items()}
+    first, times = alternate(epochs, 1), alternate(epochs, rounds)
+    for one, gradients in {"naive": 2 * k, "ours": k + 1}.items():
+        whole, (data, passes) = medians(times)[one], sides[one]("parts")
+        print(f"{name:9} {k:2}  {one:6}{whole:9.2f} s{gradients:6} a step", end="")
+        print(f"{passes / whole:11.0%}{data / whole:8.1%}{first[one][0]:12.1f} s", flush=True)
     gain = ratio(times, "naive", "ours")
     print(f"{name:9} {k:2}  naive / ours {gain:.2f}; by the gradients alone {2 * k / (k + 1):.2f}")
     return gain

@@ -2,9 +2,9 @@
 
 from lookbehind.train.data.dataset import Batches, DataError, Dataset, Split, data_root
 from lookbehind.train.data.folder import image_folder
-from lookbehind.train.data.named import cifar10, cifar100, digits, load
+from lookbehind.train.data.named import cifar, digits, load
 
 __all__ = [
-    "Batches", "DataError", "Dataset", "Split", "cifar10", "cifar100", "data_root", "digits",
+    "Batches", "DataError", "Dataset", "Split", "cifar", "data_root", "digits",
     "image_folder", "load",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Datasets as uint8 tensors on a device, split three ways, and augmented minibatches of them."""
+"""Images as uint8 tensors on a device, in three splits, and augmented minibatches of them."""
 
 import math
 import os
@@ -25,10 +25,8 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """N labelled images: `images` uint8 of shape (N, C, H, W), `labels` (N,), int64.
-
-    Minibatches are normalized by `mean` and `std` (C,), in units of the pixels.
-    """
+    """N labelled images: `images` uint8 of shape (N, C, H, W), `labels` (N,), int64. Minibatches
+    are normalized by `mean` and `std` (C,), in units of the pixels."""
 
     images: Tensor
     labels: Tensor
@@ -48,10 +46,8 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Three disjoint splits; `validation` may be empty. `classes` are the names of the labels.
-
-    `noisy` (N,) is True where a training label was replaced.
-    """
+    """Three disjoint splits; `validation` may be empty. `classes` are the names of the labels;
+    `noisy` (N,) is True where a training label was replaced."""
 
     train: Split
     validation: Split
@@ -80,13 +76,12 @@ class Dataset:
 class Batches:
     """Every iteration is one epoch of (images, labels) minibatches; the last may be smaller.
 
-    `images` are (pixels − mean) / std, of shape (B, C, H, W) and torch's default float type.
-    With a `seed` the order, crops and flips of an epoch depend on the seed and on `epoch` alone,
-    the number of the next iteration; without, images come in order. `crop`: pixels of black on each
-    side before a random crop to the old size; `flip`: mirror left and right with probability 1/2.
+    `images` are (pixels − mean) / std, of shape (B, C, H, W) and torch's default float type. The
+    order, crops and flips depend on `seed` and `epoch`, the number of the next iteration; without
+    a seed images come in order. `crop`: pixels of black on each side before a random crop to the
+    old size; `flip`: mirror left and right with probability 1/2.
 
-    Raises TypeError or ValueError where `size` is not an int ≥ 1 (with `drop_last` ≤ N), `crop` not
-    an int from 0 to the image's size, `seed` not None or an int ≥ 0, or None with a crop or flip.
+    Raises TypeError or ValueError for a wrong option, or a crop or flip without a seed.
     """
 
     split: Split
@@ -115,13 +110,10 @@ class Batches:
         return math.floor(count) if self.drop_last else math.ceil(count)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        self.epoch += 1
-        return self._minibatches(self.epoch - 1)
-
-    def _minibatches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         images, dtype = self.split.images, torch.get_default_dtype()
         mean, std = (t.to(dtype).view(-1, 1, 1) for t in (self.split.mean, self.split.std))
-        rows, corners, flips = (t.to(images.device) for t in self._draw(epoch))
+        rows, corners, flips = (t.to(images.device) for t in self._draw())
+        self.epoch += 1
         labels = self.split.labels.index_select(0, rows).split(self.size)
         for b, some in zip(range(len(self)), rows.split(self.size), strict=False):
             pixels = images.index_select(0, some)
@@ -130,12 +122,12 @@ class Batches:
                 pixels = _augment(pixels, self.crop, corners[:, part], flips[part])
             yield pixels.to(dtype).sub_(mean).mul_(std.reciprocal()), labels[b]
 
-    def _draw(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _draw(self) -> tuple[Tensor, Tensor, Tensor]:
         """The order (N,), the upper left corners of the crops (2, N), and who is flipped (N,)."""
         count = len(self.split)
         if self.seed is None:
             return torch.arange(count), torch.empty(0), torch.empty(0)
-        state = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)
+        state = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)
         generator = Generator().manual_seed(int(state[0]))
         rows = torch.randperm(count, generator=generator)
         corners = torch.randint(2 * self.crop + 1, (2, count), generator=generator)
@@ -144,8 +136,8 @@ class Batches:
 
 
 def _augment(pixels: Tensor, border: int, corners: Tensor, flips: Tensor) -> Tensor:
-    """Every image (B, C, H, W) with a black border, cut to H x W at its corner (2, B); those with
-    flip (B,) 1 are mirrored."""
+    """Images (B, C, H, W) with a black border, cut at `corners` (2, B), mirrored where `flips` (B,)
+    is 1."""
     padded, (height, width) = pad(pixels, (border,) * 4), pixels.shape[2:]
     rows = corners[0, :, None] + torch.arange(height, device=pixels.device)
     columns = torch.arange(width, device=pixels.device)
@@ -180,10 +172,8 @@ class Draw:
         whole("seed", self.seed, 0)
 
     def dataset(self, pools: Parts, classes: Sequence[str], scale: Scale | None = None) -> Dataset:
-        """Splits of a training and a test pool of images and labels.
-
-        Runs on fewer training images are judged by the same validation images.
-        """
+        """Splits of a training and a test pool of images and labels; fewer training images leave
+        the others as they are."""
         pool, count = (len(labels) for _, labels in pools)
         left = pool - whole("validation", self.validation, 0, pool - 1)
         train = left if self.train is None else whole("train", self.train, 1, left)

@@ -1,22 +1,17 @@
-"""A folder of images, decoded once: checked, and kept as one array on the disk."""
+"""A folder of images, listed, checked and decoded."""
 
-import hashlib
 import os
-import unicodedata
-import warnings
-import zlib
 from collections.abc import Iterator, Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lookbehind.files import written_whole
-from lookbehind.train.data.dataset import DataError, Dataset, Draw, Folder, data_root
+from lookbehind.train.data.dataset import DataError, Dataset, Draw, Folder
 
 Images = npt.NDArray[np.uint8]
 Classes = dict[str, list[Path]]  # the image files of each
@@ -28,26 +23,22 @@ def image_folder(root: Folder, **options: Any) -> Dataset:
 
     Hidden files are left out. Links are followed, and a file that is met twice counts once. Images
     are turned as their EXIF orientation says; one channel where all are grey, else three. `options`
-    are those of `cifar10`, of train/ and test/. Minibatches are normalized by the mean and standard
+    are those of `cifar`, of train/ and test/. Minibatches are normalized by the mean and standard
     deviation of the training images.
 
-    The decoded images are kept below `data_root()` until a file of the folder changes. While they
-    are decoded, a terminal shows a bar.
-
-    Raises DataError, which names the folder or file, where a part or a class has no images, the
-    classes of the parts differ, have one name or share a file, a link leads nowhere, or an image
-    doesn't decode or has another size; TypeError or ValueError for wrong options.
+    Raises DataError, which names the folder or file, for missing images, classes that differ or
+    share a file, links that lead nowhere, and images that don't decode or have another size;
+    TypeError or ValueError for wrong options.
     """
     draw = Draw(**options)
     root = Path(root).expanduser()
     parts = {root / part: _list_images(root / part) for part in ("train", "test")}
     _check_classes(parts)
-    train, test = parts.values()
-    files = [file for part in (train, test) for some in part.values() for file in some]
-    counts = [torch.tensor([*map(len, part.values())]) for part in (train, test)]
+    images = _decoded([file for part in parts.values() for some in part.values() for file in some])
+    counts = [torch.tensor([*map(len, part.values())]) for part in parts.values()]
     labels = [torch.arange(len(count)).repeat_interleave(count) for count in counts]
-    images = _decoded(root, files).split([*map(len, labels)])
-    return draw.dataset(list(zip(images, labels, strict=True)), [*train])
+    pools = zip(images.split([*map(len, labels)]), labels, strict=True)
+    return draw.dataset([*pools], [*parts[root / "train"]])
 
 
 def _list_images(folder: Path) -> Classes:
@@ -96,73 +87,32 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _check_classes(parts: dict[Path, Classes]) -> None:
-    (train, test), seen = parts, dict[str, str]()
-    for name in sorted({*parts[train], *parts[test]}):
-        known = seen.setdefault(unicodedata.normalize("NFKC", name).casefold().strip(), name)
-        if known != name:  # shown in ASCII: they may look alike
-            words = f"{known!a} and {name!a} are one class name in {train} and {test}"
-            raise DataError(f"{words}: merge the two folders, or give one another name")
-    for one, other in ((train, test), (test, train)):
+    for one, other in permutations(parts):
         if missing := sorted(parts[one].keys() - parts[other].keys()):
             words = f"{other} lacks the classes {missing} of {one}"
             raise DataError(f"{words}: both must hold the same")
-    if len(parts[train]) < 2:
-        raise DataError(f"{train} must hold at least two classes, got {[*parts[train]]}")
+    if len(parts[one]) < 2:
+        raise DataError(f"{one} must hold at least two classes, got {[*parts[one]]}")
 
 
-def _decoded(root: Path, files: Sequence[Path]) -> Tensor:
-    """All images (N, C, H, W), from the file that keeps them decoded where it is up to date."""
-    name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()
-    path = data_root() / "decoded" / f"{name[:32]}.npz"
-    source = _fingerprint(root, files)
-    try:
-        with path.open("rb") as old, np.load(old, allow_pickle=False) as kept:
-            if str(kept["source"]) == source:
-                return torch.from_numpy(kept["images"])
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
-        pass  # missing or damaged
-    images = _decode(files)
-    try:
-        with written_whole(path, shared=True) as file:
-            np.savez(file, images=images, source=source)
-    except OSError as error:
-        message = f"{path.parent} cannot keep the decoded images ({error})"
-        warnings.warn(f"{message}: the next call decodes them again", stacklevel=3)
-    return torch.from_numpy(images)
-
-
-def _fingerprint(root: Path, files: Sequence[Path]) -> str:
-    """Of the names, sizes and times of all files. A copy may keep its mtime, not its ctime."""
-    digest = hashlib.sha256(b"2")  # the form of the decoded images
-    for file in files:
-        stat = file.stat()
-        digest.update(os.fsencode(file.relative_to(root)))
-        digest.update(f"\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\0".encode())
-    return digest.hexdigest()
-
-
-def _decode(files: Sequence[Path]) -> Images:
+def _decoded(files: Sequence[Path]) -> Tensor:
     """All images (N, C, H, W): one channel where all are grey, else three."""
     from tqdm.contrib.concurrent import thread_map
 
-    size = _pixels(files[0]).shape[:2]
-    images, grey = np.empty((len(files), 3, *size), np.uint8), np.empty(len(files), bool)
-
-    def decode(i: int) -> None:
-        pixels = _pixels(files[i])
-        if pixels.shape[:2] != size:
-            first, other = (f"{width} x {height}" for height, width in (size, pixels.shape[:2]))
-            words = f"{files[0]} has {first} pixels, {files[i]} has {other}"
-            raise DataError(f"all images must have one size: {words}; scale them to one size first")
-        images[i], grey[i] = pixels.transpose(2, 0, 1), pixels.shape[2] == 1
-
     bar = {"desc": "decode", "unit": "image", "disable": None}
-    thread_map(decode, range(len(files)), max_workers=os.cpu_count(), **bar)
-    return images[:, :1].copy() if grey.all() else images
+    images = thread_map(_pixels, files, max_workers=os.cpu_count(), **bar)
+    size = images[0].shape[1:]
+    for file, image in zip(files, images, strict=True):
+        if image.shape[1:] != size:
+            first, other = (f"{width} x {height}" for height, width in (size, image.shape[1:]))
+            words = f"{files[0]} has {first} pixels, {file} has {other}"
+            raise DataError(f"all images must have one size: {words}; scale them to one size first")
+    shape = (max(map(len, images)), *size)
+    return torch.from_numpy(np.stack([np.broadcast_to(image, shape) for image in images]))
 
 
 def _pixels(file: Path) -> Images:
-    """One image (H, W, 1 or 3)."""
+    """One image (1 or 3, H, W)."""
     from PIL import Image, ImageOps
 
     try:
@@ -175,4 +125,4 @@ def _pixels(file: Path) -> Images:
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and others
         message = f"{file} does not decode as an image: replace or delete it ({error})"
         raise DataError(message) from error
-    return pixels.reshape(*pixels.shape[:2], -1)
+    return pixels[None] if grey else pixels.transpose(2, 0, 1)

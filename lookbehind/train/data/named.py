@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import urllib.error
 import urllib.request
 from http.client import HTTPException
@@ -18,29 +19,28 @@ from lookbehind.train.data.dataset import DataError, Dataset, Draw, Folder, data
 from lookbehind.train.data.folder import image_folder
 
 DIGITS = 1797
-PIECE = 1 << 16  # bytes of a download
-PATIENCE = 60  # seconds without one
-# Mean and standard deviation of red, green and blue, where pixels run from 0 to 1.
-STANDARD = {
-    "CIFAR10": ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
-    "CIFAR100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+PATIENCE = 60  # seconds without a byte of a download
+# Torchvision's name; mean and standard deviation of red, green, blue, where pixels go from 0 to 1.
+CIFAR = {
+    "cifar10": ("CIFAR10", (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
+    "cifar100": ("CIFAR100", (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
 }
 
 
 def load(name: Folder, root: Folder | None = None, **options: Any) -> Dataset:
     """The dataset called "digits", "cifar10" or "cifar100", or the folder of images at this path.
 
-    `root` is where CIFAR is kept: see `data_root`. `options` are those of the function that has the
-    dataset's name, or of `image_folder`. Raises DataError where there is no such dataset.
+    `root` is where CIFAR is kept: see `data_root`. `options` are those of `digits`, `cifar` or
+    `image_folder`. Raises DataError where there is no such dataset.
     """
     if name == "digits":
         return digits(**options)
-    if name in ("cifar10", "cifar100"):
-        return (cifar10 if name == "cifar10" else cifar100)(root, **options)
-    if not Path(name).expanduser().is_dir():
-        known = '"digits", "cifar10", "cifar100" or a folder that holds train/ and test/'
-        raise DataError(f"dataset must be {known}, got {str(name)!r}")
-    return image_folder(name, **options)
+    if name in CIFAR:
+        return cifar(str(name), root, **options)
+    if Path(name).expanduser().is_dir():
+        return image_folder(name, **options)
+    known = '"digits", "cifar10", "cifar100" or a folder that holds train/ and test/'
+    raise DataError(f"dataset must be {known}, got {str(name)!r}")
 
 
 def digits(
@@ -54,9 +54,9 @@ def digits(
     """scikit-learn's 1,797 real handwritten digits: 1 x 8 x 8 pixels from 0 to 16, no network.
 
     `train` and `validation` are numbers of images, drawn by `seed`; the rest is the test split.
-    `label_noise` in [0, 1] is the share of *training* labels that are replaced by one of the nine
-    wrong classes, chosen evenly (symmetric noise); validation and test labels stay clean.
-    Minibatches are normalized by the mean and standard deviation of the training images.
+    `label_noise` in [0, 1] is the share of *training* labels that are replaced by one of the wrong
+    classes, chosen evenly (symmetric noise). Minibatches are normalized by the mean and standard
+    deviation of the training images.
 
     Raises TypeError or ValueError where no image would be left for the test split.
     """
@@ -76,34 +76,26 @@ def digits(
     return draw.with_noise(parts, "0123456789", generator)
 
 
-def cifar10(root: Folder | None = None, **options: Any) -> Dataset:
-    """CIFAR-10: 50,000 training and 10,000 test images of 3 x 32 x 32 pixels in ten classes.
+def cifar(name: str, root: Folder | None = None, **options: Any) -> Dataset:
+    """CIFAR: 50,000 training and 10,000 test images of 3 x 32 x 32 pixels, in ten classes
+    ("cifar10") or a hundred ("cifar100").
 
     Downloaded into `data_root(root)` where it is not there yet: 170 MB, from a slow host, or from
-    the folder (an address or a path) that the environment variable LOOKBEHIND_MIRROR names. A
-    download that broke off goes on where it was. A checksum guards every file.
+    the folder (an address or a path) that LOOKBEHIND_MIRROR names. A checksum guards every file.
 
-    `options`, all drawn by `seed` = 0: `train` = None and `validation` = 0 are numbers of training
-    images, `test` = None of test images; None takes all that are left. `label_noise` = 0 and
-    `device` are as for `digits`. Minibatches are normalized by the official code's figures.
+    `options`: `train` = None, `validation` = 0 and `test` = None are numbers of images (None takes
+    all that are left), the others as for `digits`. Minibatches are normalized by the official
+    code's figures.
 
     Raises DataError where the files cannot be had, TypeError or ValueError for wrong options.
     """
-    return _cifar("CIFAR10", root, Draw(**options))
-
-
-def cifar100(root: Folder | None = None, **options: Any) -> Dataset:
-    """CIFAR-100: as `cifar10`, in a hundred classes."""
-    return _cifar("CIFAR100", root, Draw(**options))
-
-
-def _cifar(name: str, root: Folder | None, draw: Draw) -> Dataset:
     from torchvision import datasets
 
-    parts = _cifar_parts(getattr(datasets, name), data_root(root))
-    mean, std = (255 * torch.tensor(figures) for figures in STANDARD[name])
+    draw, (kind, *figures) = Draw(**options), CIFAR[name]
+    parts = _cifar_parts(getattr(datasets, kind), data_root(root))
     images = [torch.from_numpy(part.data).movedim(3, 1).contiguous() for part in parts]
     pools = [(pixels, torch.tensor(p.targets)) for pixels, p in zip(images, parts, strict=True)]
+    mean, std = (255 * torch.tensor(each) for each in figures)
     return draw.dataset(pools, parts[0].classes, (mean, std))
 
 
@@ -126,7 +118,7 @@ def _cifar_parts(kind: Any, root: Path) -> list[Any]:
 
 
 def _fetch(kind: Any, root: Path) -> None:
-    """The archive, from its host or from the mirror, where it is not there as it should be."""
+    """The archive, where it is not there as it should be."""
     from torchvision.datasets.utils import check_integrity
 
     archive = root / kind.filename
@@ -141,10 +133,8 @@ def _fetch(kind: Any, root: Path) -> None:
 def download(url: str, path: Path) -> None:
     """Fetch `url` into `path`, with a bar that tells how long it will take.
 
-    What has come stands in `path`.part until all is there: after an interruption, of whatever kind,
-    the same call asks the host for the rest (HTTP's Range; a host that can't starts anew).
-
-    Raises OSError or HTTPException where the host can't be reached or ends too early.
+    What has come stands in `path`.part until all is there: the next call asks the host for the rest
+    (HTTP's Range; a host that can't starts anew). Raises OSError or HTTPException.
     """
     part = path.with_name(f"{path.name}.part")
     have = part.stat().st_size if part.exists() else 0
@@ -164,11 +154,9 @@ def _keep(answer: Any, part: Path, have: int) -> None:
 
     length = answer.headers["Content-Length"]
     total = have + int(length) if length else None
-    bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=part.stem)
-    with part.open("ab" if have else "wb") as file, bar:
-        while piece := answer.read(PIECE):
-            file.write(piece)
-            bar.update(len(piece))
+    reading = tqdm.wrapattr(answer, "read", total=total, initial=have, desc=part.stem)
+    with part.open("ab" if have else "wb") as file, reading as source:
+        shutil.copyfileobj(source, file)
         if total and file.tell() < total:
             raise ConnectionError(f"it broke off after {file.tell():,} of {total:,} bytes")
 

@@ -1,13 +1,99 @@
-"""`data`: minibatches of normalized images, their seeded order, crops and flips."""
+# ruff: noqa: F811
+"""`data`: the digits, seeded splits and noise; minibatches, their order, crops and flips."""
 
 from collections import Counter
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from images import numbered, pixels, root  # noqa: F401
+from images import fingerprint, numbered, pixels, root, same, splits  # noqa: F401
+from sklearn.datasets import load_digits
 
-from lookbehind.train.data import Split, digits
+from lookbehind.train.data import DataError, Split, data_root, digits, load
+
+
+def test_the_three_splits_hold_each_of_the_1797_digits_once():
+    dataset = digits(train=500, validation=300)
+    assert [len(s) for s in splits(dataset)] == [500, 300, 997]
+    found = torch.cat([s.images for s in splits(dataset)]).flatten(1)
+    expected, labels = load_digits(return_X_y=True)
+    assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, expected.tolist()))
+    assert torch.cat(fingerprint(dataset)[1::2]).bincount().tolist() == np.bincount(labels).tolist()
+
+
+def test_digits_are_bytes_and_normalized_by_the_training_images():
+    dataset = digits()
+    images = dataset.train.images
+    assert images.dtype == torch.uint8 and images.shape == (500, 1, 8, 8)
+    assert dataset.train.labels.dtype == torch.int64
+    for split in splits(dataset):
+        torch.testing.assert_close(split.mean, images.double().mean().float()[None])
+        torch.testing.assert_close(split.std, images.double().std().float()[None])
+
+
+def test_a_dataset_says_what_it_holds_and_moves_to_a_device_with_all_of_it():
+    dataset = digits(train=10, validation=0, label_noise=0.1, device="meta")
+    assert (dataset.channels, dataset.size) == (1, (8, 8))
+    assert dataset.classes == tuple("0123456789")
+    assert list(dataset.splits) == ["train", "test"]
+    assert list(digits().splits) == ["train", "validation", "test"]
+    for split in splits(dataset):
+        assert {tensor.device.type for tensor in vars(split).values()} == {"meta"}
+    assert dataset.noisy.device.type == "meta"
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 1])
+def test_noise_replaces_exactly_that_share_of_the_training_labels_only(share):
+    clean, noisy = digits(seed=3), digits(label_noise=share, seed=3)
+    wrong = clean.train.labels != noisy.train.labels
+    assert torch.equal(wrong, noisy.noisy)
+    assert wrong.sum() == round(share * 500)
+    assert torch.equal(clean.train.images, noisy.train.images)
+    assert all(map(torch.equal, fingerprint(clean)[2:], fingerprint(noisy)[2:]))
+    assert same(noisy, digits(label_noise=share, seed=3))
+    assert not same(noisy, digits(label_noise=share, seed=2))
+
+
+def test_noise_goes_evenly_to_the_nine_wrong_classes():
+    draw = partial(digits, train=1700, validation=50)
+    shift = (draw(label_noise=1).train.labels - draw().train.labels) % 10
+    counts = shift.bincount(minlength=10)
+    assert counts[0] == 0
+    assert counts[1:].min() > 1700 / 9 * 0.75
+    assert counts[1:].max() < 1700 / 9 * 1.25
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        ({"train": 0}, ValueError, r"train must be an int in \[1, 1796\], got 0"),
+        ({"train": True}, TypeError, "train must be an int"),
+        ({"train": 1700, "validation": 97}, ValueError, r"validation .* \[0, 96\], got 97"),
+        ({"label_noise": 40}, ValueError, r"label_noise must be .* in \[0, 1\]; got 40"),
+        ({"label_noise": float("nan")}, ValueError, "label_noise"),
+        ({"label_noise": "40 %"}, ValueError, "label_noise must be a finite number .* got .40 %"),
+        ({"seed": None}, TypeError, "seed must be an int ≥ 0, got None"),
+    ],
+)
+def test_wrong_arguments_are_named(wrong, error, words):
+    with pytest.raises(error, match=words):
+        digits(**wrong)
+
+
+def test_load_finds_a_dataset_by_its_name():
+    assert same(load("digits", train=20, seed=4), digits(train=20, seed=4))
+    with pytest.raises(DataError, match=r'"cifar10", "cifar100" or a folder .*, got .cifar.'):
+        load("cifar")
+
+
+def test_the_root_is_the_argument_then_the_variable_then_the_users_cache(monkeypatch, root):
+    assert data_root("here") == Path("here")
+    assert data_root("~/here") == Path.home() / "here"
+    assert data_root() == root
+    monkeypatch.setenv("LOOKBEHIND_DATA", "")
+    assert data_root().name == "lookbehind" and data_root().is_absolute()
 
 
 def test_minibatches_are_normalized_and_of_the_default_float_type():
@@ -20,32 +106,31 @@ def test_minibatches_are_normalized_and_of_the_default_float_type():
         torch.testing.assert_close(images, expected.to(dtype))
 
 
-def test_an_epoch_holds_every_image_once_with_its_own_label():
-    split = numbered(23)
-    batches = split.batches(5, seed=0)
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        ({"seed": 0}, [5, 5, 5, 5, 3]),
+        ({"seed": 0, "drop_last": True}, [5] * 4),  # the same, but for the last
+        ({}, [5, 5, 5, 5, 3]),  # in the order of the split
+        ({"size": 5000}, [23]),
+        ({"size": 23, "drop_last": True}, [23]),
+    ],
+)
+def test_an_epoch_holds_every_image_once_with_its_own_label(options, sizes):
+    split, options = numbered(23), {"size": 5} | options
+    batches = split.batches(**options)
     epoch = list(batches)
-    assert len(batches) == len(epoch) == 5
-    assert [len(labels) for _, labels in epoch] == [5, 5, 5, 5, 3]
+    assert [len(labels) for _, labels in epoch] == sizes and len(batches) == len(sizes)
     order = torch.cat([labels for _, labels in epoch])
-    assert sorted(order.tolist()) == list(range(23)) != order.tolist()
+    whole = [labels for _, labels in split.batches(**options | {"drop_last": False})]
+    assert torch.equal(order, torch.cat(whole)[: len(order)])
+    assert sorted(torch.cat(whole).tolist()) == list(range(23))
+    assert (order.tolist() == sorted(order.tolist())) == ("seed" not in options)
     found = pixels(split, torch.cat([images for images, _ in epoch]))
     assert torch.equal(found.round().byte(), split.images[order])
 
 
-def test_the_last_minibatch_is_dropped_by_choice():
-    split = numbered(23)
-    batches = split.batches(5, seed=0, drop_last=True)
-    epoch = [labels for _, labels in batches]
-    assert [len(labels) for labels in epoch] == [5] * 4 and len(batches) == 4
-    whole = torch.cat([labels for _, labels in split.batches(5, seed=0)])
-    assert torch.equal(torch.cat(epoch), whole[:20])
-    assert len(list(split.batches(23, drop_last=True))) == 1
-
-
-def test_without_a_seed_the_order_is_the_splits():
-    split = numbered(23)
-    assert torch.equal(torch.cat([labels for _, labels in split.batches(5)]), split.labels)
-    assert [len(labels) for _, labels in split.batches(5000)] == [23]
+def test_an_empty_split_has_no_minibatches():
     none = digits(validation=0).validation.batches(5)
     assert len(none) == 0 and list(none) == []
 

@@ -50,8 +50,7 @@ def _of_classes(dataset: Dataset, classes: tuple[int, ...]) -> Task:
             names = ", ".join(dataset.classes[c] for c in classes)
             raise ValueError(f"a task must have images, the {name} split has none of {names}")
         parts[name] = _rows(split, rows)
-        if name == "train":
-            parts["noisy"] = dataset.noisy[rows]
+        parts |= {"noisy": dataset.noisy[rows]} if name == "train" else {}
     return Task(replace(dataset, **parts), classes)
 
 

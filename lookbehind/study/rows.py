@@ -14,7 +14,6 @@ from lookbehind.train import Recipe
 
 Row = dict[str, Any]  # {"recipe": {all settings}, what was measured}
 _START = b'{"recipe": {'  # of every line of the file
-
 PATIENCE = 60.0  # seconds for a lock that others hold for moments
 
 
@@ -78,8 +77,8 @@ class SweepError(RuntimeError):
 class Rows:
     """The rows by run, and the file that they are appended to, if any.
 
-    Several processes may share the file. A last line that was cut short is taken off; of several
-    lines of one run the last counts. Raises SweepError where the file holds anything else.
+    Several processes may share the file. A last line that was cut short is taken off; a later line
+    of a run adds to an earlier one. Raises SweepError where the file holds anything else.
     """
 
     def __init__(self, path: str | Path | None) -> None:
@@ -96,7 +95,7 @@ class Rows:
         """Take up what others wrote, then the rows, and bring those that are news to the disk."""
         with nullcontext() if self.path is None else _locked(self.path):
             self._read()
-            lines = [json.dumps(row) + "\n" for row in map(self._merged, rows) if self._take(row)]
+            lines = [json.dumps(found) + "\n" for row in rows if (found := self._take(row))]
             if self.path is not None and lines:
                 with self.path.open("ab") as file:
                     file.write("".join(lines).encode())
@@ -104,16 +103,12 @@ class Rows:
                     os.fsync(file.fileno())
             self._end += sum(map(len, lines))  # ASCII
 
-    def _merged(self, row: Row) -> Row:
-        """With the measures of an earlier line."""
-        old = self.of(Recipe(**row["recipe"])) or row
-        return row if "error" in row or "error" in old else {**old, **row}
-
-    def _take(self, row: Row) -> bool:
-        """Whether it is news."""
+    def _take(self, row: Row) -> Row | None:
+        """With the measures of an earlier line of the run; None where it is no news."""
         run = essence(Recipe(**row["recipe"]))
-        old, self.rows[run] = self.rows.get(run), row
-        return old != row
+        old = self.rows.get(run, {})
+        self.rows[run] = row if "error" in row or "error" in old else {**old, **row}
+        return self.rows[run] if self.rows[run] != old else None
 
     def _read(self) -> None:
         """Take up the lines since the last time. Nobody else writes now, so a part is a ruin."""

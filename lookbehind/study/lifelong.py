@@ -57,8 +57,8 @@ def _of_classes(dataset: Dataset, classes: tuple[int, ...]) -> Task:
 def permuted(dataset: Dataset, tasks: int, *, seed: int = 0) -> list[Task]:
     """The dataset as it is, then with its pixels in other orders, one fixed order a task.
 
-    The orders are drawn by `seed`; the channels of a pixel stay together. Each task is a copy of
-    the dataset and has all classes. Goodfellow et al. 2013, arXiv 1312.6211 (permuted MNIST).
+    The orders are drawn by `seed`; the channels of a pixel stay together. Each has all classes.
+    Goodfellow et al. 2013, arXiv 1312.6211 (permuted MNIST).
     """
     n, by = math.prod(dataset.size), torch.Generator().manual_seed(whole("seed", seed, 0))
     drawn = [torch.randperm(n, generator=by) for _ in range(whole("tasks", tasks, 1) - 1)]
@@ -77,10 +77,8 @@ class Reservoir:
     """A uniform sample, without replacement, of all images offered so far.
 
     Algorithm R (Vitter 1985, attributed there to A. Waterman): the first `memory` images are kept,
-    the n-th image after them with probability memory / n, in a random other's place. So each of n
-    images is held with probability min(1, memory / n).
-
-    `split` holds the images as they were offered (None before), `seen` is n. `seed` decides.
+    the n-th after them with probability memory / n, in a random other's place. `split` holds the
+    images (None before any was offered), `seen` is n.
     """
 
     def __init__(self, memory: int, seed: int = 0) -> None:
@@ -111,7 +109,6 @@ class Reservoir:
 class Replay:
     """The minibatches of `batches`, each joined by one of `remembered` ones.
 
-    All k + 1 gradients of a step see the same images, and the loss is the mean over both parts.
     Every epoch goes through the remembered images, as often as it needs, in new random orders that
     depend on their seed and the epoch alone.
     """
@@ -123,7 +120,6 @@ class Replay:
         return len(self.batches)
 
     def set_epoch(self, epoch: int) -> None:
-        """As for `Batches`."""
         self.batches.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Minibatch]:

@@ -60,24 +60,20 @@ def test_a_memory_smaller_than_a_minibatch_is_replayed_whole(dataset):
 # Learning a sequence
 
 
-def by_hand(model, tasks, loss=cross_entropy):
-    """R of "test", class-incremental, without replay."""
-    rows = []
-    for task in tasks:
-        batches = task.data.train.batches(6, 4)
-        fit(model, lookbehind(model), batches, gradients=24, splits={}, schedule=cosine, loss=loss)
-        rows.append([evaluate(model, t.data.test.batches(99)).accuracy for t in tasks])
-    return rows
+def accuracies(model, tasks):
+    return [evaluate(model, task.data.test.batches(99)).accuracy for task in tasks]
 
 
 def test_a_sequence_is_fit_on_one_task_after_the_other(dataset):
-    tasks, one, two = split_classes(dataset, 3), network(), network()
+    tasks, one, two, rows = split_classes(dataset, 3), network(), network(), []
     found = learn(one, lookbehind, tasks, batch_size=6, gradients=24, seed=4)
-    before = [evaluate(two, task.data.test.batches(99)).accuracy for task in tasks]
-    expected = by_hand(two, tasks)
+    assert found.before["test"].tolist() == accuracies(two, tasks)
+    for task in tasks:
+        batches = task.data.train.batches(6, 4)
+        fit(two, lookbehind(two), batches, gradients=24, splits={}, schedule=cosine)
+        rows.append(accuracies(two, tasks))
     assert identical(weights(one), weights(two))
-    assert found.accuracy["test"].tolist() == expected
-    assert found.before["test"].tolist() == before
+    assert found.accuracy["test"].tolist() == rows
     assert set(found.accuracy) == {"validation", "test"}
     assert not found.stopped
 
@@ -89,9 +85,7 @@ def test_jointly_is_fit_on_all_images_together(dataset):
     images, labels = torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts])
     fit(two, sgd(two), Split(images, labels, *SCALE).batches(6, 4), epochs=2, splits={})
     assert identical(weights(one), weights(two))
-    scores = [evaluate(two, task.data.test.batches(99)).accuracy for task in tasks]
-    assert found.accuracy["test"].tolist() == [scores]
-    assert lifelong.average_accuracy(found.accuracy["test"]) == pytest.approx(sum(scores) / 3)
+    assert found.accuracy["test"].tolist() == [accuracies(two, tasks)]
 
 
 def test_task_incremental_learns_and_judges_within_the_classes_of_the_task(dataset):
@@ -141,18 +135,6 @@ def test_where_every_task_has_all_classes_both_are_the_same(dataset):
     first, second = start(one, incremental="task"), start(two, incremental="class")
     assert torch.equal(first.accuracy["test"], second.accuracy["test"])
     assert identical(weights(one), weights(two))
-
-
-def test_the_order_of_the_classes_is_forgotten_and_replay_helps(dataset):
-    tasks = split_classes(dataset, 3)
-    R, F = {}, {}
-    for memory in (0, 12):
-        found = learn(network(32), sgd, tasks, batch_size=6, epochs=20, memory=memory)
-        R[memory] = found.accuracy["test"]
-        F[memory] = float(lifelong.average_forgetting(R[memory]))
-    assert R[0].diagonal().min() > 0.9, "each task is learned"
-    assert R[0][-1, :-1].max() < 0.1, "all but the last are forgotten"
-    assert F[0] > F[12] + 0.3
 
 
 def test_a_stopped_sequence_has_the_rows_of_what_was_learned(dataset):

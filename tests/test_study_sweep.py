@@ -7,7 +7,7 @@ import forks
 import numpy as np
 import pytest
 from problems import double_precision  # noqa: F401
-from sweeps import CPU, FOUR, SHORT, alone, close, refuses, run_here, weight_sum
+from sweeps import CPU, FOUR, SHORT, alone, close, run_here, weight_sum
 
 from lookbehind.optim import METHODS
 from lookbehind.study import block as block_module
@@ -123,18 +123,6 @@ def test_a_member_that_diverges_is_recorded_alone():
             assert row["error"].startswith("FloatingPointError: the loss ")
             with pytest.raises(FloatingPointError):
                 alone(recipe)
-
-
-def test_a_measure_that_raises_costs_its_own_run_only():
-    calls = iter(range(4))
-
-    def refuses_one(model, dataset):
-        assert not model.training
-        return 1.0 if next(calls) != 2 else refuses(model, dataset)
-
-    rows = run_here(FOUR, measures={"one": refuses_one})
-    failed = {"recipe": asdict(FOUR[2]), "error": "ArithmeticError: no value"}
-    assert [row.get("one", row) for row in rows] == [1.0, 1.0, failed, 1.0]
 
 
 def test_a_dataset_that_cannot_be_had_is_the_error_of_its_runs(tmp_path):

@@ -24,23 +24,25 @@ STREAMS = {"directions": 2**31, "noise": 3 * 2**30}
 
 
 def gaussian_direction(model: nn.Module, *, seed: int = 0) -> Weights:
-    """A direction of independent N(0, 1), which is isotropic, drawn on the model's device.
+    """A direction of independent N(0, 1), which is isotropic; the same on every device.
 
-    The same seed gives another draw on another kind of device, and nothing in common with the
-    weights of a network that was made with it. torch's global generator is left alone.
+    It has nothing in common with the weights of a network that was made with the seed, and leaves
+    torch's global generator alone.
     """
-    weights = weights_of(model)
-    device = next(iter(weights.values())).device
-    generator = stream("directions", seed, device)
-    return {
-        name: torch.randn(w.shape, generator=generator, dtype=w.dtype, device=w.device)
-        for name, w in weights.items()
-    }
+    return normal(weights_of(model), stream("directions", seed))
 
 
-def stream(purpose: str, seed: int, device: str | torch.device = "cpu") -> torch.Generator:
+def stream(purpose: str, seed: int) -> torch.Generator:
     """A generator that has no number in common with a network of this seed, or another purpose."""
-    return torch.Generator(device).manual_seed(STREAMS[purpose] + seed)
+    return torch.Generator().manual_seed(STREAMS[purpose] + seed)
+
+
+def normal(weights: Weights, generator: torch.Generator) -> Weights:
+    """ξ ~ N(0, 1) for every weight, drawn on the CPU."""
+    draws = {
+        n: torch.randn(w.shape, generator=generator, dtype=w.dtype) for n, w in weights.items()
+    }
+    return {n: xi.to(weights[n].device) for n, xi in draws.items()}
 
 
 def filter_normalized(model: nn.Module, direction: Mapping[str, Tensor]) -> Weights:
@@ -48,11 +50,10 @@ def filter_normalized(model: nn.Module, direction: Mapping[str, Tensor]) -> Weig
 
         dᵢ ← dᵢ ‖wᵢ‖ / ‖dᵢ‖
 
-    so that a step of 1 is as long as the weights, whatever their scale, and two networks can be
-    compared (arXiv 1712.09913, section 4). Filters are the slices along dimension 0 of tensors of
-    two dimensions or more. Of the others, biases and BatchNorm's, the direction is 0.
-
-    Raises ValueError where the direction isn't one of the model's (see `plane`).
+    so that two networks can be compared, whatever the scale of their weights (arXiv 1712.09913,
+    section 4). Filters are the slices along dimension 0 of tensors of two dimensions or more; of
+    the others, biases and BatchNorm's, it is 0. Raises ValueError where the direction isn't one of
+    the model's (see `plane`).
     """
     weights = weights_of(model)
     found = checked("direction", direction, weights)
@@ -129,9 +130,8 @@ def points_of(start: Point, end: Point, name: str) -> tuple[Weights, Weights]:
 
 
 def _check_names(name: str, found: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-    lacks, more = sorted(weights.keys() - found.keys()), sorted(found.keys() - weights.keys())
-    if lacks or more:
-        faults = [f"{what} {names}" for what, names in (("lacks", lacks), ("adds", more)) if names]
+    wrong = {"lacks": weights.keys() - found.keys(), "adds": found.keys() - weights.keys()}
+    if faults := [f"{what} {sorted(names)}" for what, names in wrong.items() if names]:
         raise ValueError(f"{name} must have the network's parameters; it {' and '.join(faults)}")
     for n, w in weights.items():
         if found[n].shape != w.shape:

@@ -1,13 +1,11 @@
 """The largest eigenvalues of the Hessian H = ∇²L(w), and its trace.
 
-Neither needs H, only products H u, a few gradients' time each: the gradient of ⟨∇L, u⟩
-(Pearlmutter 1994), so each layer needs a second derivative in torch. L(w), `losses` and what is
-left alone are as in `sharpness`. Weights that aren't finite raise ValueError, products that aren't
-FloatingPointError. Eigenpairs need scipy.
+Neither needs H, only products H u, a few gradients' time each (see `Objective.curvature`, and its
+errors). L(w), `losses` and what is left alone are as in `sharpness`. Eigenpairs need scipy.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,34 +28,6 @@ class Eigenpairs:
     vectors: tuple[Weights, ...]
 
 
-class _Hessian:
-    """H as a linear operator on flat vectors (n,), in the weights' order."""
-
-    def __init__(self, objective: Objective) -> None:
-        self.objective, like = objective, next(iter(objective.weights.values()))
-        n = sum(w.numel() for w in objective.weights.values())
-        self.shape, self.dtype, self.device = (n, n), like.dtype, like.device
-        for name, w in objective.weights.items():
-            if not w.isfinite().all():
-                raise ValueError(f"model must have finite weights, those of {name!r} are not")
-
-    def __matmul__(self, u: Tensor) -> Tensor:
-        product = self.objective.curvature(self.named(u))
-        found = torch.cat([p.flatten().to(u) for p in product.values()])
-        if not found.isfinite().all():
-            raise FloatingPointError("the second derivatives of the loss are not finite at w")
-        return found
-
-    def named(self, u: Tensor) -> Weights:
-        weights = self.objective.weights
-        parts = u.split([w.numel() for w in weights.values()])
-        return {n: p.view_as(w) for (n, w), p in zip(weights.items(), parts, strict=True)}
-
-    def matvec(self, u: np.ndarray) -> np.ndarray:
-        product = self @ torch.as_tensor(u.reshape(-1)).to(self.device, self.dtype)
-        return product.cpu().numpy()
-
-
 def hessian_eigenpairs(
     model: nn.Module, batches: Iterable[Minibatch], count: int = 1, **losses: Any
 ) -> Eigenpairs:
@@ -70,28 +40,30 @@ def hessian_eigenpairs(
     Raises ValueError where `count` is not from 1 to the number of parameters.
     """
     objective = Objective(model, batches, **losses)
-    hessian = _Hessian(objective)
-    whole("count", count, 1, hessian.shape[0])
-    values, vectors = _top(hessian, count)
+    start = _flat(objective.weights)
+    whole("count", count, 1, len(start))
+    values, vectors = _top(lambda u: _product(objective, u), start, count)
     signs = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(count)])
-    rows = torch.as_tensor((vectors * signs).T[::-1].copy(), dtype=hessian.dtype)
-    found = tuple(map(hessian.named, rows.to(objective.device)))
+    rows = torch.as_tensor((vectors * signs).T[::-1].copy()).to(start)
+    found = tuple(_named(row, objective.weights) for row in rows)
     return Eigenpairs(values[::-1].copy(), found)
 
 
-def _top(hessian: _Hessian, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _top(product: Callable[[Tensor], Tensor], like: Tensor, count: int) -> tuple[Any, Any]:
     """The `count` largest eigenvalues in ascending order, and eigenvectors (n, count)."""
     from scipy.linalg import eigh
     from scipy.sparse.linalg import LinearOperator, eigsh
 
-    n = hessian.shape[0]
-    kind = torch.empty(0, dtype=hessian.dtype).numpy().dtype
-    operator = LinearOperator(hessian.shape, hessian.matvec, dtype=kind)
+    def of_array(u: np.ndarray) -> np.ndarray:
+        return product(torch.as_tensor(u.reshape(-1)).to(like)).cpu().numpy()
+
+    n, kind = len(like), like.new_empty(0, device="cpu").numpy().dtype
+    operator = LinearOperator((n, n), of_array, dtype=kind)
     if n <= max(20, 2 * count + 1):  # ARPACK's subspace would be the whole space
         matrix = (operator @ np.eye(n, dtype=kind)).astype(float)
         return eigh((matrix + matrix.T) / 2, subset_by_index=(n - count, n - 1))
     start = np.random.default_rng(0).standard_normal(n)
-    tolerance = math.sqrt(torch.finfo(hessian.dtype).eps)
+    tolerance = math.sqrt(torch.finfo(like.dtype).eps)
     return eigsh(operator, k=count, which="LA", v0=start, tol=tolerance)
 
 
@@ -105,10 +77,23 @@ def hessian_trace(
     draws < 2.
     """
     whole("draws", draws, 2)
-    hessian = _Hessian(Objective(model, batches, **losses))
-    generator, found = torch.Generator().manual_seed(seed), []
+    objective, generator = Objective(model, batches, **losses), torch.Generator().manual_seed(seed)
+    w, found = _flat(objective.weights), []
     for _ in range(draws):
-        bits = torch.randint(2, (hessian.shape[0],), generator=generator)
-        v = (2 * bits - 1).to(hessian.device, hessian.dtype)
-        found.append(float(v @ (hessian @ v)))
+        v = (2 * torch.randint(2, w.shape, generator=generator) - 1).to(w)
+        found.append(float(v @ _product(objective, v)))
     return Estimate.of(found)
+
+
+def _product(objective: Objective, u: Tensor) -> Tensor:
+    """H u of a flat vector u (n,), in the weights' order."""
+    return _flat(objective.curvature(_named(u, objective.weights))).to(u)
+
+
+def _flat(weights: Weights) -> Tensor:
+    return torch.cat([w.flatten() for w in weights.values()])
+
+
+def _named(flat: Tensor, weights: Weights) -> Weights:
+    parts = flat.split([w.numel() for w in weights.values()])
+    return {n: part.view_as(w) for (n, w), part in zip(weights.items(), parts, strict=True)}

@@ -90,10 +90,15 @@ class Objective:
         return float(total) / self.images, {n: g / self.images for n, g in sums.items()}
 
     def curvature(self, direction: Weights) -> Weights:
-        """H u, H = ∇²L(w) at the model's weights: the gradient of ⟨∇L(w), u⟩, reverse over reverse.
+        """H u, H = ∇²L(w) at the model's weights: the gradient of ⟨∇L(w), u⟩ (Pearlmutter 1994).
 
-        Forward mode is missing for many layers. Statistics of BatchNorm count as constants.
+        Reverse over reverse, as forward mode is missing for many layers. Statistics of BatchNorm
+        count as constants. Raises ValueError for weights that aren't finite, FloatingPointError
+        where H u isn't.
         """
+        for name, w in self.weights.items():
+            if not w.isfinite().all():
+                raise ValueError(f"model must have finite weights, those of {name!r} are not")
         at = self._leaves(self.weights)
         state, leaves = self._state(at), [*at.values()]
         u = [direction[name] / self.images for name in at]
@@ -106,6 +111,8 @@ class Objective:
                 if along.requires_grad:  # else the loss is linear in w
                     found = torch.autograd.grad(along, leaves, materialize_grads=True)
                     torch._foreach_add_(sums, found)
+        if not all(total.isfinite().all() for total in sums):
+            raise FloatingPointError("the second derivatives of the loss are not finite at w")
         return dict(zip(at, sums, strict=True))
 
     def _leaves(self, weights: Weights) -> Weights:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from lookbehind.checks import check_bounded, whole
-from lookbehind.measure.directions import stream
+from lookbehind.measure.directions import normal, stream
 from lookbehind.measure.objective import Objective
 from lookbehind.optim import Ball
 from lookbehind.scores import Minibatch
@@ -49,13 +49,11 @@ def worst_rise(
 
         ε_j = argmax of ⟨∇L(w + ε_{j−1}), ε⟩ over ε in `ball`,    ε_0 = 0,    j = 1 … steps
 
-    Each step goes to the worst point of the loss linearised where the last one ended. One step is
-    the sharpness that SAM bounds, to first order (Foret et al. 2021, arXiv 2010.01412, eqs. 1 and
-    2); in an `AdaptiveBall`, whose T stays that of w, ASAM's (Kwon et al. 2021, arXiv 2102.11600).
-    It may come out below 0. More steps never give less; where L is convex each is higher than the
-    last (the generalized power method, Journée et al. 2010, arXiv 0811.4724).
-
-    Raises ValueError where `ball` has one radius per member, `batches` is empty or steps < 1.
+    Each step goes to the worst point of the loss linearised where the last one ended (the
+    generalized power method, Journée et al. 2010, arXiv 0811.4724). One step is the sharpness that
+    SAM bounds, to first order (Foret et al. 2021, arXiv 2010.01412, eqs. 1 and 2); in an
+    `AdaptiveBall`, whose T stays that of w, ASAM's (Kwon et al. 2021, arXiv 2102.11600). It may
+    come out below 0. Raises ValueError where `ball` has one radius per member, or steps < 1.
     """
     return worst_rises(model, batches, [ball], steps=steps, **losses)[0]
 
@@ -102,13 +100,11 @@ def average_rise(
 ) -> Estimate:
     """E L(w + σ ξ) − L(w) in nats, with ξ as in `weight_noise`.
 
-    To second order in σ it is σ² tr(H) / 2, with H the Hessian. Raises ValueError where sigma is
-    negative or not finite, or draws < 2.
+    To second order in σ it is σ² tr(H) / 2, with H the Hessian. Errors as of `weight_noise`.
     """
     check_bounded("sigma", sigma, also="")
-    batches = [*batches]
-    options: dict[str, Any] = {"relative": relative, "draws": draws, "seed": seed}
-    noise = weight_noise(model, batches, [sigma], **options, **losses)
+    batches, options = [*batches], {**losses, "relative": relative, "draws": draws, "seed": seed}
+    noise = weight_noise(model, batches, [sigma], **options)
     return Estimate.of(noise.losses[0] - Objective(model, batches, **losses).loss())
 
 
@@ -138,13 +134,11 @@ def weight_noise(
 ) -> Noise:
     """Loss and accuracy at w + level · s ⊙ ξ, with ξ ~ N(0, 1) for every trained parameter.
 
-    On all examples of `batches`; `losses` as in `Objective`.
     `relative`: s is the root mean square of the parameter's tensor, whose noise then is `level` of
     its norm. Else s = 1. Biases and the scales of BatchNorm are noisy too; its statistics are not.
 
     The draws of ξ are the same for every level, every network of the same shapes and every device,
     and have nothing in common with the first weights of any network, nor with any direction.
-
     Raises ValueError where a level is negative or not finite, or draws < 2.
     """
     for level in levels:
@@ -154,10 +148,9 @@ def weight_noise(
     generator = stream("noise", seed)
     found, accuracies = np.empty((2, len(levels), draws))
     for draw in range(draws):
-        noise: Weights = {}
-        for name, w in objective.weights.items():
-            xi = torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device)
-            noise[name] = xi * w.square().mean().sqrt() if relative else xi
+        noise = normal(objective.weights, generator)
+        if relative:
+            noise = {n: xi * objective.weights[n].square().mean().sqrt() for n, xi in noise.items()}
         for i, level in enumerate(levels):
             score = objective.score(moved(objective.weights, (level, noise)))
             found[i, draw], accuracies[i, draw] = score.loss, score.accuracy
@@ -167,9 +160,8 @@ def weight_noise(
 def quantized(model: nn.Module, bits: int) -> Weights:
     """Weights of `bits` bits: w → s · round(w / s) with s = max |w| / (2^(bits−1) − 1).
 
-    One scale s per tensor, symmetric about 0: 2^bits − 1 values, the largest weight among them, and
-    no weight moves by more than s / 2. Tensors of fewer than two dimensions (biases, BatchNorm)
-    keep full precision, as is usual. Raises ValueError where `bits` is not in 2 … 16.
+    One scale s per tensor, symmetric about 0: 2^bits − 1 values. Tensors of fewer than two
+    dimensions (biases, BatchNorm) keep full precision, as is usual. `bits` is from 2 to 16.
     """
     whole("bits", bits, 2, 16)
     weights = weights_of(model)

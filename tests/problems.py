@@ -176,10 +176,10 @@ def examples(n):
     return settings(max_examples=n, deadline=None, derandomize=True)
 
 
-def trained(problem, optimizer, steps=2):
-    """The weights of a copy of `problem` after some steps of `optimizer(problem)`."""
+def trained(problem, base, make):
+    """The weights of a copy of `problem` after two steps of what `make` makes around the base."""
     problem = copy.deepcopy(problem)
-    made = optimizer(problem)
-    for _ in range(steps):
-        made.step(problem.closure())
+    optimizer = make(make_base(base, problem.params))
+    for _ in range(2):
+        optimizer.step(problem.closure())
     return problem.weights

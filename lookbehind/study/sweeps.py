@@ -80,13 +80,10 @@ def sweep(
                 done += len(rows)
                 bar.update(len(rows))
         except (futures.BrokenExecutor, futures.CancelledError) as error:
-            found = (
-                "are lost: give a path to keep them"
-                if path is None
-                else (f"are in {path}: the same call with a new executor goes on from there")
-            )
+            kept_in = f"in {path}: the same call with a new executor goes on from there"
+            where = kept_in if path else "lost: give a path to keep them"
             words = f"the executor ended or a worker of it was killed; {done} of {len(wanted)} runs"
-            raise SweepError(f"{words} {found}") from error
+            raise SweepError(f"{words} are {where}") from error
     return [kept.rows[essence(recipe)] for recipe in recipes]
 
 

@@ -17,9 +17,9 @@ from lookbehind.weights import Weights, moved, per_member, weights_of
 
 Point = nn.Module | Mapping[str, Tensor]
 
-# Added to seeds, a number a purpose: torch fills a normal draw and the first weights of a network
-# from the same random numbers, so that a direction with the network's own seed would point (cosine
-# −0.35) at its start. Below 2³², as torch's generator leaves out the higher bits of a seed.
+# Added to seeds: torch fills a normal draw and the first weights of a network from the same random
+# numbers, so that a direction with the network's own seed would point (cosine −0.35) at its start.
+# Below 2³², as torch's generator leaves out the higher bits of a seed.
 STREAMS = {"directions": 2**31, "noise": 3 * 2**30}
 
 
@@ -157,8 +157,7 @@ class Projection:
 
     coordinates  (T, 2)  the (a, b) of the nearest point of the plane, origin + a d₁ + b d₂
     off_plane    (T,)    the distance to it, in units of the weights
-    explained            1 − Σ off_plane² / Σ ‖wₜ − origin‖²: the share of the squared distances
-                         from the origin that lies in the plane; 1 where all of them are 0
+    explained            1 − Σ off_plane² / Σ ‖wₜ − origin‖², 1 where all distances are 0
     """
 
     coordinates: np.ndarray
@@ -171,10 +170,8 @@ def principal_directions(path: Sequence[Mapping[str, Tensor]], count: int = 2) -
 
     With the centered weights X (T, P) and the eigenvectors of X Xᵀ = U Λ Uᵀ, the directions are
     the rows of Λ^(-½) Uᵀ X: T × T numbers and never P × P. Each points from the path's start to its
-    end. In float64; about 2 T² P operations.
-
-    Raises ValueError where the path has fewer than `count` + 1 points or spreads in fewer
-    dimensions, or its points don't have the same parameters.
+    end. In float64. Raises ValueError where the path has fewer than `count` + 1 points or spreads
+    in fewer dimensions, or its points don't have the same parameters.
     """
     points = _path(path, path[0] if len(path) else {})
     if whole("count", count, 1) >= len(points):

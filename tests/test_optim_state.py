@@ -33,12 +33,12 @@ def test_resume_is_exact(method, base):
             scheduler.step()
 
     step(3, optimizer, problem, scheduler)
-    if method not in ("SAM", "ASAM"):
-        optimizer.k = 2
     optimizer.climber.ball = type(optimizer.climber.ball)(0.3)
-    if hasattr(optimizer, "alpha"):
-        optimizer.alpha = 0.3
+    changed = {"k": 2, "alpha": 0.3, "reuse_gradients": False, "gradient": "mean"}
+    for name in changed.keys() & optimizer.settings().keys():
+        setattr(optimizer, name, changed[name])
     saved = through_disk([x.state_dict() for x in (problem.model, optimizer, scheduler)])
+    assert saved[1].keys() == {"state", "param_groups", "made_by", "shapes", "settings"}
     other = mlp(seed=5, dtype=torch.float32)
     other.batches = problem.batches
     resumed = METHODS[method](make_base(base, other.params))

@@ -144,23 +144,6 @@ def test_numbers_of_numpy_become_plain():
     assert optimizer.state[problem.params[0]]["own"] == 2
 
 
-def test_a_state_holds_the_base_once_and_every_setting():
-    problem = mlp()
-    optimizer = Lookbehind(make_base("adamw", problem.params), Ball(0.1), reuse_gradients=False)
-    optimizer.step(problem.closure())
-    state = optimizer.state_dict()
-    assert set(state) == {"state", "param_groups", "made_by", "shapes", "settings"}
-    assert {tuple(v) for v in state["state"].values()} == {("step", "exp_avg", "exp_avg_sq")}
-    settings = {"k": 5, "ball": {"rho": 0.1}, "alpha": 0.5, "reuse_gradients": False}
-    assert state["settings"] == [settings]
-    mean = METHODS["Multistep mean"](make_base("sgd", problem.params))
-    assert mean.state_dict()["settings"][0]["gradient"] == "mean"
-    last = METHODS["Multistep last"](make_base("sgd", problem.params))
-    last.ball = AdaptiveBall()
-    last.load_state_dict(mean.state_dict())
-    assert last.gradient == "mean"
-
-
 # --- bases and tensors of other kinds -----------------------------------------------------------
 
 

@@ -112,9 +112,8 @@ def runs(draw, batches=1):
     problem = draw(mlps(batches))
     name = draw(st.sampled_from(sorted(BASES)))
     groups, lrs, scaled = draw(groupings(problem))
-    make, called, options, own = BASES[name]
-    base = make(groups, lr=0.1, **options, **own)
-    oracle = reference.Base(called, [{"lr": lr, **options} for lr in lrs])
+    make, options, own = BASES[name]
+    base, oracle = make(groups, **options, **own), reference.Base(make, lrs, **options)
     rho, eta = draw(RHO), draw(st.sampled_from([None, 0.0, 0.01]))
     ball = Ball(rho) if eta is None else AdaptiveBall(rho, eta)
     return problem, base, ball, oracle, (rho, eta), scaled
@@ -241,7 +240,7 @@ def test_alpha_may_be_any_function_of_the_displacements():
         return 0.25
 
     def expected(k, alpha):
-        oracle = reference.Base("sgd", [{"lr": 0.05, "momentum": 0.9} for _ in weights])
+        oracle = reference.Base(torch.optim.SGD, [0.05] * len(weights), momentum=0.9)
         steps, scaled = [problem.gradient()] * k, [True] * len(weights)
         return reference.lookbehind(weights, steps, oracle, (0.1, None), scaled, alpha)
 

@@ -119,7 +119,7 @@ def test_settings_may_change_between_steps():
     problem = mlp()
     weights = problem.weights
     base = make_base("momentum", problem.params)
-    oracle = reference.Base("sgd", [{"momentum": 0.9} for _ in weights])
+    oracle = reference.Base(torch.optim.SGD, [0.05] * len(weights), momentum=0.9)
     optimizer = Lookbehind(base, Ball(0.1), k=2, alpha=0.5)
     for k, ball, climb, alpha, lr in (
         (2, Ball(0.1), (0.1, None), 0.5, 0.05),
@@ -128,7 +128,7 @@ def test_settings_may_change_between_steps():
         (3, Ball(0.0), (0.0, None), 1, 0.05),
     ):
         optimizer.k, optimizer.ball, optimizer.alpha = k, ball, alpha
-        for options in (optimizer.param_groups[0], *oracle.options):
+        for options in (*optimizer.param_groups, *oracle.optimizer.param_groups):
             options["lr"] = lr
         steps, scaled = [problem.gradient()] * k, [True] * len(weights)
         weights = reference.lookbehind(weights, steps, oracle, climb, scaled, alpha)

@@ -20,8 +20,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import parameters_to_vector as flat
 from torch.nn.utils import vector_to_parameters
 
-from lookbehind.study import lifelong, sweep
-from lookbehind.study.lifelong import learn, permuted
+from lookbehind.study import sweep
 from lookbehind.train import Recipe
 
 # `measured` of tuned.py made them all; beside the test accuracy each tests some of the measures.
@@ -254,25 +253,6 @@ def test_the_stored_lifelong_study_is_whole(study: Any) -> None:
         assert list(zip(row["lr"], row["rho"], strict=True)) == pairs
         assert [len(values) for values in row["validation"]] == [len(study.SEEDS)] * len(pairs)
         assert len(row["forgetting"]) == len(pairs)
-
-
-def test_a_member_of_the_study_is_the_run_that_is_tested(
-    study: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name, sequence = "Lookbehind-SAM k 2", "permuted"
-    monkeypatch.setattr(study, "pairs", lambda _: [(0.03, 0.05), (0.1, 0.0)])
-    monkeypatch.setitem(study.SEQUENCES, sequence, {**study.SEQUENCES[sequence], "gradients": 9})
-    accuracies, forgettings = study.measured(name, "equal gradients", sequence, 50, 1)
-    for e, (lr, rho) in enumerate(study.pairs(name)):
-        recipe = replace(study.COMMON, lr=lr, rho=rho, seed=1, **study.METHODS[name])
-        data = recipe.load()
-        alone = learn(
-            recipe.make_model(data), recipe.make_optimizer, permuted(data, 3), batch_size=20,
-            gradients=9, memory=50, seed=1,
-        )  # fmt: skip
-        R = alone.accuracy["validation"]
-        assert accuracies[e] == pytest.approx(float(lifelong.average_accuracy(R)))
-        assert forgettings[e] == pytest.approx(float(lifelong.average_forgetting(R)))
 
 
 def test_the_tested_matrices_are_of_the_settings_chosen(study: Any) -> None:

@@ -36,7 +36,7 @@ from lookbehind import (
     MultistepSAM,
     param_groups,
 )
-from lookbehind.optim import cosine_alpha
+from lookbehind.weights import cosine
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "trajectories.json").read_text())
 
@@ -252,8 +252,9 @@ def test_alpha_may_be_any_function_of_the_displacements():
         assert difference([a, b], [f - w, e - w]) < 1e-12
 
 
-def test_cosine_alpha_of_the_same_of_opposite_and_of_no_movement():
+def test_the_cosine_of_the_same_of_opposite_and_of_no_movement():
     v = torch.tensor([3.0, -4.0])
-    first, total = torch.stack([v, v, 0 * v]), torch.stack([3 * v, -2 * v, v])
-    for found in (cosine_alpha(first, total, 3), [*map(cosine_alpha, first, total)]):
-        assert [*map(float, found)] == pytest.approx([1, 0, 0.5], abs=1e-6)
+    pairs = (v, 3 * v), (v, -2 * v), (0 * v, v)
+    first, total = (torch.stack(some) for some in zip(*pairs, strict=True))
+    for found in (cosine(first, total, 3, first), [cosine(a, b, None, a) for a, b in pairs]):
+        assert [*map(float, found)] == pytest.approx([1, -1, 0], abs=1e-6)

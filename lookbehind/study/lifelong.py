@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, combinations
+from itertools import chain, combinations, product
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from lookbehind.checks import one_of, whole
 from lookbehind.scores import Minibatch
+from lookbehind.study.ensemble import Ensemble
 from lookbehind.train import EVALUATION_BATCH, evaluate, fit, grouped
 from lookbehind.train.data import Batches, Dataset, Split
 
@@ -135,13 +136,12 @@ class Replay:
 class Learned:
     """What a sequence of T tasks left, by the name of the split that it was measured on.
 
-    `accuracy` R (T, T): R[i, j] on task j after task i was learned, NaN for tasks that were not.
-    `before` (T,): on each task, before the first was learned. Both float64, on the CPU; an
-    ensemble's have its members as first dimension. `stopped`: whether the sequence ended early.
+    `accuracy` R (T, T): R[i, j] on task j after task i was learned, NaN for tasks that were not;
+    float64, on the CPU; an ensemble's has its members as first dimension. `stopped`: whether the
+    sequence ended early.
     """
 
     accuracy: dict[str, Tensor]
-    before: dict[str, Tensor]
     stopped: bool
 
 
@@ -189,8 +189,10 @@ def learn(
     within = partial(_loss_within, groups, loss) if groups else loss
     trains = [task.data.train for task in tasks]
     lessons = [_joined(trains)] if joint else trains
-    rows = [_scores(model, tasks, groups, score)]
-    for lesson in lessons:
+    members = [model.members] if isinstance(model, Ensemble) else []
+    R = torch.full((*members, len(lessons), len(tasks)), math.nan, dtype=torch.float64)
+    accuracy = {name: R.clone() for name in sorted(tasks[0].data.splits.keys() - {"train"})}
+    for i, lesson in enumerate(lessons):
         batches: Any = lesson.batches(batch_size, seed)
         if old := reservoir.split:
             size = min(batch_size, len(old))
@@ -199,12 +201,10 @@ def learn(
         history = fit(model, made, batches, splits={}, loss=within, **plan)
         if history.stopped:
             break
-        rows.append(_scores(model, tasks, groups, score))
+        for (name, matrix), j in product(accuracy.items(), range(len(tasks))):
+            matrix[..., i, j] = _accuracy(model, tasks, j, name, bool(groups), score)
         reservoir.add(lesson)
-    missing = {name: torch.full_like(row, math.nan) for name, row in rows[0].items()}
-    rows += [missing] * (len(lessons) + 1 - len(rows))
-    accuracy = {name: torch.stack([row[name] for row in rows[1:]], -2) for name in missing}
-    return Learned(accuracy, rows[0], history.stopped)
+    return Learned(accuracy, history.stopped)
 
 
 def _groups(tasks: Sequence[Task], told: bool, device: torch.device) -> list[Tensor]:
@@ -229,27 +229,23 @@ def _loss_within(groups: list[Tensor], loss: Any, logits: Tensor, labels: Tensor
     return torch.stack(found).sum(0)
 
 
-def _scores(
-    model: nn.Module, tasks: Sequence[Task], groups: list[Tensor], score: Any
-) -> dict[str, Tensor]:
-    """The accuracies (T,) or (E, T) on the tasks, for all splits but that of training."""
-    found: dict[str, list[Tensor]] = {}
-    for number, task in enumerate(tasks):
+def _accuracy(
+    model: nn.Module, tasks: Sequence[Task], j: int, name: str, narrow: bool, score: Any
+) -> Tensor:
+    """On a split of task j, () or (E,), NaN for a member that diverged; `narrow`: among the task's
+    own classes."""
 
-        def within(*of: Any, task: Task = task) -> Tensor:
-            own = torch.tensor(task.classes, device=of[-1].device)
-            kept = torch.zeros_like(of[-1], dtype=torch.bool).index_fill_(-1, own, True)
-            return of[-1].where(kept, -math.inf)
+    def within(*of: Any) -> Tensor:
+        own = torch.tensor(tasks[j].classes, device=of[-1].device)
+        kept = torch.zeros_like(of[-1], dtype=torch.bool).index_fill_(-1, own, True)
+        return of[-1].where(kept, -math.inf)
 
-        for name in sorted(task.data.splits.keys() - {"train"}):
-            with model.register_forward_hook(within) if groups else nullcontext():
-                one = score(model, task.data.splits[name].batches(EVALUATION_BATCH))
-            finite = torch.as_tensor(one.loss).isfinite().cpu()
-            if finite.ndim == 0 and not finite:
-                raise FloatingPointError(f"the loss on {name} of task {number} is not finite")
-            accuracy = torch.as_tensor(one.accuracy, dtype=torch.float64).cpu()
-            found.setdefault(name, []).append(accuracy.where(finite, math.nan))
-    return {name: torch.stack(some, -1) for name, some in found.items()}
+    with model.register_forward_hook(within) if narrow else nullcontext():
+        found = score(model, tasks[j].data.splits[name].batches(EVALUATION_BATCH))
+    finite = torch.as_tensor(found.loss).isfinite().cpu()
+    if finite.ndim == 0 and not finite:
+        raise FloatingPointError(f"the loss on {name} of task {j} is not finite")
+    return torch.as_tensor(found.accuracy, dtype=torch.float64).cpu().where(finite, math.nan)
 
 
 def average_accuracy(R: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Small problems, base optimizers and methods that the optimizer's tests draw from."""
 
 import copy
+import io
 from contextlib import contextmanager
 from itertools import pairwise
 
@@ -151,6 +152,13 @@ def unchanged(problem, optimizer):
     before = now()
     yield
     torch.testing.assert_close(now(), before, rtol=0, atol=0)
+
+
+def through_disk(state):
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
 
 
 def identical(ones, others):

@@ -1,22 +1,14 @@
 """Resume, foreign states, and settings that change between steps."""
 
 import copy
-import io
 
 import pytest
 import reference
 import torch
-from problems import METHODS, difference, identical, make_base, mlp, unchanged
+from problems import METHODS, difference, identical, make_base, mlp, through_disk, unchanged
 from torch import nn
 
 from lookbehind import SAM, AdaptiveBall, Ball, Lookahead, Lookbehind
-
-
-def through_disk(state):
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
 
 
 @pytest.mark.parametrize("base", ["momentum wd", "adamw"])

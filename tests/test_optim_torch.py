@@ -1,13 +1,12 @@
 """Each of the family is a `torch.optim.Optimizer`, whatever the base, the schedule, the tensors."""
 
 import copy
-import io
 import pickle
 
 import numpy as np
 import pytest
 import torch
-from problems import METHODS, difference, identical, make_base, mlp
+from problems import METHODS, difference, identical, make_base, mlp, through_disk
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import cross_entropy
@@ -135,10 +134,7 @@ def test_numbers_of_numpy_become_plain():
     scheduler.step()
     base.state[problem.params[0]]["own"] = np.float64(2)
     assert {type(v) for v in (optimizer.alpha, optimizer.ball.rho, optimizer.ball.eta)} == {float}
-    file = io.BytesIO()
-    torch.save(optimizer.state_dict(), file)
-    file.seek(0)
-    state = torch.load(file, weights_only=True)
+    state = through_disk(optimizer.state_dict())
     assert state["param_groups"][0]["lr"] == 0.0005
     optimizer.load_state_dict(state)
     assert optimizer.state[problem.params[0]]["own"] == 2

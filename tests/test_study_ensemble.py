@@ -2,11 +2,10 @@
 
 import copy
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
-from problems import double_precision  # noqa: F401
+from problems import double_precision, make_base  # noqa: F401
 from torch import nn
 
 from lookbehind.optim import METHODS, make_method, param_groups
@@ -17,14 +16,7 @@ from lookbehind.train.data import digits
 
 SEEDS = (0, 1, 1)
 RHO, ALPHA, LR = (0.05, 0.2, 0.1), (0.2, 0.5, 1.0), (0.1, 0.02, 0.05)
-BASES = {
-    "momentum": partial(torch.optim.SGD, momentum=0.9, weight_decay=5e-3),
-    "nesterov": partial(torch.optim.SGD, momentum=0.9, nesterov=True),
-    "Adam": torch.optim.Adam,
-    "AdamW": partial(torch.optim.AdamW, weight_decay=0.1, amsgrad=True),
-    "RMSprop": partial(torch.optim.RMSprop, momentum=0.5),
-}
-SMALL = ("Adam", "AdamW", "RMSprop")  # their step is about as long as the learning rate
+SMALL = ("adam", "adamw", "rmsprop")  # their step is about as long as the learning rate
 
 
 def dataset(seed):
@@ -42,7 +34,7 @@ def batches(seed):
 
 def optimizer(model, method, base, **options):
     lr = options.pop("lr") * (0.01 if base in SMALL else 1)
-    return make_method(method, BASES[base](param_groups(model), lr=lr), k=2, **options)
+    return make_method(method, make_base(base, param_groups(model), lr), k=2, **options)
 
 
 def train(model, optimizer, minibatches, **options):
@@ -59,7 +51,7 @@ def train_ensemble(name, method, base, alpha):
     return train(ensemble, family, together, loss=member_cross_entropy)
 
 
-ALONE = [("mlp", method, "momentum") for method in METHODS]
+ALONE = [("mlp", method, "momentum wd") for method in METHODS]
 ALONE += [("mlp", method, base) for method in ("SGD", "Lookbehind-SAM") for base in SMALL]
 ALONE += [("mlp", "Lookahead-SAM", "nesterov"), ("tiny-cnn", "ASAM", "momentum")]
 ALONE += [("micro-resnet8", "Lookbehind-SAM", "momentum")]

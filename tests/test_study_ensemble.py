@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 from problems import double_precision, make_base  # noqa: F401
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
 
+from lookbehind import Ball, Lookbehind
 from lookbehind.optim import METHODS, make_method, param_groups
 from lookbehind.study import Ensemble, evaluate_members, member_cross_entropy, scale_lr
 from lookbehind.study.ensemble import MemberBatches
@@ -152,6 +154,52 @@ def test_a_factor_of_one_changes_no_bit_and_zero_stands_still():
         base.step()
     for p, q, start in zip(*(n.parameters() for n in (ensemble, plain, nets[1])), strict=True):
         assert torch.equal(p[0], q[0]) and torch.equal(p[1], start)
+
+
+def made(kind, seed):
+    """An MLP and one with a convolution, some of their weights made of others."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+        if "conv" in kind:
+            model = nn.Sequential(nn.Conv2d(2, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(3, 3))
+        layer = model[0] if "conv" in kind else model[1]
+        if "pruned" in kind:
+            prune.l1_unstructured(layer, "weight", amount=0.5)
+        elif "hook" in kind:
+            with pytest.warns(FutureWarning, match="weight_norm"):
+                torch.nn.utils.weight_norm(layer)
+        else:
+            parametrizations.weight_norm(layer)
+    return model
+
+
+@pytest.mark.parametrize(
+    "kind", [f"{what}{by}" for what in ("mlp", "conv") for by in (", pruned", ", hook", "")]
+)
+def test_pruned_and_weight_normed_members_are_what_they_are_alone(kind):
+    x, y = torch.randn(12, 2, 2, 2), torch.arange(12) % 3
+    models = [made(kind, seed) for seed in range(3)]
+    for model in models:
+        model(x)  # leaves a tensor with a history
+    ensemble, data = Ensemble(models), [(x[:6], y[:6]), (x[6:], y[6:])]
+    outputs = torch.stack([model(x) for model in models])
+    torch.testing.assert_close(ensemble(x), outputs)
+
+    def trained(model, rho, loss):
+        base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        fit(model, Lookbehind(base, Ball(rho), k=2), data, epochs=2, splits={}, loss=loss)
+
+    trained(ensemble, torch.full((3,), 0.05), member_cross_entropy)
+    for e, model in enumerate(models):
+        trained(model, 0.05, None)
+        member = ensemble.member(e)
+        torch.testing.assert_close([*member.state_dict().values()], [*model.state_dict().values()])
+        layer = member[0] if "conv" in kind else member[1]
+        assert isinstance(layer.weight, Tensor)
+        weight = layer.weight.detach().clone()  # before any forward pass
+        torch.testing.assert_close(member(x), model(x))
+        assert torch.equal(weight, layer.weight)
 
 
 def scaled(factors):

@@ -203,6 +203,37 @@ def test_a_member_that_diverges_has_no_accuracy(dataset):
         assert R[0].isfinite().all() and R[1].isnan().all()
 
 
+@pytest.mark.parametrize("memory", [0, 6])
+def test_label_smoothing_is_within_the_classes_of_a_task(dataset, memory):
+    loss = partial(cross_entropy, label_smoothing=0.2)
+    model, tasks = network(), split_classes(dataset, 3)
+    found = learn(model, partial(sgd, lr=0.02), tasks, batch_size=6, epochs=8, incremental="task",
+                  memory=memory, loss=loss)  # fmt: skip
+    assert found.accuracy["test"].diagonal().mean() > 0.7
+
+
+@pytest.mark.parametrize("incremental", ["task", "class"])
+def test_more_outputs_than_classes_are_classes_to_come(dataset, incremental):
+    model, tasks = network(), split_classes(dataset, 3)
+    model[3] = nn.Linear(8, 9).double()
+    before = model[3].weight[6:].detach().clone()
+    found = learn(model, sgd, tasks, batch_size=6, epochs=2, incremental=incremental)
+    assert found.accuracy["test"].isfinite().all()
+    assert torch.equal(model[3].weight[6:], before) == (incremental == "task")
+
+
+def test_fewer_outputs_than_classes_and_tasks_without_images_are_named(dataset):
+    model, tasks = network(), split_classes(dataset, 3)
+    model[3] = nn.Linear(8, 3).double()
+    with pytest.raises(ValueError, match="labels from 2 to 3"):
+        learn(model, sgd, tasks, batch_size=6, epochs=1)
+    for split in ("test", "validation"):
+        none = replace(tasks[1].data.splits[split], labels=torch.zeros(0, dtype=torch.int64))
+        lacking = replace(tasks[1], data=replace(tasks[1].data, **{split: none}))
+        with pytest.raises(ValueError, match="tasks must have images in the same splits, got"):
+            learn(network(), sgd, [tasks[0], lacking], batch_size=6, epochs=1)
+
+
 @pytest.mark.gpu
 def test_a_sequence_on_a_gpu(dataset):
     for incremental, tasks in (("task", 3), ("class", 2)):

@@ -1,6 +1,7 @@
 """Small problems, base optimizers and methods that the optimizer's tests draw from."""
 
 import copy
+import io
 from contextlib import contextmanager
 from itertools import pairwise
 
@@ -19,20 +20,20 @@ ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU, "softplus": nn
 SGD, FOREACH = torch.optim.SGD, {"foreach": True}
 NESTEROV, DECAY = {"momentum": 0.9, "nesterov": True}, {"weight_decay": 0.01}
 
-# name: (torch class, what it is called in reference.py, its options in both, torch's own options)
+# name: (class, options, which of torch's implementations)
 BASES = {
-    "sgd": (SGD, "sgd", {}, {}),
-    "sgd wd": (SGD, "sgd", DECAY, {}),
-    "momentum": (SGD, "sgd", {"momentum": 0.9}, {}),
-    "momentum wd": (SGD, "sgd", {"momentum": 0.9, **DECAY}, {}),
-    "nesterov": (SGD, "sgd", NESTEROV, {}),
+    "sgd": (SGD, {}, {}),
+    "sgd wd": (SGD, DECAY, {}),
+    "momentum": (SGD, {"momentum": 0.9}, {}),
+    "momentum wd": (SGD, {"momentum": 0.9, **DECAY}, {}),
+    "nesterov": (SGD, NESTEROV, {}),
     # without weight decay torch's foreach nesterov overwrites the gradients in place
-    "nesterov foreach": (SGD, "sgd", NESTEROV, FOREACH),
-    "nesterov wd": (SGD, "sgd", {**NESTEROV, **DECAY}, FOREACH),
-    "adam": (torch.optim.Adam, "adam", {}, {}),
-    "adam wd": (torch.optim.Adam, "adam", DECAY, FOREACH),
-    "adamw": (torch.optim.AdamW, "adamw", {"weight_decay": 0.1}, {}),
-    "rmsprop": (torch.optim.RMSprop, "rmsprop", DECAY, {}),
+    "nesterov foreach": (SGD, NESTEROV, FOREACH),
+    "nesterov wd": (SGD, {**NESTEROV, **DECAY}, FOREACH),
+    "adam": (torch.optim.Adam, {}, {}),
+    "adam wd": (torch.optim.Adam, DECAY, FOREACH),
+    "adamw": (torch.optim.AdamW, {"weight_decay": 0.1}, {}),
+    "rmsprop": (torch.optim.RMSprop, DECAY, {}),
 }
 
 
@@ -136,7 +137,7 @@ def mlps(draw, batches=1, dtype=torch.float64):
 
 
 def make_base(name, params, lr=0.05):
-    make, _, options, own = BASES[name]
+    make, options, own = BASES[name]
     return make(params, lr=lr, **options, **own)
 
 
@@ -151,6 +152,13 @@ def unchanged(problem, optimizer):
     before = now()
     yield
     torch.testing.assert_close(now(), before, rtol=0, atol=0)
+
+
+def through_disk(state):
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
 
 
 def identical(ones, others):
@@ -176,10 +184,10 @@ def examples(n):
     return settings(max_examples=n, deadline=None, derandomize=True)
 
 
-def trained(problem, optimizer, steps=2):
-    """The weights of a copy of `problem` after some steps of `optimizer(problem)`."""
+def trained(problem, base, make):
+    """The weights of a copy of `problem` after two steps of what `make` makes around the base."""
     problem = copy.deepcopy(problem)
-    made = optimizer(problem)
-    for _ in range(steps):
-        made.step(problem.closure())
+    optimizer = make(make_base(base, problem.params))
+    for _ in range(2):
+        optimizer.step(problem.closure())
     return problem.weights

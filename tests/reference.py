@@ -1,8 +1,7 @@
 """The family written down naively in float64, as an oracle: 2k gradients, nothing reused.
 
-Weights are lists of plain tensors, gradients come from `autograd.grad`, and the base optimizers are
-spelled out from their papers. Nothing here is shared with `lookbehind`, nor with `torch.optim`.
-`gradient(weights) -> (loss, gradients)`. An ascent's radius and scaling are given as
+Weights are lists of plain tensors, gradients come from `autograd.grad`; nothing here is shared with
+`lookbehind`. `gradient(weights) -> (loss, gradients)`. An ascent's radius and scaling are given as
 `climb = (rho, eta)`, with `eta` None for SAM; `scaled[j]` says where ASAM has T = |w| + η.
 """
 
@@ -29,48 +28,19 @@ def ascended(weights, gradients, climb, scaled):
 
 
 class Base:
-    """One of torch's optimizers on a list of weights; `options[j]` are those of weight j."""
+    """A `torch.optim` optimizer as a function of weights; it knows of no step around its own."""
 
-    def __init__(self, name, options):
-        self.update = {"sgd": sgd, "adam": adam, "adamw": adamw, "rmsprop": rmsprop}[name]
-        self.options = options
-        self.state = [{} for _ in options]
+    def __init__(self, make, lrs, **options):
+        self.params = [torch.nn.Parameter(torch.empty(0, dtype=torch.float64)) for _ in lrs]
+        groups = [{"params": [p], "lr": lr} for p, lr in zip(self.params, lrs, strict=True)]
+        self.optimizer = make(groups, **options)
 
     def step(self, weights, gradients):
         """The weights after one step; the state moves on."""
-        return [
-            self.update(w, g, state, **options)
-            for w, g, state, options in zip(
-                weights, gradients, self.state, self.options, strict=True
-            )
-        ]
-
-
-def sgd(w, g, state, lr, momentum=0.0, nesterov=False, weight_decay=0.0):
-    g = g + weight_decay * w
-    if momentum:
-        state["m"] = momentum * state["m"] + g if "m" in state else g
-        g = g + momentum * state["m"] if nesterov else state["m"]
-    return w - lr * g
-
-
-def adam(w, g, state, lr, weight_decay=0.0, b1=0.9, b2=0.999, eps=1e-8):
-    g = g + weight_decay * w
-    t = state["t"] = state.get("t", 0) + 1
-    state["m"] = b1 * state.get("m", 0) + (1 - b1) * g
-    state["v"] = b2 * state.get("v", 0) + (1 - b2) * g * g
-    mean, square = state["m"] / (1 - b1**t), state["v"] / (1 - b2**t)
-    return w - lr * mean / (torch.sqrt(square) + eps)
-
-
-def adamw(w, g, state, lr, weight_decay=0.01):
-    return adam(w - lr * weight_decay * w, g, state, lr)
-
-
-def rmsprop(w, g, state, lr, weight_decay=0.0, alpha=0.99, eps=1e-8):
-    g = g + weight_decay * w
-    state["v"] = alpha * state.get("v", 0) + (1 - alpha) * g * g
-    return w - lr * g / (torch.sqrt(state["v"]) + eps)
+        for p, w, g in zip(self.params, weights, gradients, strict=True):
+            p.data, p.grad = w.clone(), g.clone()
+        self.optimizer.step()
+        return [p.detach().clone() for p in self.params]
 
 
 def multistep(weights, gradients, base, climb, scaled, mean=False):

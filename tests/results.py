@@ -1,7 +1,6 @@
 """What the tests of the stored results share: the folder, and its scripts as modules."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
 
@@ -14,7 +13,7 @@ RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
 
 
 @pytest.fixture
-def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def scripts(monkeypatch):
     """The folder of the scripts can be imported from; what they register goes with them."""
     monkeypatch.syspath_prepend(str(RESULTS))
     with patch.dict(METHODS), patch.dict(MODELS):

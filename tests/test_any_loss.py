@@ -190,7 +190,6 @@ UNFIT = {  # outputs, targets, a loss for them
 }
 CALLS = {
     "objective": lambda model, data, **o: Objective(model, data, **o).loss(),
-    "worst rise": lambda model, data, **o: worst_rise(model, data, Ball(0.1), **o),
     "evaluate": lambda model, data, **o: evaluate(model, data, **o),
     "fit": lambda model, data, **o: fit(
         model, torch.optim.SGD(model.parameters(), lr=0.1), data, epochs=1, splits={}, **o
@@ -209,7 +208,7 @@ def test_what_the_default_loss_does_not_fit_is_refused_and_works_with_its_own(na
     CALLS[call](model, [(X, targets)], batch_loss=lambda model, both: loss(model(both[0]), both[1]))
 
 
-@pytest.mark.parametrize("call", ["objective", "worst rise", "evaluate"])
+@pytest.mark.parametrize("call", ["objective", "evaluate"])
 @pytest.mark.parametrize("label", [-100, -1, 3])
 def test_labels_of_no_class_are_named(label, call):
     labels = torch.tensor([0, 1, 2, 0, 1, label])

@@ -25,7 +25,7 @@ def plan() -> dict[str, set[str]]:
 ALLOWED = plan()
 ONLY_EXPLORE = {"ipywidgets", "anywidget"}
 LATE = {*ONLY_EXPLORE, "torchvision", "sklearn", "matplotlib", "click", "platformdirs"}
-LATE |= {"accelerate", "distributed", "optuna"}
+LATE |= {"accelerate", "optuna"}
 TOP_LEVEL = {
     *("notebooks", "lookbehind", "binder", "tests", "environment.yml", "README.md"),
     *("pyproject.toml", "Makefile", "LICENSE", "CITATION.cff", ".ci", ".github", ".gitignore"),

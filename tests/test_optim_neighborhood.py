@@ -63,25 +63,6 @@ def test_by_default_all_are_adaptive_and_nothing_is_changed(slope):
     assert difference(params + grads, before[0] + before[1]) == 0
 
 
-@examples(40)
-@given(st.integers(1, 4), st.integers(0, 999), st.booleans())
-def test_each_member_has_its_own_radius_and_norm(members, seed, adaptive):
-    torch.manual_seed(seed)
-    shapes = [(members, 3, 2), (members,), (members, 4)]
-    params = [torch.randn(s, dtype=torch.float64) for s in shapes]
-    grads = [torch.randn(s, dtype=torch.float64) for s in shapes]
-    rho = torch.rand(members, dtype=torch.float64)
-    make = AdaptiveBall if adaptive else Ball
-    together = make(rho).worst(params, grads, [True, False, True])
-    norms = make(rho).norm(params, grads, [True, False, True])
-    assert make(rho).members == members and make(rho[0]).members is None
-    assert norms.shape == (members,)
-    for e in range(members):
-        alone = [w[e] for w in params], [g[e] for g in grads], [True, False, True]
-        assert difference([t[e] for t in together], make(rho[e].item()).worst(*alone)) < 1e-14
-        assert difference([norms[e]], [make(rho[e].item()).norm(*alone)]) < 1e-14
-
-
 @pytest.mark.parametrize("ball", [Ball(0.3), AdaptiveBall(0.3)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_zero_gradient_has_no_worst_perturbation(ball, dtype):

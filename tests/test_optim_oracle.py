@@ -1,6 +1,7 @@
 """The official weights, a naive transcription in float64, and what must be equal to what."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ from lookbehind import (
     MultistepSAM,
     param_groups,
 )
-from lookbehind.optim import cosine_alpha
+from lookbehind.weights import cosine
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "trajectories.json").read_text())
 
@@ -111,9 +112,8 @@ def runs(draw, batches=1):
     problem = draw(mlps(batches))
     name = draw(st.sampled_from(sorted(BASES)))
     groups, lrs, scaled = draw(groupings(problem))
-    make, called, options, own = BASES[name]
-    base = make(groups, lr=0.1, **options, **own)
-    oracle = reference.Base(called, [{"lr": lr, **options} for lr in lrs])
+    make, options, own = BASES[name]
+    base, oracle = make(groups, **options, **own), reference.Base(make, lrs, **options)
     rho, eta = draw(RHO), draw(st.sampled_from([None, 0.0, 0.01]))
     ball = Ball(rho) if eta is None else AdaptiveBall(rho, eta)
     return problem, base, ball, oracle, (rho, eta), scaled
@@ -142,12 +142,12 @@ def test_lookbehind_agrees_with_the_oracle(run, k, alpha, reuse, switched):
 
 
 @examples(30)
-@given(runs(batches=6), K, st.sampled_from(["last", "mean"]), st.booleans())
-def test_multistep_agrees_with_the_oracle(run, k, gradient, switched):
+@given(runs(batches=6), K, st.booleans(), st.booleans())
+def test_multistep_agrees_with_the_oracle(run, k, mean, switched):
     problem, base, ball, oracle, climb, scaled = run
-    optimizer = MultistepSAM(base, ball, k=k, gradient=gradient)
+    optimizer = MultistepSAM(base, ball, k=k, gradient="mean" if mean else "last")
     closure, gradients = first_or_each(problem, k, switched)
-    weights, mean = problem.weights, gradient == "mean"
+    weights = problem.weights
     for _ in range(2):
         weights = reference.multistep(weights, gradients, oracle, climb, scaled, mean)
         optimizer.step(closure)
@@ -178,22 +178,15 @@ BALLS = st.one_of(st.builds(Ball, RHO), st.builds(AdaptiveBall, RHO, st.just(0.0
 
 @examples(20)
 @given(mlps(), ANY_BASE, BALLS, st.booleans())
-def test_lookbehind_with_one_step_and_alpha_one_is_sam(problem, base, ball, reuse):
-    def lookbehind(q):
-        optimizer = make_base(base, q.params)
-        return Lookbehind(optimizer, ball, k=1, alpha=1.0, reuse_gradients=reuse)
-
-    def sam(q):
-        optimizer = make_base(base, q.params)
-        adaptive = isinstance(ball, AdaptiveBall)
-        return ASAM(optimizer, ball.rho, ball.eta) if adaptive else SAM(optimizer, ball.rho)
-
-    def multistep(q):
-        return MultistepSAM(make_base(base, q.params), ball, k=1)
-
-    expected = trained(problem, sam)
-    assert identical(trained(problem, lookbehind), expected)
-    assert identical(trained(problem, multistep), expected)
+def test_with_one_step_and_alpha_one_all_are_sam(problem, base, ball, reuse):
+    sam = ASAM if isinstance(ball, AdaptiveBall) else SAM
+    made = [
+        lambda base: sam(base, **ball.asdict()),
+        lambda base: MultistepSAM(base, ball, k=1),
+        lambda base: Lookbehind(base, ball, k=1, alpha=1.0, reuse_gradients=reuse),
+    ]
+    expected, *others = (trained(problem, base, make) for make in made)
+    assert all(identical(found, expected) for found in others)
 
 
 @examples(20)
@@ -209,12 +202,11 @@ def test_alpha_zero_changes_nothing(problem, base, k, ball):
 @examples(20)
 @given(mlps(dtype=torch.float32), ANY_BASE, K, ALPHA, BALLS)
 def test_reuse_and_2k_agree_to_the_last_bit_in_float32(problem, base, k, alpha, ball):
-    def lookbehind(reuse):
-        return lambda q: Lookbehind(
-            make_base(base, q.params), ball, k=k, alpha=alpha, reuse_gradients=reuse
-        )
+    def weights(reuse):
+        make = partial(Lookbehind, ball=ball, k=k, alpha=alpha, reuse_gradients=reuse)
+        return trained(problem, base, make)
 
-    assert identical(trained(problem, lookbehind(True)), trained(problem, lookbehind(False)))
+    assert identical(weights(True), weights(False))
 
 
 @pytest.mark.parametrize("base", ["momentum", "nesterov foreach", "adamw"])
@@ -248,7 +240,7 @@ def test_alpha_may_be_any_function_of_the_displacements():
         return 0.25
 
     def expected(k, alpha):
-        oracle = reference.Base("sgd", [{"lr": 0.05, "momentum": 0.9} for _ in weights])
+        oracle = reference.Base(torch.optim.SGD, [0.05] * len(weights), momentum=0.9)
         steps, scaled = [problem.gradient()] * k, [True] * len(weights)
         return reference.lookbehind(weights, steps, oracle, (0.1, None), scaled, alpha)
 
@@ -260,21 +252,9 @@ def test_alpha_may_be_any_function_of_the_displacements():
         assert difference([a, b], [f - w, e - w]) < 1e-12
 
 
-@examples(30)
-@given(st.integers(1, 5), st.integers(1, 7), st.integers(0, 99))
-def test_cosine_alpha_lies_in_the_unit_interval_and_knows_members(members, n, seed):
-    torch.manual_seed(seed)
-    first, total = torch.randn(2, members, n, dtype=torch.float64)
-    expected = (torch.nn.functional.cosine_similarity(first, total, dim=1) + 1) / 2
-    alone = [cosine_alpha(a.clone(), b.clone()) for a, b in zip(first, total, strict=True)]
-    together = cosine_alpha(first.clone(), total.clone(), members)
-    assert together.shape == (members,)
-    assert ((together >= 0) & (together <= 1)).all()
-    assert difference([together, *alone], [expected, *expected]) < 1e-12
-
-
-def test_cosine_alpha_of_the_same_of_opposite_and_of_no_movement():
+def test_the_cosine_of_the_same_of_opposite_and_of_no_movement():
     v = torch.tensor([3.0, -4.0])
-    assert cosine_alpha(v.clone(), 3 * v).item() == pytest.approx(1)
-    assert cosine_alpha(v.clone(), -2 * v).item() == pytest.approx(0, abs=1e-6)
-    assert cosine_alpha(torch.zeros(2), v.clone()) == 0.5
+    pairs = (v, 3 * v), (v, -2 * v), (0 * v, v)
+    first, total = (torch.stack(some) for some in zip(*pairs, strict=True))
+    for found in (cosine(first, total, 3, first), [cosine(a, b, None, a) for a, b in pairs]):
+        assert [*map(float, found)] == pytest.approx([1, -1, 0], abs=1e-6)

@@ -1,22 +1,14 @@
 """Resume, foreign states, and settings that change between steps."""
 
 import copy
-import io
 
 import pytest
 import reference
 import torch
-from problems import METHODS, difference, identical, make_base, mlp, unchanged
+from problems import METHODS, difference, identical, make_base, mlp, through_disk, unchanged
 from torch import nn
 
 from lookbehind import SAM, AdaptiveBall, Ball, Lookahead, Lookbehind
-
-
-def through_disk(state):
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
 
 
 @pytest.mark.parametrize("base", ["momentum wd", "adamw"])
@@ -33,12 +25,12 @@ def test_resume_is_exact(method, base):
             scheduler.step()
 
     step(3, optimizer, problem, scheduler)
-    if method not in ("SAM", "ASAM"):
-        optimizer.k = 2
     optimizer.climber.ball = type(optimizer.climber.ball)(0.3)
-    if hasattr(optimizer, "alpha"):
-        optimizer.alpha = 0.3
+    changed = {"k": 2, "alpha": 0.3, "reuse_gradients": False, "gradient": "mean"}
+    for name in changed.keys() & optimizer.settings().keys():
+        setattr(optimizer, name, changed[name])
     saved = through_disk([x.state_dict() for x in (problem.model, optimizer, scheduler)])
+    assert saved[1].keys() == {"state", "param_groups", "made_by", "shapes", "settings"}
     other = mlp(seed=5, dtype=torch.float32)
     other.batches = problem.batches
     resumed = METHODS[method](make_base(base, other.params))
@@ -119,7 +111,7 @@ def test_settings_may_change_between_steps():
     problem = mlp()
     weights = problem.weights
     base = make_base("momentum", problem.params)
-    oracle = reference.Base("sgd", [{"momentum": 0.9} for _ in weights])
+    oracle = reference.Base(torch.optim.SGD, [0.05] * len(weights), momentum=0.9)
     optimizer = Lookbehind(base, Ball(0.1), k=2, alpha=0.5)
     for k, ball, climb, alpha, lr in (
         (2, Ball(0.1), (0.1, None), 0.5, 0.05),
@@ -128,7 +120,7 @@ def test_settings_may_change_between_steps():
         (3, Ball(0.0), (0.0, None), 1, 0.05),
     ):
         optimizer.k, optimizer.ball, optimizer.alpha = k, ball, alpha
-        for options in (optimizer.param_groups[0], *oracle.options):
+        for options in (*optimizer.param_groups, *oracle.optimizer.param_groups):
             options["lr"] = lr
         steps, scaled = [problem.gradient()] * k, [True] * len(weights)
         weights = reference.lookbehind(weights, steps, oracle, climb, scaled, alpha)

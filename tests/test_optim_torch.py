@@ -1,13 +1,12 @@
 """Each of the family is a `torch.optim.Optimizer`, whatever the base, the schedule, the tensors."""
 
 import copy
-import io
 import pickle
 
 import numpy as np
 import pytest
 import torch
-from problems import METHODS, difference, identical, make_base, mlp
+from problems import METHODS, difference, identical, make_base, mlp, through_disk
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import cross_entropy
@@ -135,30 +134,10 @@ def test_numbers_of_numpy_become_plain():
     scheduler.step()
     base.state[problem.params[0]]["own"] = np.float64(2)
     assert {type(v) for v in (optimizer.alpha, optimizer.ball.rho, optimizer.ball.eta)} == {float}
-    file = io.BytesIO()
-    torch.save(optimizer.state_dict(), file)
-    file.seek(0)
-    state = torch.load(file, weights_only=True)
+    state = through_disk(optimizer.state_dict())
     assert state["param_groups"][0]["lr"] == 0.0005
     optimizer.load_state_dict(state)
     assert optimizer.state[problem.params[0]]["own"] == 2
-
-
-def test_a_state_holds_the_base_once_and_every_setting():
-    problem = mlp()
-    optimizer = Lookbehind(make_base("adamw", problem.params), Ball(0.1), reuse_gradients=False)
-    optimizer.step(problem.closure())
-    state = optimizer.state_dict()
-    assert set(state) == {"state", "param_groups", "made_by", "shapes", "settings"}
-    assert {tuple(v) for v in state["state"].values()} == {("step", "exp_avg", "exp_avg_sq")}
-    settings = {"k": 5, "ball": {"rho": 0.1}, "alpha": 0.5, "reuse_gradients": False}
-    assert state["settings"] == [settings]
-    mean = METHODS["Multistep mean"](make_base("sgd", problem.params))
-    assert mean.state_dict()["settings"][0]["gradient"] == "mean"
-    last = METHODS["Multistep last"](make_base("sgd", problem.params))
-    last.ball = AdaptiveBall()
-    last.load_state_dict(mean.state_dict())
-    assert last.gradient == "mean"
 
 
 # --- bases and tensors of other kinds -----------------------------------------------------------

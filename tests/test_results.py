@@ -7,21 +7,17 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from results import RESULTS, scripts  # noqa: F401
-from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import parameters_to_vector as flat
 from torch.nn.utils import vector_to_parameters
 
-from lookbehind.study import lifelong, sweep
-from lookbehind.study.lifelong import learn, permuted
+from lookbehind.study import sweep
 from lookbehind.train import Recipe
 
 # `measured` of tuned.py made them all; beside the test accuracy each tests some of the measures.
@@ -37,21 +33,21 @@ TINY = {
 }  # fmt: skip
 
 
-def stored(name: str) -> dict[str, Any]:
+def stored(name):
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
+def lines(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture(autouse=True)
-def double() -> None:
+def double():
     torch.set_default_dtype(torch.float64)
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("LOOKBEHIND_DATA", str(tmp_path / "kept"))
     pixels = np.random.default_rng(0).integers(256, size=(24, 8, 8, 3), dtype=np.uint8)
     for image, (part, label, i) in zip(
@@ -62,9 +58,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "images"
 
 
-def test_the_cifar_study_tunes_reports_and_goes_on_where_it_was(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cifar_study_tunes_reports_and_goes_on_where_it_was(folder, tmp_path, monkeypatch):
     cifar10, path = import_module("cifar10"), tmp_path / "study.jsonl"
     few = ("SGD", "Lookbehind-SAM k 2")
     monkeypatch.setattr(cifar10, "METHODS", {name: cifar10.METHODS[name] for name in few})
@@ -86,7 +80,7 @@ def test_the_cifar_study_tunes_reports_and_goes_on_where_it_was(
     assert [{**r, "seconds": 0} for r in lines(path)] == [{**r, "seconds": 0} for r in rows]
 
 
-def test_the_rows_of_the_cifar_study_are_of_its_plan() -> None:
+def test_the_rows_of_the_cifar_study_are_of_its_plan():
     cifar10, path = import_module("cifar10"), RESULTS / "cifar10.jsonl"
     for row in lines(path):
         settings = {**cifar10.COMMON, **cifar10.METHODS[row["name"]]}
@@ -97,17 +91,17 @@ def test_the_rows_of_the_cifar_study_are_of_its_plan() -> None:
     assert path.stat().st_size < 150_000
 
 
-@pytest.mark.parametrize("name", [*MEASURED, "steps", "ascents", "noise", "lines", "landscape"])
-def test_a_stored_study_says_what_it_was_made_with_and_no_path(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(path.stem for path in RESULTS.glob("*.json")))
+def test_a_stored_study_says_what_it_was_made_with_and_no_path(name):
     text = (RESULTS / f"{name}.json").read_text(encoding="utf-8")
     study = json.loads(text)
     assert all(study[key] for key in ("commit", "torch", "hardware", "seeds", "common"))
-    assert "/" not in text.replace("at lr/k", "")
-    assert len(text) < 150_000
+    assert "/" not in text.replace("at lr/k", "").replace(f"notebooks/results/{name}.py", "")
+    assert len(text) < {"atlas": 170_000, "lifelong": 125_000}.get(name, 150_000)
 
 
 @pytest.mark.parametrize("name", MEASURED)
-def test_a_network_of_a_study_trained_again_measures_the_same(name: str) -> None:
+def test_a_network_of_a_study_trained_again_measures_the_same(name):
     script, study, chance = import_module(name), stored(name), random.Random(1)
     row, i = chance.choice(study["runs"]), chance.randrange(len(study["seeds"]))
     recipe = Recipe(**{**study["common"], **row["settings"]})
@@ -119,7 +113,7 @@ def test_a_network_of_a_study_trained_again_measures_the_same(name: str) -> None
     assert found == {"diverged": 0, **few}
 
 
-def test_the_lines_are_of_the_tuned_runs_and_lie_around_their_networks() -> None:
+def test_the_lines_are_of_the_tuned_runs_and_lie_around_their_networks():
     script, study, whole = import_module("lines"), stored("lines"), stored("tuned")
     kept = [row for row in whole["runs"] if row["name"] in script.NAMES]
     assert len(study["runs"]) == len(kept) == 28
@@ -134,7 +128,7 @@ def test_the_lines_are_of_the_tuned_runs_and_lie_around_their_networks() -> None
 
 
 @pytest.mark.parametrize("name", ["tuned", "peers", "budgets"])
-def test_what_was_chosen_lies_inside_the_grid_and_is_what_was_measured(name: str) -> None:
+def test_what_was_chosen_lies_inside_the_grid_and_is_what_was_measured(name):
     study = stored(name)
     assert not {*study["seeds"]} & {*study["tuning_seeds"]}
     for grid in study["tuning"]:
@@ -149,7 +143,7 @@ def test_what_was_chosen_lies_inside_the_grid_and_is_what_was_measured(name: str
                 assert row["settings"].get(axis, study["common"][axis]) == best
 
 
-def test_the_controlled_are_the_winners() -> None:
+def test_the_controlled_are_the_winners():
     control, study = import_module("control"), stored("control")
     expected = [
         (of, recipe.label_noise, name)
@@ -159,7 +153,7 @@ def test_the_controlled_are_the_winners() -> None:
     assert [(row["of"], row["label_noise"], row["name"]) for row in study["runs"]] == expected
 
 
-def test_a_step_of_one_size_on_every_k_of_the_grid() -> None:
+def test_a_step_of_one_size_on_every_k_of_the_grid():
     steps, study, chance = import_module("steps"), stored("steps"), random.Random(0)
     run, i, j = chance.choice(study["runs"]), chance.randrange(8), chance.randrange(8)
     recipe = steps.point(run["label_noise"], run["k"], study["radii"][i], study["steps"][j])
@@ -179,13 +173,10 @@ def test_a_step_of_one_size_on_every_k_of_the_grid() -> None:
         ("landscape", 6, [0], slice(3, 4)),
     ],
 )
-def test_a_table_of_settings_holds_what_training_gives(
-    name: str, count: int, some: list[int], seeds: slice, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+def test_a_table_holds_what_training_gives(name, count, some, seeds, tmp_path, monkeypatch):
     script, path, whole = import_module(name), tmp_path / "study.json", stored(name)
-    settings, size = script.settings(), (RESULTS / f"{name}.json").stat().st_size
-    assert len(whole["runs"]) == len(settings) == count and size < 170_000
+    settings = script.settings()
+    assert len(whole["runs"]) == len(settings) == count
     monkeypatch.setattr("stored.workers", ThreadPoolExecutor)
     monkeypatch.setattr(script, "settings", lambda: [settings[n] for n in some])
     monkeypatch.setattr(script, "SEEDS", script.SEEDS[seeds])
@@ -197,10 +188,9 @@ def test_a_table_of_settings_holds_what_training_gives(
     assert made.pop("seeds") == whole["seeds"][seeds]
     for key in made.keys() - {"commit", "torch", "hardware"}:
         assert made[key] == whole[key]
-    assert whole["commit"] and whole["torch"] and whole["hardware"]
 
 
-def test_ranks_as_members_of_an_ensemble_climb_apart_and_give_the_stored_accuracies() -> None:
+def test_ranks_as_members_of_an_ensemble_climb_apart_and_give_the_stored_accuracies():
     ranks, whole = import_module("ranks"), stored("ranks")
     points = itertools.product(ranks.settings(), ranks.LRS, ranks.RADII)
     for run, (s, lr, rho) in zip(whole["runs"], points, strict=True):
@@ -213,12 +203,12 @@ def test_ranks_as_members_of_an_ensemble_climb_apart_and_give_the_stored_accurac
     assert made == [kept["test"][:2]]
 
 
-def test_two_ranks_in_one_process_are_two_shares_by_hand() -> None:
+def test_two_ranks_in_one_process_are_two_shares_by_hand():
     recipe = replace(import_module("ranks").COMMON, method="SAM", rho=0.1, epochs=1)
     [[network]], [data] = import_module("ranks").trained(recipe, [0], [0.1], 2)
     model = recipe.make_model(data)
 
-    def gradient(at: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+    def gradient(at, images, labels):
         vector_to_parameters(at, model.parameters())
         loss = cross_entropy(model(images), labels)
         return flat(torch.autograd.grad(loss, [*model.parameters()]))
@@ -235,14 +225,12 @@ def test_two_ranks_in_one_process_are_two_shares_by_hand() -> None:
 
 
 @pytest.fixture
-def study() -> Any:
+def study():
     return import_module("lifelong")
 
 
-def test_the_stored_lifelong_study_is_whole(study: Any) -> None:
+def test_the_stored_lifelong_study_is_whole(study):
     kept = stored("lifelong")
-    assert (RESULTS / "lifelong.json").stat().st_size < 125_000
-    assert all(kept[key] for key in ("commit", "torch", "hardware"))
     assert Recipe(**kept["common"]) == study.COMMON
     assert (kept["methods"], kept["sequences"]) == (study.METHODS, study.SEQUENCES)
     axes = {"name": study.METHODS, "budget": study.BUDGETS, "sequence": study.SEQUENCES,
@@ -256,26 +244,7 @@ def test_the_stored_lifelong_study_is_whole(study: Any) -> None:
         assert len(row["forgetting"]) == len(pairs)
 
 
-def test_a_member_of_the_study_is_the_run_that_is_tested(
-    study: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name, sequence = "Lookbehind-SAM k 2", "permuted"
-    monkeypatch.setattr(study, "pairs", lambda _: [(0.03, 0.05), (0.1, 0.0)])
-    monkeypatch.setitem(study.SEQUENCES, sequence, {**study.SEQUENCES[sequence], "gradients": 9})
-    accuracies, forgettings = study.measured(name, "equal gradients", sequence, 50, 1)
-    for e, (lr, rho) in enumerate(study.pairs(name)):
-        recipe = replace(study.COMMON, lr=lr, rho=rho, seed=1, **study.METHODS[name])
-        data = recipe.load()
-        alone = learn(
-            recipe.make_model(data), recipe.make_optimizer, permuted(data, 3), batch_size=20,
-            gradients=9, memory=50, seed=1,
-        )  # fmt: skip
-        R = alone.accuracy["validation"]
-        assert accuracies[e] == pytest.approx(float(lifelong.average_accuracy(R)))
-        assert forgettings[e] == pytest.approx(float(lifelong.average_forgetting(R)))
-
-
-def test_the_tested_matrices_are_of_the_settings_chosen(study: Any) -> None:
+def test_the_tested_matrices_are_of_the_settings_chosen(study):
     kept = stored("lifelong")
     for row in kept["tested"]:
         sequence, memory = row["sequence"], row["memory"]
@@ -293,7 +262,7 @@ def test_the_tested_matrices_are_of_the_settings_chosen(study: Any) -> None:
 
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted(RESULTS.glob("[0-9]*.jsonl"))])
-def test_the_rows_that_a_notebook_reads_are_what_training_gives(name: str) -> None:
+def test_the_rows_that_a_notebook_reads_are_what_training_gives(name):
     rows = random.Random(0).sample(lines(RESULTS / f"{name}.jsonl"), 2)
     for row, kept in zip(sweep([Recipe(**r["recipe"]) for r in rows]), rows, strict=True):
         assert row["gradients"] == kept["gradients"]

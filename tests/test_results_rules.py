@@ -1,15 +1,12 @@
 """What the studies compare is what their scripts say: the match, the peers, the angles."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from itertools import pairwise
-from typing import Any
 
 import pytest
 import torch
 from results import scripts  # noqa: F401
-from torch import Tensor
 
 from lookbehind import Ball
 from lookbehind.optim import make_method
@@ -18,15 +15,15 @@ from lookbehind.train import Recipe
 pytestmark = pytest.mark.usefixtures("scripts")
 
 
-def weights(*values: float) -> torch.nn.Parameter:
+def weights(*values):
     return torch.nn.Parameter(torch.tensor(values, dtype=torch.float64))
 
 
-def walk(optimizer: Any, w: Tensor, loss: Callable[[Tensor, int], Tensor], steps: int) -> Tensor:
+def walk(optimizer, w, loss, steps):
     """The points (steps + 1, n) on a loss of the weights and the number of the step."""
     points = [w.detach().clone()]
 
-    def closure() -> Tensor:
+    def closure():
         optimizer.zero_grad()
         value = loss(w, len(points) - 1)
         value.backward()
@@ -38,7 +35,7 @@ def walk(optimizer: Any, w: Tensor, loss: Callable[[Tensor, int], Tensor], steps
     return torch.stack(points)
 
 
-def test_looksam_at_every_minibatch_is_sam_and_between_them_keeps_the_part_aside() -> None:
+def test_looksam_at_every_minibatch_is_sam_and_between_them_keeps_the_part_aside():
     peers = import_module("peers")
     H = torch.diag(torch.tensor([1.0, 5.0], dtype=torch.float64))
     w = weights(1.0, 0.5)
@@ -54,7 +51,7 @@ def test_looksam_at_every_minibatch_is_sam_and_between_them_keeps_the_part_aside
         torch.testing.assert_close(after, point - 0.1 * there)
 
 
-def test_momentum_sam_climbs_against_its_momentum() -> None:
+def test_momentum_sam_climbs_against_its_momentum():
     peers = import_module("peers")
     w, scale = weights(1.0, 0.5), torch.tensor([1.0, 5.0], dtype=torch.float64)
     base = torch.optim.SGD([w], lr=0.1, momentum=0.9)
@@ -66,7 +63,7 @@ def test_momentum_sam_climbs_against_its_momentum() -> None:
         torch.testing.assert_close(after, point - 0.1 * v)
 
 
-def path_of(recipe: Recipe, loss: Callable[[Tensor, int], Tensor], steps: int) -> Tensor:
+def path_of(recipe, loss, steps):
     """The points (steps + 1, 2) of the recipe's method."""
     w = weights(1.0, -0.5)
     base = torch.optim.SGD([w], lr=recipe.lr, momentum=recipe.momentum)
@@ -75,7 +72,7 @@ def path_of(recipe: Recipe, loss: Callable[[Tensor, int], Tensor], steps: int) -
 
 
 @pytest.mark.parametrize("k", [2, 5])
-def test_the_matched_control_moves_as_far_by_a_minibatch_and_forgets_as_fast(k: int) -> None:
+def test_the_matched_control_moves_as_far_by_a_minibatch_and_forgets_as_fast(k):
     """A gradient at the first minibatch only, and how it goes on to move the weights."""
     ours = Recipe(k=k, alpha=1 / k, lr=0.1, rho=0.05)
     slope = torch.tensor([3.0, 4.0], dtype=torch.float64)
@@ -92,11 +89,11 @@ def test_the_matched_control_moves_as_far_by_a_minibatch_and_forgets_as_fast(k: 
         assert found[name] == pytest.approx((total, 0.9))
 
 
-def test_the_matched_control_has_the_same_path_on_a_quadratic_to_first_order() -> None:
+def test_the_matched_control_has_the_same_path_on_a_quadratic_to_first_order():
     ours = Recipe(k=3, alpha=0.5, lr=0.002, rho=0.02)
     scale = torch.tensor([1.0, 4.0], dtype=torch.float64)
 
-    def apart(recipe: Recipe, steps: int) -> float:
+    def apart(recipe, steps):
         paths = [
             path_of(some, lambda w, _: (scale * w * w).sum() / 2, steps)
             for some in (recipe, import_module("control").matched(recipe)["SAM, matched"])
@@ -107,7 +104,7 @@ def test_the_matched_control_has_the_same_path_on_a_quadratic_to_first_order() -
     assert near < 0.6 * far < 0.6 * 0.03
 
 
-def test_ascents_meet_the_maximum_where_they_must() -> None:
+def test_ascents_meet_the_maximum_where_they_must():
     """On a slope all gradients point there; on a bowl the first ascent turns most of the way."""
     ascents = import_module("ascents")
     w = torch.tensor([1.0, 0.2], dtype=torch.float64)

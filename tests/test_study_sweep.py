@@ -1,18 +1,24 @@
 """`sweep`: which runs, each of them what it is alone, and what becomes of those that fail."""
 
+import re
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
 
 import forks
 import numpy as np
 import pytest
+import torch
 from problems import double_precision  # noqa: F401
-from sweeps import CPU, FOUR, SHORT, alone, close, refuses, run_here, weight_sum
+from sweeps import CPU, FOUR, SHORT, alone, close, lines, refuses, run_here, weight_sum
+from torch import nn
 
 from lookbehind.optim import METHODS
 from lookbehind.study import block as block_module
 from lookbehind.study import essence, grid
 from lookbehind.study import sweeps as sweeps_module
+from lookbehind.train import Recipe
 
 # Which runs
 
@@ -125,16 +131,41 @@ def test_a_member_that_diverges_is_recorded_alone():
                 alone(recipe)
 
 
-def test_a_measure_that_raises_costs_its_own_run_only():
+# What a measure gives, and how it is read again.
+RESULTS = {
+    "tensor": (torch.tensor(0.5), 0.5),
+    "with a gradient": (torch.tensor(0.5, requires_grad=True), 0.5),
+    "vector": (torch.arange(3), [0, 1, 2]),
+    "float32": (np.float32(0.5), 0.5),
+    "int64": (np.int64(3), 3),
+    "array": (np.eye(2), [[1.0, 0.0], [0.0, 1.0]]),
+    "list": ([np.float64(1), torch.ones(1), (1, 2)], [1.0, [1.0], [1, 2]]),
+    "none": (None, None),
+}
+
+
+def test_what_a_measure_gives_is_plain_as_it_is_read_again(tmp_path):
+    measures = {name: lambda *_, value=value: value for name, (value, _) in RESULTS.items()}
+    path, expected = tmp_path / "runs.jsonl", {name: value for name, (_, value) in RESULTS.items()}
+    (row,) = run_here(FOUR[:1], path, measures=measures)
+    found = {name: row[name] for name in RESULTS}
+    assert found == expected and str(found) == str(expected)
+    assert run_here(FOUR[:1], path, measures=measures) == [row]
+
+
+@pytest.mark.parametrize("value", [nn.Linear(1, 1), {1, 2}, 1j, {(1, 2): 3}, Path("a"), refuses])
+def test_what_a_measure_cant_give_is_the_error_of_its_run_only(value):
     calls = iter(range(4))
 
-    def refuses_one(model, dataset):
+    def measure(model, dataset):
         assert not model.training
-        return 1.0 if next(calls) != 2 else refuses(model, dataset)
+        given = value if next(calls) == 1 else 1.0
+        return given(model, dataset) if given is refuses else given
 
-    rows = run_here(FOUR, measures={"one": refuses_one})
-    failed = {"recipe": asdict(FOUR[2]), "error": "ArithmeticError: no value"}
-    assert [row.get("one", row) for row in rows] == [1.0, 1.0, failed, 1.0]
+    rows = run_here(FOUR, measures={"it": measure})
+    assert [row.get("it") for row in rows] == [1.0, None, 1.0, 1.0]
+    assert rows[1].keys() == {"recipe", "error"} and rows[1]["recipe"] == asdict(FOUR[1])
+    assert rows[1]["error"].startswith(("TypeError: ", "ArithmeticError: no value"))
 
 
 def test_a_dataset_that_cannot_be_had_is_the_error_of_its_runs(tmp_path):
@@ -173,3 +204,26 @@ def test_wrong_arguments_are_named():
         with pytest.raises((TypeError, ValueError), match=message):
             run_here(recipes, **options)
     assert run_here([]) == []
+
+
+def test_the_readme_finds_a_setting_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+    """A dozen lines of Optuna over `sweep`, run as they stand there."""
+    pytest.importorskip("optuna")
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (code,) = [block for block in blocks if "import optuna" in block]
+    assert len(code.splitlines()) <= 14
+    monkeypatch.chdir(tmp_path)
+    short = partial(Recipe, train=40, batch_size=20, gradients=12)
+    monkeypatch.setattr("lookbehind.train.Recipe", short)
+    names = {}
+    exec(code, names)
+    rows = lines(Path("rows.jsonl"))
+    assert len(rows) == 40
+    best = max(rows, key=lambda row: row["validation"]["accuracy"])
+    printed = capsys.readouterr().out
+    assert printed == f"{ {'rho': best['recipe']['rho']} }\n"
+    with monkeypatch.context() as patch:
+        patch.setattr(sweeps_module, "train_block", lambda *_: pytest.fail("trained again"))
+        exec(code, names)
+    assert capsys.readouterr().out == printed

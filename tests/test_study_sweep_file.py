@@ -215,28 +215,3 @@ def test_a_broken_pool_is_no_failure_of_the_runs_and_a_new_one_goes_on(tmp_path)
         failed = run_here(FOUR, executor=second, measures={"none": refuses})
     close(rows, [{**alone(recipe), "settings": 1 + 80} for recipe in FOUR])
     assert [row["error"] for row in failed] == ["ArithmeticError: no value"] * 4
-
-
-@pytest.fixture
-def cluster():
-    distributed = pytest.importorskip("distributed")
-    dask = pytest.importorskip("dask")
-    with (
-        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1",
-            protocol="tcp://", dashboard_address=None, silence_logs=60,
-        ) as local,
-        distributed.Client(local, set_as_default=False) as client
-    ):  # fmt: skip
-        yield client.get_executor()
-
-
-def test_a_dask_worker_that_is_killed_loses_nothing(cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MEMBERS", 1)
-    flag, path = tmp_path / "flag", tmp_path / "runs.jsonl"
-    measures = {"sum": partial(deadly, flag), "settings": process_settings}
-    rows = run_here(FOUR, path, executor=cluster, measures=measures)
-    assert flag.exists()
-    close(rows, [{**alone(recipe), "settings": 1 + 80} for recipe in FOUR])
-    assert len(lines(path)) == 4

@@ -83,7 +83,7 @@ def local_run(variant):
     k = 1 if name in ("SAM", "ASAM", "Lookahead-SAM") else K
     climb = (RHO, ETA if "ASAM" in name else None)
     weights, stream = pair.weights_of(pair.network()), [*pair.minibatches(), *pair.minibatches()]
-    base = reference.Base("sgd", [{"lr": LR, "momentum": 0.9, "weight_decay": DECAY}] * 4)
+    base = reference.Base(torch.optim.SGD, [LR] * 4, momentum=0.9, weight_decay=DECAY)
     slow, turn = weights, 0
     for minibatch in stream:
         slopes = list(local_climb(weights, minibatch, climb, k))

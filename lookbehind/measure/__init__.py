@@ -1,8 +1,6 @@
 """What the loss around a network looks like, and how sharp it is."""
 
 from lookbehind.measure.directions import (
-    Principal,
-    Projection,
     difference,
     dot,
     filter_normalized,
@@ -13,14 +11,13 @@ from lookbehind.measure.directions import (
     solution_plane,
     unit,
 )
-from lookbehind.measure.hessian import Eigenpairs, hessian_eigenpairs, hessian_trace
 from lookbehind.measure.landscape import Line, Plane, line, plane
 from lookbehind.measure.objective import STATISTICS, Objective
 from lookbehind.measure.sharpness import (
-    Estimate,
-    Noise,
     average_rise,
     gradient,
+    hessian_eigenpairs,
+    hessian_trace,
     quantized,
     weight_noise,
     worst_rise,
@@ -29,9 +26,8 @@ from lookbehind.measure.sharpness import (
 from lookbehind.weights import Weights, moved, weights_of
 
 __all__ = [
-    "STATISTICS", "Eigenpairs", "Estimate", "Line", "Noise", "Objective", "Plane", "Principal",
-    "Projection", "Weights", "average_rise", "difference", "dot", "filter_normalized",
-    "gaussian_direction", "gradient", "hessian_eigenpairs", "hessian_trace", "in_plane", "line",
-    "moved", "plane", "principal_directions", "project", "quantized", "solution_plane", "unit",
-    "weight_noise", "weights_of", "worst_rise", "worst_rises",
+    "STATISTICS", "Line", "Objective", "Plane", "Weights", "average_rise", "difference", "dot",
+    "filter_normalized", "gaussian_direction", "gradient", "hessian_eigenpairs", "hessian_trace",
+    "in_plane", "line", "moved", "plane", "principal_directions", "project", "quantized",
+    "solution_plane", "unit", "weight_noise", "weights_of", "worst_rise", "worst_rises",
 ]  # fmt: skip

@@ -17,30 +17,32 @@ from lookbehind.weights import Weights, moved, per_member, weights_of
 
 Point = nn.Module | Mapping[str, Tensor]
 
-# Added to seeds, a number a purpose: torch fills a normal draw and the first weights of a network
-# from the same random numbers, so that a direction with the network's own seed would point (cosine
-# −0.35) at its start. Below 2³², as torch's generator leaves out the higher bits of a seed.
+# Added to seeds: torch fills a normal draw and the first weights of a network from the same random
+# numbers, so that a direction with the network's own seed would point (cosine −0.35) at its start.
+# Below 2³², as torch's generator leaves out the higher bits of a seed.
 STREAMS = {"directions": 2**31, "noise": 3 * 2**30}
 
 
 def gaussian_direction(model: nn.Module, *, seed: int = 0) -> Weights:
-    """A direction of independent N(0, 1), which is isotropic, drawn on the model's device.
+    """A direction of independent N(0, 1), which is isotropic; the same on every device.
 
-    The same seed gives another draw on another kind of device, and nothing in common with the
-    weights of a network that was made with it. torch's global generator is left alone.
+    It has nothing in common with the weights of a network that was made with the seed, and leaves
+    torch's global generator alone.
     """
-    weights = weights_of(model)
-    device = next(iter(weights.values())).device
-    generator = stream("directions", seed, device)
-    return {
-        name: torch.randn(w.shape, generator=generator, dtype=w.dtype, device=w.device)
-        for name, w in weights.items()
-    }
+    return normal(weights_of(model), stream("directions", seed))
 
 
-def stream(purpose: str, seed: int, device: str | torch.device = "cpu") -> torch.Generator:
+def stream(purpose: str, seed: int) -> torch.Generator:
     """A generator that has no number in common with a network of this seed, or another purpose."""
-    return torch.Generator(device).manual_seed(STREAMS[purpose] + seed)
+    return torch.Generator().manual_seed(STREAMS[purpose] + seed)
+
+
+def normal(weights: Weights, generator: torch.Generator) -> Weights:
+    """ξ ~ N(0, 1) for every weight, drawn on the CPU."""
+    draws = {
+        n: torch.randn(w.shape, generator=generator, dtype=w.dtype) for n, w in weights.items()
+    }
+    return {n: xi.to(weights[n].device) for n, xi in draws.items()}
 
 
 def filter_normalized(model: nn.Module, direction: Mapping[str, Tensor]) -> Weights:
@@ -48,11 +50,10 @@ def filter_normalized(model: nn.Module, direction: Mapping[str, Tensor]) -> Weig
 
         dᵢ ← dᵢ ‖wᵢ‖ / ‖dᵢ‖
 
-    so that a step of 1 is as long as the weights, whatever their scale, and two networks can be
-    compared (arXiv 1712.09913, section 4). Filters are the slices along dimension 0 of tensors of
-    two dimensions or more. Of the others, biases and BatchNorm's, the direction is 0.
-
-    Raises ValueError where the direction isn't one of the model's (see `plane`).
+    so that two networks can be compared, whatever the scale of their weights (arXiv 1712.09913,
+    section 4). Filters are the slices along dimension 0 of tensors of two dimensions or more; of
+    the others, biases and BatchNorm's, it is 0. Raises ValueError where the direction isn't one of
+    the model's (see `plane`).
     """
     weights = weights_of(model)
     found = checked("direction", direction, weights)
@@ -129,9 +130,8 @@ def points_of(start: Point, end: Point, name: str) -> tuple[Weights, Weights]:
 
 
 def _check_names(name: str, found: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-    lacks, more = sorted(weights.keys() - found.keys()), sorted(found.keys() - weights.keys())
-    if lacks or more:
-        faults = [f"{what} {names}" for what, names in (("lacks", lacks), ("adds", more)) if names]
+    wrong = {"lacks": weights.keys() - found.keys(), "adds": found.keys() - weights.keys()}
+    if faults := [f"{what} {sorted(names)}" for what, names in wrong.items() if names]:
         raise ValueError(f"{name} must have the network's parameters; it {' and '.join(faults)}")
     for n, w in weights.items():
         if found[n].shape != w.shape:
@@ -157,8 +157,7 @@ class Projection:
 
     coordinates  (T, 2)  the (a, b) of the nearest point of the plane, origin + a d₁ + b d₂
     off_plane    (T,)    the distance to it, in units of the weights
-    explained            1 − Σ off_plane² / Σ ‖wₜ − origin‖²: the share of the squared distances
-                         from the origin that lies in the plane; 1 where all of them are 0
+    explained            1 − Σ off_plane² / Σ ‖wₜ − origin‖², 1 where all distances are 0
     """
 
     coordinates: np.ndarray
@@ -171,10 +170,8 @@ def principal_directions(path: Sequence[Mapping[str, Tensor]], count: int = 2) -
 
     With the centered weights X (T, P) and the eigenvectors of X Xᵀ = U Λ Uᵀ, the directions are
     the rows of Λ^(-½) Uᵀ X: T × T numbers and never P × P. Each points from the path's start to its
-    end. In float64; about 2 T² P operations.
-
-    Raises ValueError where the path has fewer than `count` + 1 points or spreads in fewer
-    dimensions, or its points don't have the same parameters.
+    end. In float64. Raises ValueError where the path has fewer than `count` + 1 points or spreads
+    in fewer dimensions, or its points don't have the same parameters.
     """
     points = _path(path, path[0] if len(path) else {})
     if whole("count", count, 1) >= len(points):

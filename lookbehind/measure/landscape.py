@@ -70,13 +70,10 @@ class Line:
     def save(self, path: str | Path) -> Path:
         """The fields as arrays by name, which `np.load` reads; `start` is (loss, accuracy).
 
-        ".npz" is added where `path` doesn't end so; returns the file's path. It is written whole or
-        not at all, and its folder is made. Raises OSError where it can't be; an old file then
-        stays.
+        ".npz" is added where `path` doesn't end so; returns the file's path. Raises OSError where
+        it can't be written, whole; an old file then stays.
         """
-        target = Path(path)
-        if target.suffix != ".npz":
-            target = target.with_name(target.name + ".npz")
+        target = Path(path if str(path).endswith(".npz") else f"{path}.npz")
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values["start"] = [self.start.loss, self.start.accuracy]
         with written_whole(target) as file:
@@ -125,16 +122,14 @@ def plane(
     """L(w₀ + a d₁ + b d₂) on a grid of `points` × `points` steps a and b from span[0] to span[1].
 
     Mean loss and accuracy over all examples of `batches`, in evaluation mode, w₀ the model's
-    weights; `losses` as in `Objective`. `statistics` of BatchNorm: "stored" are the network's
-    running averages, "reestimated" are made anew from the images at every point; away from w₀ the
-    pictures differ.
+    weights; `statistics` (away from w₀ the pictures differ) and `losses` as in `Objective`.
 
     w₀ is evaluated first, then a grid of 3 × 3, then each refinement to 5 × 5, 9 × 9, … up to all
     points. `update` gets the result so far after each. `stop` is asked before each point; after
     it, or Ctrl-C, the result so far is returned.
 
-    The model is never touched. Raises ValueError or TypeError for a wrong argument: a direction
-    has the names and shapes of the parameters that require a gradient, is finite and not all zero.
+    Raises ValueError or TypeError for a wrong argument: a direction has the names and shapes of the
+    parameters that require a gradient, is finite and not all zero.
     """
     directions = {"second": second, "first": first}
     options: dict[str, Any] = {"statistics": statistics, "stop": stop, "update": update, **losses}

@@ -66,12 +66,9 @@ class Objective:
     @torch.no_grad()
     def score(self, weights: Weights | None = None) -> Score:
         """The mean loss and the accuracy at `weights` (default: the model's)."""
-        loss = hits = torch.zeros((), device=self.device)
-        state = self._state(self.weights if weights is None else weights)
-        for minibatch in self.batches:
-            more, hit = functional_call(self._scored, state, (minibatch,))
-            loss, hits = loss + more, hits + hit
-        return Score(float(loss) / self.images, float(hits) / self.images)
+        pairs = self._each(self._state(self.weights if weights is None else weights))
+        loss, hits = (float(torch.stack(sums).sum()) for sums in zip(*pairs, strict=True))
+        return Score(loss / self.images, hits / self.images)
 
     def loss(self, weights: Weights | None = None) -> float:
         """The mean loss, as `score` has it."""
@@ -82,31 +79,41 @@ class Objective:
         at = self._leaves(self.weights if weights is None else weights)
         state, total = self._state(at), torch.zeros((), device=self.device)
         with differentiable(self.network):
-            for minibatch in self.batches:
-                loss, _ = functional_call(self._scored, state, (minibatch,))
+            for loss, _ in self._each(state):
                 loss.backward(inputs=[*at.values()])
                 total = total + loss.detach()
         sums = {n: torch.zeros_like(w) if w.grad is None else w.grad for n, w in at.items()}
         return float(total) / self.images, {n: g / self.images for n, g in sums.items()}
 
     def curvature(self, direction: Weights) -> Weights:
-        """H u, H = ∇²L(w) at the model's weights: the gradient of ⟨∇L(w), u⟩, reverse over reverse.
+        """H u, H = ∇²L(w) at the model's weights: the gradient of ⟨∇L(w), u⟩ (Pearlmutter 1994).
 
-        Forward mode is missing for many layers. Statistics of BatchNorm count as constants.
+        Reverse over reverse, as forward mode is missing for many layers. Statistics of BatchNorm
+        count as constants. Raises ValueError for weights that aren't finite, FloatingPointError
+        where H u isn't.
         """
+        for name, w in self.weights.items():
+            if not w.isfinite().all():
+                raise ValueError(f"model must have finite weights, those of {name!r} are not")
         at = self._leaves(self.weights)
         state, leaves = self._state(at), [*at.values()]
         u = [direction[name] / self.images for name in at]
         sums = [torch.zeros_like(w) for w in leaves]
         with differentiable(self.network, twice=True):
-            for minibatch in self.batches:
-                loss, _ = functional_call(self._scored, state, (minibatch,))
+            for loss, _ in self._each(state):
                 slope = torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True)
                 along = torch.stack([(g * d).sum() for g, d in zip(slope, u, strict=True)]).sum()
                 if along.requires_grad:  # else the loss is linear in w
                     found = torch.autograd.grad(along, leaves, materialize_grads=True)
                     torch._foreach_add_(sums, found)
+        if not all(total.isfinite().all() for total in sums):
+            raise FloatingPointError("the second derivatives of the loss are not finite at w")
         return dict(zip(at, sums, strict=True))
+
+    def _each(self, state: dict[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The summed loss and hits of every minibatch."""
+        for minibatch in self.batches:
+            yield functional_call(self._scored, state, (minibatch,))
 
     def _leaves(self, weights: Weights) -> Weights:
         return {name: w.detach().requires_grad_() for name, w in weights.items()}
@@ -125,8 +132,7 @@ class Objective:
         try:
             for layer in self._layers.values():
                 layer.train()
-            for minibatch in self.batches:
-                functional_call(self._scored, state, (minibatch,))
+            list(self._each(state))
         finally:
             self.network.eval()
         return state

@@ -110,9 +110,10 @@ class Lookbehind(Climber):
     ) -> None:
         """Lookbehind-ASAM is this with an `AdaptiveBall` and a base made on `param_groups(model)`.
 
-        `k` ≥ 1. `alpha` in [0, 1]: a number, a tensor of shape (E,) (one per member), "adaptive"
-        (see `cosine_alpha`), or a callable (first, total) → α, called once per parameter with the
-        displacements φ_1 − φ and φ_k − φ (of a sharded parameter, those of the shard that is here).
+        `k` ≥ 1. `alpha` in [0, 1]: a number, a tensor of shape (E,) (one per member), or one per
+        parameter, from the displacements first = φ_1 − φ and total = φ_k − φ: "adaptive" is
+        (1 + cos ∠(first, total)) / 2 as in the official code, near 1 where the k descents agree and
+        near 0 where they turned back; a callable (first, total) → α (gets the shard that is here).
 
         `reuse_gradients`: the descent gradient ∇L(φ'_i) is the ascent gradient of step i + 1, so a
         step takes k + 1 gradients with the same weights as the 2k of the official code. That holds
@@ -143,7 +144,7 @@ class Lookbehind(Climber):
         found = zip(first, fast, step.params, strict=True)
         if callable(self.alpha):
             return [self.alpha(f, total) for f, total, _ in found]
-        return [cosine_alpha(f, total, self.members, of=p) for f, total, p in found]
+        return [(1 + cosine(f, total, self.members, of=p)) / 2 for f, total, p in found]
 
 
 class MultistepSAM(Climber):
@@ -233,14 +234,3 @@ class Lookahead(Outer):
         alphas = [self.alpha] * len(step.params)
         interpolate_(step.params, step.slow, alphas)
         return alphas
-
-
-def cosine_alpha(
-    first: Tensor, total: Tensor, members: int | None = None, of: Tensor | None = None
-) -> Tensor:
-    """Adaptive α = (1 + cos ∠(first, total)) / 2 of one parameter: a scalar, or shape (E,).
-
-    `first` = φ_1 − φ and `total` = φ_k − φ. Near 1 where the k descents agree with the first, near
-    0 where they turned back (as in the official code). `of`: the parameter, where it is sharded.
-    """
-    return (1 + cosine(first, total, members, total if of is None else of)) / 2

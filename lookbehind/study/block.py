@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -27,7 +27,6 @@ from lookbehind.train import (
     Run,
     Session,
     Setup,
-    choose_hardware,
     evaluation_batches,
     fit,
     keep_freed_memory,
@@ -37,6 +36,15 @@ from lookbehind.train.data import Dataset
 Measure = Callable[[nn.Module, Dataset], Any]  # gives what JSON can hold, mostly a number
 MEMORY = 2**30  # bytes that an ensemble may take on a CPU; of a GPU, half of what is free
 EVALUATION_IMAGES = 2**14  # of all members together, evaluated at once
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked of every run: measures at its end, so many scores on its way, and where."""
+
+    measures: Mapping[str, Measure]
+    records: int
+    hardware: Hardware
 
 
 def blocks(recipes: list[Recipe], most: int) -> list[list[Recipe]]:
@@ -56,32 +64,37 @@ def cut(recipes: list[Recipe], most: int) -> list[list[Recipe]]:
     return [recipes[i:j] for i, j in pairwise([0, *ends])]
 
 
-def failed(recipe: Recipe, error: BaseException) -> Row:
-    return {"recipe": asdict(recipe), "error": f"{type(error).__name__}: {error}"}
-
-
-def train_block(
-    recipes: list[Recipe],
-    measures: Mapping[str, Measure],
-    hardware: Hardware | None,
-    records: int,
-) -> list[Row]:
+def train_block(recipes: list[Recipe], job: Job) -> list[Row]:
     """A row for each of the recipes, which may train as one."""
-    hardware = hardware or choose_hardware()
-    if hardware.device.type == "cpu":
+    if job.hardware.device.type == "cpu":
         keep_freed_memory()
     datasets, rows = dict[int, Dataset](), dict[Recipe, Row]()
-    for recipe in recipes:
-        if recipe.seed not in datasets and recipe not in rows:
-            try:
-                datasets[recipe.seed] = recipe.load(device=hardware.device)
-            except Exception as error:
-                rows |= {r: failed(r, error) for r in recipes if r.seed == recipe.seed}
-    good = [recipe for recipe in recipes if recipe not in rows]
-    most = _room(good[0], datasets[good[0].seed], hardware.device) if good else 1
-    for some in cut(good, most):
-        rows |= _train_ensemble(some, datasets, measures, hardware, records)
+    for seed, first in {recipe.seed: recipe for recipe in recipes}.items():
+        try:
+            datasets[seed] = first.load(device=job.hardware.device)
+        except Exception as error:
+            rows |= {r: _failed(r, error) for r in recipes if r.seed == seed}
+    if good := [recipe for recipe in recipes if recipe not in rows]:
+        rows |= _rows(good, datasets, job)
     return [rows[recipe] for recipe in recipes]
+
+
+def _rows(recipes: list[Recipe], datasets: Mapping[int, Dataset], job: Job) -> dict[Recipe, Row]:
+    """As one ensemble, or in parts: what fits in memory; halves of one that fails, until the guilty
+    runs are alone."""
+    try:
+        parts = cut(recipes, _room(recipes[0], datasets[recipes[0].seed], job.hardware.device))
+        if len(parts) == 1:
+            return _train_ensemble(recipes, datasets, job)
+    except Exception as error:
+        if len(recipes) == 1:
+            return {recipes[0]: _failed(recipes[0], error)}
+        parts = cut(recipes, math.ceil(len(recipes) / 2))
+    return dict(pair for part in parts for pair in _rows(part, datasets, job).items())
+
+
+def _failed(recipe: Recipe, error: BaseException) -> Row:
+    return {"recipe": asdict(recipe), "error": f"{type(error).__name__}: {error}"}
 
 
 def _room(recipe: Recipe, dataset: Dataset, device: torch.device) -> int:
@@ -99,32 +112,27 @@ def _room(recipe: Recipe, dataset: Dataset, device: torch.device) -> int:
 
 
 def _train_ensemble(
-    recipes: list[Recipe],
-    datasets: Mapping[int, Dataset],
-    measures: Mapping[str, Measure],
-    hardware: Hardware,
-    records: int,
+    recipes: list[Recipe], datasets: Mapping[int, Dataset], job: Job
 ) -> dict[Recipe, Row]:
     firsts = {recipe.seed: recipe for recipe in reversed(recipes)}
     gather = partial(MemberBatches, of=[[*firsts].index(recipe.seed) for recipe in recipes])
     models = {seed: first.make_model(datasets[seed]) for seed, first in firsts.items()}
-    ensemble = Ensemble([models[recipe.seed] for recipe in recipes]).to(hardware.device)
+    ensemble = Ensemble([models[recipe.seed] for recipe in recipes]).to(job.hardware.device)
     batches = gather([first.batches(datasets[seed]) for seed, first in firsts.items()])
-    score = partial(_scores, ensemble, [datasets[seed] for seed in firsts], gather, hardware)
-    failures, seen = _fit(ensemble, recipes, batches, hardware, score, max(1, records))
+    score = partial(_scores, ensemble, [datasets[seed] for seed in firsts], gather, job.hardware)
+    failures, seen = _fit(ensemble, recipes, batches, score, job)
     rows = {}
     for e, recipe in enumerate(recipes):
-        row: Row = {"recipe": asdict(recipe)}
+        points = [some[e] for some in seen]
+        row = {"recipe": asdict(recipe), **points[-1]} if points else {}
         try:
-            points = [some[e] for some in seen]
             _check_finite(failures[e], points)
-            row |= points[-1] | ({"records": points} if records else {})
             network = ensemble.member(e).eval()
-            for name, measure in measures.items():
+            for name, measure in job.measures.items():
                 row[name] = as_json(name, measure(network, datasets[recipe.seed]))
-            rows[recipe] = row
+            rows[recipe] = row | ({"records": points} if job.records else {})
         except Exception as error:
-            rows[recipe] = failed(recipe, error)
+            rows[recipe] = _failed(recipe, error)
     return rows
 
 
@@ -132,14 +140,13 @@ def _fit(
     ensemble: Ensemble,
     recipes: list[Recipe],
     batches: MemberBatches,
-    hardware: Hardware,
     score: Callable[[], list[Row]],
-    records: int,
+    job: Job,
 ) -> tuple[list[int], list[list[Row]]]:
     """Train; after how many gradients each member failed (0: it didn't), and what each scored on
     the way, the last time at the end."""
-    recipe, seen = recipes[0], dict[int, list[Row]]()
-    failures = torch.zeros(len(recipes), dtype=torch.int64, device=hardware.device)
+    recipe, records, seen = recipes[0], max(1, job.records), dict[int, list[Row]]()
+    failures = torch.zeros(len(recipes), dtype=torch.int64, device=job.hardware.device)
 
     def watch(run: Run) -> None:
         if (undone := getattr(run.optimizer, "rolled_back", None)) is not None:
@@ -150,12 +157,12 @@ def _fit(
 
     history = fit(
         ensemble,
-        _optimizer(ensemble, recipes, hardware.device),
+        _optimizer(ensemble, recipes, job.hardware.device),
         batches,
         splits={},
         loss=partial(member_cross_entropy, label_smoothing=recipe.label_smoothing),
         callbacks=[watch],
-        setup=Setup(autocast=hardware.autocast),
+        setup=Setup(autocast=job.hardware.autocast),
         session=Session(stop=lambda: bool(failures.all())),
         **recipe.plan(),
     )

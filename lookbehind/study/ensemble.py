@@ -1,8 +1,8 @@
 """E networks of one architecture trained as one: their parameters stacked along dimension 0.
 
-E small networks, stacked, take as many operations as one. `fit` and the optimizers train an
-`Ensemble` as any network: with `rho` of shape (E,) the family keeps the members apart, and so does
-every `torch.optim` optimizer that works elementwise. Member e is what it would have become alone.
+E small networks, stacked take as many operations as one. `fit` trains an `Ensemble` as any network;
+optimizers that work elementwise keep the members apart, and so does the family with `rho` of shape
+(E,). Member e is what it would have become alone.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy, relu
 from torch.optim import Optimizer
 
-from lookbehind.checks import check_bounded
+from lookbehind.checks import check_bounded, check_members
 from lookbehind.scores import Minibatch
 from lookbehind.train import Minibatches, set_epoch
 from lookbehind.weights import PlainWeightNorm, copied, made_by_hooks, members_of, per_member
@@ -110,20 +110,18 @@ def _check_alike(models: Sequence[nn.Module]) -> None:
     first, *others = map(_description, models)
     for e, found in enumerate(others, 1):
         if different := found.items() ^ first.items():
-            what, name = key = min(key for key, _ in different)
-            raise ValueError(
-                f"models must be alike; models[0] and models[{e}] differ in {what}: "
-                f"{name} is {first.get(key)}, and {found.get(key)}"
-            )
+            part = min(part for part, _ in different)
+            told = f"differ in {part}: {first.get(part)}, and {found.get(part)}"
+            raise ValueError(f"models must be alike; models[0] and models[{e}] {told}")
 
 
-def _description(model: nn.Module) -> dict[tuple[str, str], Any]:
-    found: dict[tuple[str, str], Any] = {}
+def _description(model: nn.Module) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for name, module in model.named_modules():
-        found["modules", name or "the network"] = type(module).__name__
-        found["training mode", name or "the network"] = module.training
+        found[f"modules, {name or 'the network'}"] = type(module).__name__
+        found[f"training mode, {name or 'the network'}"] = module.training
     for name, t in [*model.named_parameters(), *model.named_buffers()]:
-        found["parameters and buffers", name] = tuple(t.shape), t.dtype, t.requires_grad
+        found[f"parameters and buffers, {name}"] = tuple(t.shape), t.dtype, t.requires_grad
     return found
 
 
@@ -166,22 +164,16 @@ def scale_lr(optimizer: Optimizer, factors: Tensor) -> None:
     """From now on member e learns at group["lr"] · factors[e]; `factors` (E,), finite and ≥ 0.
 
     After each step of `optimizer` (of `torch.optim`; of the family its `base`) the displacement of
-    member e is multiplied by factors[e]. That is its learning rate wherever the displacement is
-    proportional to it: SGD with momentum, Nesterov and weight decay, Adam, AdamW, RMSprop and most
-    others; not Rprop, ASGD, LBFGS. Called twice, factors multiply.
-
-    Raises TypeError or ValueError for other factors, and where a parameter that requires a
-    gradient doesn't have E as first dimension.
+    member e is multiplied by factors[e]: right where it is proportional to the learning rate, as
+    with SGD, Adam, AdamW, RMSprop and most others; not Rprop, ASGD, LBFGS. Called twice, factors
+    multiply. Raises TypeError or ValueError for other factors or parameters.
     """
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {optimizer!r}")
+    if members_of(check_bounded("factors", factors, also=", one per member")) is None:
+        raise ValueError(f"factors must be a tensor of shape (E,), got {factors!r}")
+    check_members("factors", len(factors), optimizer.param_groups)
     params = [p for g in optimizer.param_groups for p in g["params"] if p.requires_grad]
-    check_bounded("factors", factors, also=", one per member")
-    for p in params:
-        if members_of(factors) != len(p):
-            allowed = "a tensor of shape (E,) and every parameter must have leading dimension E"
-            found = f"{factors} and a parameter of shape {tuple(p.shape)}"
-            raise ValueError(f"factors must be {allowed}; got {found}")
     before: list[Tensor] = []
 
     def remember(*_: Any) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, combinations
+from itertools import chain, combinations, product
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from lookbehind.checks import one_of, whole
 from lookbehind.scores import Minibatch
+from lookbehind.study.ensemble import Ensemble
 from lookbehind.train import EVALUATION_BATCH, evaluate, fit, grouped
 from lookbehind.train.data import Batches, Dataset, Split
 
@@ -50,16 +51,15 @@ def _of_classes(dataset: Dataset, classes: tuple[int, ...]) -> Task:
             names = ", ".join(dataset.classes[c] for c in classes)
             raise ValueError(f"a task must have images, the {name} split has none of {names}")
         parts[name] = _rows(split, rows)
-        if name == "train":
-            parts["noisy"] = dataset.noisy[rows]
+        parts |= {"noisy": dataset.noisy[rows]} if name == "train" else {}
     return Task(replace(dataset, **parts), classes)
 
 
 def permuted(dataset: Dataset, tasks: int, *, seed: int = 0) -> list[Task]:
     """The dataset as it is, then with its pixels in other orders, one fixed order a task.
 
-    The orders are drawn by `seed`; the channels of a pixel stay together. Each task is a copy of
-    the dataset and has all classes. Goodfellow et al. 2013, arXiv 1312.6211 (permuted MNIST).
+    The orders are drawn by `seed`; the channels of a pixel stay together. Each has all classes.
+    Goodfellow et al. 2013, arXiv 1312.6211 (permuted MNIST).
     """
     n, by = math.prod(dataset.size), torch.Generator().manual_seed(whole("seed", seed, 0))
     drawn = [torch.randperm(n, generator=by) for _ in range(whole("tasks", tasks, 1) - 1)]
@@ -78,10 +78,8 @@ class Reservoir:
     """A uniform sample, without replacement, of all images offered so far.
 
     Algorithm R (Vitter 1985, attributed there to A. Waterman): the first `memory` images are kept,
-    the n-th image after them with probability memory / n, in a random other's place. So each of n
-    images is held with probability min(1, memory / n).
-
-    `split` holds the images as they were offered (None before), `seen` is n. `seed` decides.
+    the n-th after them with probability memory / n, in a random other's place. `split` holds the
+    images (None before any was offered), `seen` is n.
     """
 
     def __init__(self, memory: int, seed: int = 0) -> None:
@@ -112,7 +110,6 @@ class Reservoir:
 class Replay:
     """The minibatches of `batches`, each joined by one of `remembered` ones.
 
-    All k + 1 gradients of a step see the same images, and the loss is the mean over both parts.
     Every epoch goes through the remembered images, as often as it needs, in new random orders that
     depend on their seed and the epoch alone.
     """
@@ -124,7 +121,6 @@ class Replay:
         return len(self.batches)
 
     def set_epoch(self, epoch: int) -> None:
-        """As for `Batches`."""
         self.batches.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Minibatch]:
@@ -140,13 +136,12 @@ class Replay:
 class Learned:
     """What a sequence of T tasks left, by the name of the split that it was measured on.
 
-    `accuracy` R (T, T): R[i, j] on task j after task i was learned, NaN for tasks that were not.
-    `before` (T,): on each task, before the first was learned. Both float64, on the CPU; an
-    ensemble's have its members as first dimension. `stopped`: whether the sequence ended early.
+    `accuracy` R (T, T): R[i, j] on task j after task i was learned, NaN for tasks that were not;
+    float64, on the CPU; an ensemble's has its members as first dimension. `stopped`: whether the
+    sequence ended early.
     """
 
     accuracy: dict[str, Tensor]
-    before: dict[str, Tensor]
     stopped: bool
 
 
@@ -194,8 +189,10 @@ def learn(
     within = partial(_loss_within, groups, loss) if groups else loss
     trains = [task.data.train for task in tasks]
     lessons = [_joined(trains)] if joint else trains
-    rows = [_scores(model, tasks, groups, score)]
-    for lesson in lessons:
+    members = [model.members] if isinstance(model, Ensemble) else []
+    R = torch.full((*members, len(lessons), len(tasks)), math.nan, dtype=torch.float64)
+    accuracy = {name: R.clone() for name in sorted(tasks[0].data.splits.keys() - {"train"})}
+    for i, lesson in enumerate(lessons):
         batches: Any = lesson.batches(batch_size, seed)
         if old := reservoir.split:
             size = min(batch_size, len(old))
@@ -204,12 +201,10 @@ def learn(
         history = fit(model, made, batches, splits={}, loss=within, **plan)
         if history.stopped:
             break
-        rows.append(_scores(model, tasks, groups, score))
+        for (name, matrix), j in product(accuracy.items(), range(len(tasks))):
+            matrix[..., i, j] = _accuracy(model, tasks, j, name, bool(groups), score)
         reservoir.add(lesson)
-    missing = {name: torch.full_like(row, math.nan) for name, row in rows[0].items()}
-    rows += [missing] * (len(lessons) + 1 - len(rows))
-    accuracy = {name: torch.stack([row[name] for row in rows[1:]], -2) for name in missing}
-    return Learned(accuracy, rows[0], history.stopped)
+    return Learned(accuracy, history.stopped)
 
 
 def _groups(tasks: Sequence[Task], told: bool, device: torch.device) -> list[Tensor]:
@@ -234,27 +229,23 @@ def _loss_within(groups: list[Tensor], loss: Any, logits: Tensor, labels: Tensor
     return torch.stack(found).sum(0)
 
 
-def _scores(
-    model: nn.Module, tasks: Sequence[Task], groups: list[Tensor], score: Any
-) -> dict[str, Tensor]:
-    """The accuracies (T,) or (E, T) on the tasks, for all splits but that of training."""
-    found: dict[str, list[Tensor]] = {}
-    for number, task in enumerate(tasks):
+def _accuracy(
+    model: nn.Module, tasks: Sequence[Task], j: int, name: str, narrow: bool, score: Any
+) -> Tensor:
+    """On a split of task j, () or (E,), NaN for a member that diverged; `narrow`: among the task's
+    own classes."""
 
-        def within(*of: Any, task: Task = task) -> Tensor:
-            own = torch.tensor(task.classes, device=of[-1].device)
-            kept = torch.zeros_like(of[-1], dtype=torch.bool).index_fill_(-1, own, True)
-            return of[-1].where(kept, -math.inf)
+    def within(*of: Any) -> Tensor:
+        own = torch.tensor(tasks[j].classes, device=of[-1].device)
+        kept = torch.zeros_like(of[-1], dtype=torch.bool).index_fill_(-1, own, True)
+        return of[-1].where(kept, -math.inf)
 
-        for name in sorted(task.data.splits.keys() - {"train"}):
-            with model.register_forward_hook(within) if groups else nullcontext():
-                one = score(model, task.data.splits[name].batches(EVALUATION_BATCH))
-            finite = torch.as_tensor(one.loss).isfinite().cpu()
-            if finite.ndim == 0 and not finite:
-                raise FloatingPointError(f"the loss on {name} of task {number} is not finite")
-            accuracy = torch.as_tensor(one.accuracy, dtype=torch.float64).cpu()
-            found.setdefault(name, []).append(accuracy.where(finite, math.nan))
-    return {name: torch.stack(some, -1) for name, some in found.items()}
+    with model.register_forward_hook(within) if narrow else nullcontext():
+        found = score(model, tasks[j].data.splits[name].batches(EVALUATION_BATCH))
+    finite = torch.as_tensor(found.loss).isfinite().cpu()
+    if finite.ndim == 0 and not finite:
+        raise FloatingPointError(f"the loss on {name} of task {j} is not finite")
+    return torch.as_tensor(found.accuracy, dtype=torch.float64).cpu().where(finite, math.nan)
 
 
 def average_accuracy(R: Tensor) -> Tensor:

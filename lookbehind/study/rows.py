@@ -3,18 +3,16 @@
 import json
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
 from dataclasses import fields, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lookbehind.optim import METHODS
 from lookbehind.train import Recipe
 
 Row = dict[str, Any]  # {"recipe": {all settings}, what was measured}
 _START = b'{"recipe": {'  # of every line of the file
-
 PATIENCE = 60.0  # seconds for a lock that others hold for moments
 
 
@@ -78,8 +76,8 @@ class SweepError(RuntimeError):
 class Rows:
     """The rows by run, and the file that they are appended to, if any.
 
-    Several processes may share the file. A last line that was cut short is taken off; of several
-    lines of one run the last counts. Raises SweepError where the file holds anything else.
+    Several processes may share the file. A last line that was cut short is taken off; a later line
+    of a run adds to an earlier one. Raises SweepError where the file holds anything else.
     """
 
     def __init__(self, path: str | Path | None) -> None:
@@ -94,37 +92,31 @@ class Rows:
 
     def append(self, rows: Iterable[Row]) -> None:
         """Take up what others wrote, then the rows, and bring those that are news to the disk."""
-        with nullcontext() if self.path is None else _locked(self.path):
-            self._read()
-            lines = [json.dumps(row) + "\n" for row in map(self._merged, rows) if self._take(row)]
-            if self.path is not None and lines:
-                with self.path.open("ab") as file:
-                    file.write("".join(lines).encode())
-                    file.flush()
-                    os.fsync(file.fileno())
-            self._end += sum(map(len, lines))  # ASCII
-
-    def _merged(self, row: Row) -> Row:
-        """With the measures of an earlier line."""
-        old = self.of(Recipe(**row["recipe"])) or row
-        return row if "error" in row or "error" in old else {**old, **row}
-
-    def _take(self, row: Row) -> bool:
-        """Whether it is news."""
-        run = essence(Recipe(**row["recipe"]))
-        old, self.rows[run] = self.rows.get(run), row
-        return old != row
-
-    def _read(self) -> None:
-        """Take up the lines since the last time. Nobody else writes now, so a part is a ruin."""
-        if self.path is None or not self.path.exists():
+        if self.path is None:
+            for row in rows:
+                self._take(row)
             return
-        with self.path.open("rb") as file:
-            file.seek(self._end)
-            lines = file.readlines()
-        for line in lines:
+        with _locked(self.path), self.path.open("a+b") as file:
+            self._read(file)
+            news = filter(None, map(self._take, rows))
+            file.write("".join(json.dumps(row) + "\n" for row in news).encode())
+            file.flush()
+            os.fsync(file.fileno())
+            self._end = file.seek(0, os.SEEK_END)
+
+    def _take(self, row: Row) -> Row | None:
+        """With the measures of an earlier line of the run; None where it is no news."""
+        run = essence(Recipe(**row["recipe"]))
+        old = self.rows.get(run, {})
+        self.rows[run] = row if "error" in row or "error" in old else {**old, **row}
+        return self.rows[run] if self.rows[run] != old else None
+
+    def _read(self, file: BinaryIO) -> None:
+        """Take up the lines since the last time. Nobody else writes now, so a part is a ruin."""
+        file.seek(self._end)
+        for line in file.readlines():
             if not line.endswith(b"\n") and _START.startswith(line[: len(_START)]):
-                os.truncate(self.path, self._end)
+                file.truncate(self._end)
                 return
             try:
                 self._take(json.loads(line))

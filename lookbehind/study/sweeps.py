@@ -6,10 +6,9 @@ Rows are kept in a file of JSON lines, one a run, so that a sweep that ends earl
 import math
 import pickle
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent import futures
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ import torch
 from torch import nn
 
 from lookbehind.checks import whole
-from lookbehind.study.block import Measure, blocks, cut, failed, train_block
+from lookbehind.study.block import Job, Measure, blocks, train_block
 from lookbehind.study.rows import Row, Rows, SweepError, distinct, essence
-from lookbehind.train import Hardware, Recipe
+from lookbehind.train import Hardware, Recipe, choose_hardware
 from lookbehind.train.data import Dataset
 
 MEMBERS = 128  # of an ensemble: from here on an MLP on digits gains little
@@ -47,13 +46,12 @@ def sweep(
     "records": [{"gradients": n, "train": …, "validation": …, "test": …}, …].
 
     Runs that differ in seed, ρ, lr and a number α only are trained as one `Ensemble`, as large as
-    memory allows. Each becomes what `Recipe.run` makes of it alone, but for rounding. An ensemble
-    that fails is tried again in halves, so that only the guilty runs are recorded as failed.
+    memory allows. Each becomes what `Recipe.run` makes of it alone, but for rounding.
 
-    `executor` is any of `concurrent.futures`, or Dask's `client.get_executor()`; by default all
-    is trained in this process. A worker needs this package, the datasets and the measures: for a
-    `ProcessPoolExecutor` functions of a module. It trains one ensemble at a time, on one CPU
-    thread, or on `hardware` (default: its best device).
+    `executor` is any of `concurrent.futures`; by default all is trained in this process. A worker
+    needs this package, the datasets and the measures: for a `ProcessPoolExecutor` functions of a
+    module. It trains one ensemble at a time, on one CPU thread, or on `hardware` (default: the best
+    device here).
 
     Rows are appended to `path`, a file of JSON lines (see `Rows`), as they come. Runs that are
     there already aren't repeated, but for those that lack measures or records; a failed one is
@@ -70,17 +68,22 @@ def sweep(
     whole("records", records, 0)
     kept, wanted = Rows(path), distinct(recipes)
     needed = [*measures, "records"] if records else [*measures]
-    todo = [r for r in wanted if not _is_done(kept.of(r), needed)]
-    job = (measures, hardware, records)
-    parts = blocks(todo, min(MEMBERS, math.ceil(len(todo) / _workers(executor)) or 1))
+    todo = [recipe for recipe in wanted if not _is_done(kept.of(recipe), needed)]
+    job = Job(measures, records, hardware or choose_hardware())
+    workers = getattr(executor, "_max_workers", None) or 1
+    parts = blocks(todo, min(MEMBERS, math.ceil(len(todo) / workers) or 1))
     done = len(wanted) - len(todo)
     with tqdm(total=len(wanted), initial=done, unit=" runs", disable=not progress) as bar:
         try:
             for rows in _trained(parts, job, executor):
                 kept.append(rows)
+                done += len(rows)
                 bar.update(len(rows))
         except (futures.BrokenExecutor, futures.CancelledError) as error:
-            raise SweepError(_broken(kept, wanted, needed)) from error
+            kept_in = f"in {path}: the same call with a new executor goes on from there"
+            where = kept_in if path else "lost: give a path to keep them"
+            words = f"the executor ended or a worker of it was killed; {done} of {len(wanted)} runs"
+            raise SweepError(f"{words} are {where}") from error
     return [kept.rows[essence(recipe)] for recipe in recipes]
 
 
@@ -123,74 +126,29 @@ def _is_done(row: Row | None, measures: Iterable[str]) -> bool:
     return row is not None and ("error" in row or all(name in row for name in measures))
 
 
-def _broken(kept: Rows, wanted: list[Recipe], measures: Iterable[str]) -> str:
-    done = sum(_is_done(kept.of(recipe), measures) for recipe in wanted)
-    found = f"the executor ended or a worker of it was killed; {done} of {len(wanted)} runs"
-    if kept.path is None:
-        return f"{found} were finished, and are lost: give a path to keep them"
-    return f"{found} are in {kept.path}: the same call with a new executor goes on from there"
-
-
-def _workers(executor: Executor | None) -> int:
-    """How many blocks an executor trains at once, where it says so."""
-    client = getattr(executor, "_client", None)  # of Dask
-    if client is not None:
-        return max(1, len(client.nthreads()))
-    return 1 if executor is None else getattr(executor, "_max_workers", None) or 1
-
-
-def _here(block: list[Recipe], *job: Any) -> Future[list[Row]]:
-    """What an executor's `submit` gives, trained at once by the caller."""
-    future: Future[list[Row]] = Future()
-    try:
-        future.set_result(train_block(block, *job))
-    except Exception as error:
-        future.set_exception(error)
-    return future
-
-
-def _trained(
-    parts: list[list[Recipe]], job: tuple[Any, ...], executor: Executor | None
-) -> Iterator[list[Row]]:
-    """The rows of the blocks as they come. A block that fails is tried again in halves."""
-    waiting, running = deque(parts), dict[Future[list[Row]], list[Recipe]]()
+def _trained(parts: list[list[Recipe]], job: Job, executor: Executor | None) -> Iterator[list[Row]]:
+    """The rows of the blocks as they come."""
+    if executor is None:
+        yield from (train_block(block, job) for block in parts)
+        return
     dtype = torch.get_default_dtype()
-    submit = (lambda *args: executor.submit(_in_worker, dtype, *args)) if executor else _here
+    running = [executor.submit(_in_worker, dtype, block, job) for block in parts]
     try:
-        while waiting or running:
-            while waiting and (executor or not running):
-                block = waiting.popleft()
-                running[submit(block, *job)] = block
-            done, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
-            for future in sorted(done, key=_is_broken):  # first what is finished
-                block = running.pop(future)
-                if _is_broken(future) or (error := future.exception()) is None:
-                    yield future.result()
-                elif len(block) == 1:
-                    yield [failed(block[0], error)]
-                else:
-                    waiting.extend(cut(block, math.ceil(len(block) / 2)))
+        for future in futures.as_completed(running):
+            yield future.result()
     finally:
         for future in running:
             future.cancel()
 
 
-def _is_broken(future: Future[Any]) -> bool:
-    """Whether its result raises what ends the sweep."""
-    if future.cancelled() or (error := future.exception()) is None:
-        return future.cancelled()
-    return isinstance(error, futures.BrokenExecutor) or not isinstance(error, Exception)
-
-
-def _in_worker(dtype: torch.dtype, block: list[Recipe], *job: Any) -> list[Row]:
+def _in_worker(dtype: torch.dtype, block: list[Recipe], job: Job) -> list[Row]:
     """`train_block` with the caller's dtype, on one thread; one at a time in a process, whose
-    threads share torch's settings, which are put back, and random numbers."""
+    threads share torch's settings and random numbers."""
     with _ALONE:
-        threads, before = torch.get_num_threads(), torch.get_default_dtype()
+        threads = torch.get_num_threads()
         torch.set_num_threads(1)
         torch.set_default_dtype(dtype)
         try:
-            return train_block(block, *job)
+            return train_block(block, job)
         finally:
             torch.set_num_threads(threads)
-            torch.set_default_dtype(before)

@@ -1,23 +1,18 @@
-"""What a step of Lookbehind costs beyond its k + 1 gradients: time, and memory.
+"""What a step of Lookbehind costs beyond its k + 1 gradients; its memory: `test_optim_costs.py`.
 
 usage: python tests/benchmarks/bench_step.py [--seconds 150]
 """
 
 import argparse
 import itertools
-import sys
 import time
-from pathlib import Path
 
 import torch
 from bench import alternate, goal, ratio
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from memory import live_of_a_step, size, state_size
-
-from lookbehind import AdaptiveBall, Ball, Lookbehind
+from lookbehind import Ball, Lookbehind
 from lookbehind.train.models import resnet8
 
 STEPS = (1, 2, 5, 10)
@@ -69,18 +64,6 @@ def compare(make, k, seconds):
     return ratio(times, "ours", "plain"), ratio(times, "2k", "ours"), rounds
 
 
-def memory(make, base, ball, alpha):
-    """Copies of the weights that a step holds at its peak, beside one of the base's state."""
-    torch.manual_seed(0)
-    model, x = make()
-    made = base(model.parameters())
-    optimizer = Lookbehind(made, ball, k=3, alpha=alpha)
-    optimizer.step(closure_of(model, x))
-    found = live_of_a_step(optimizer)
-    weights = size(list(model.parameters()))
-    return (found.peak - state_size(made)) / weights, found.kept / weights
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=150, help="for all timings together")
@@ -94,21 +77,6 @@ def main():
         if net == "ResNet-8":
             goals.append((f"{net} k={k} step / (k + 1) forward-backwards", overhead, "<=", 1.03))
         goals.append((f"{net} k={k} 2k protocol / step", gain, ">=", 0.97 * 2 * k / (k + 1)))
-    print("\nnet      base   ball          alpha      copies at the peak   after it")
-    # foreach is torch's choice on a GPU; tensor by tensor, its choice on a CPU, AdamW's own step
-    # holds two copies of the largest tensor.
-    bases = {"SGD": sgd, "AdamW": lambda params: torch.optim.AdamW(params, lr=1e-4, foreach=True)}
-    balls = {"Ball": Ball(1e-3), "AdaptiveBall": AdaptiveBall(1e-3)}
-    for (net, make), (base, made), (name, ball), (alpha, copies) in itertools.product(
-        {"ResNet-8": resnet, "MLP": mlp}.items(),
-        bases.items(),
-        balls.items(),
-        {0.5: 3, "adaptive": 4}.items(),
-    ):
-        peak, kept = memory(make, made, ball, alpha)
-        print(f"{net:8} {base:6} {name:13} {alpha!s:9} {peak:19.2f} {kept:10.2g}", flush=True)
-        what = f"{net} {base} {name} α={alpha} copies of the weights"
-        goals.append((what, peak, "<=", copies))
     print()
     for name, figure, sign, bound in goals:
         goal(name, figure, sign, bound)

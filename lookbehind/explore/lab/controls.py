@@ -1,6 +1,5 @@
-"""What the training lab is steered with: traits, and the recipe that they say."""
+"""What the training lab is steered with: traits that pages show and set, and their recipe."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ HERE = Path(__file__).parent
 OPENING = Recipe(epochs=100, gradients=None, label_noise=0.4)
 INVITATION = "Choose a run, then press Start."
 SETTINGS = ("method", "model", "dataset", "epochs", "k", "rho", "lr")  # as a recipe names them
-SHOWN = (*SETTINGS, "alpha", "adaptive", "datasets", "runs", "live", "hidden", "message", "failed")
+OF_KERNEL = {"checkpoint", "checkpoints", "earlier", "around"}  # nothing to a page without one
 SETUP = {
     "methods": {name: method.sliders for name, method in METHODS.items()},
     "models": list(MODELS),
@@ -27,10 +26,8 @@ SETUP = {
 
 
 class Controls(Living):
-    """The state that pages show and set, and the recipe in it."""
-
     title = "Training lab"
-    _esm = f"const SETUP = {json.dumps(SETUP)};\n{script(HERE / 'lab.js')}"
+    _esm = script(HERE / "lab.js", SETUP=SETUP)
     _css = style(HERE / "lab.css")
 
     method = traitlets.Unicode(OPENING.method).tag(sync=True)
@@ -85,7 +82,7 @@ class Controls(Living):
                 setattr(self, name, getattr(recipe, name))
 
     def _state(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in SHOWN}
+        return {name: value for name, value in super()._state().items() if name not in OF_KERNEL}
 
     def _picture(self) -> tuple[str, str]:
         return "", "TrainingLab, interactive once its cell runs in JupyterLab or on Binder"

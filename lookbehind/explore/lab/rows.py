@@ -29,7 +29,7 @@ def drawn(training: Training) -> dict[str, Any]:
     return {
         "key": training.path.stem,
         "words": str(training.now),
-        "state": "paused" if training.pausing else training.status.replace("paused", "running"),
+        "state": training.state,
         "budget": training.recipe.epochs,
         "share": training.share,
         "images": training.images,
@@ -85,9 +85,11 @@ def table_row(training: Training) -> dict[str, Any]:
     recipe, lacks = training.now, {"k", "rho", "alpha"} - {*METHODS[training.now.method].sliders}
     names = ("method", "k", "rho", "alpha", "lr", "model", "dataset")
     last = {record.split: record.accuracy for record in training.records}
-    words = [training.status, "moved" if training.moved else ""]
-    if training.outcome and chance(training):
-        words.append("at chance level")
+    words = {
+        training.state: True,
+        "moved": training.now != training.recipe,
+        "at chance level": training.outcome and chance(training),
+    }
     return {
         **{name: None if name in lacks else getattr(recipe, name) for name in names},
         "epochs": round(training.epoch, 2),
@@ -97,7 +99,7 @@ def table_row(training: Training) -> dict[str, Any]:
         "sharpness": plain(training.sharpness[-1][1], 17) if training.sharpness else None,
         **{name: training.flatness.get(name) for name in FLATNESS},
         "seconds": round(training.seconds, 1),
-        "status": ", ".join(filter(None, words)),
+        "status": ", ".join(word for word, holds in words.items() if holds),
     }
 
 

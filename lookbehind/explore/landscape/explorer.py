@@ -3,7 +3,6 @@
 The page (`explorer.js` and what it imports) draws; the kernel computes planes and climbs, `job.py`.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,7 @@ class LandscapeExplorer(Living):
     """
 
     title = "The loss around trained networks"
-    _esm = f"const SETUP = {json.dumps(SETUP)};\n{script(HERE / 'explorer.js')}"
+    _esm = script(HERE / "explorer.js", SETUP=SETUP)
     _css = style(HERE / "explorer.css")
 
     first = traitlets.Unicode(jobs.GRADIENT).tag(sync=True)

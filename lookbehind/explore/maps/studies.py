@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import traitlets
 
-from lookbehind.explore.maps.sheet import Sheet, module
 from lookbehind.explore.shared import pictures
-from lookbehind.explore.shared.page import plain
-from lookbehind.explore.shared.palette import color_of
+from lookbehind.explore.shared.page import plain, script
+from lookbehind.explore.shared.palette import PALETTES, color_of
+from lookbehind.explore.shared.pictures import Sheet
 
+HERE = Path(__file__).parent
 KEPT = ("name", "budget", "label_noise", "test", "average_rise", "loss", "rise")  # of a run
 FIRST = {"label_noise": 0.4, "lr": 0.1, "k": 5, "rho": 0.05, "alpha": 0.2}  # of the atlas
 
@@ -31,7 +32,7 @@ class HeatMaps(Sheet):
     Raises ValueError where a shape doesn't fit.
     """
 
-    _esm = module("heatmaps.js")
+    _esm = script(HERE / "heatmaps.js", PALETTES=PALETTES)
     title = "Heat maps of a sweep"
 
     maps = traitlets.List(traitlets.Dict()).tag(sync=True)
@@ -91,7 +92,7 @@ class Intervals(Sheet):
     Raises ValueError where a shape or a name doesn't fit.
     """
 
-    _esm = module("intervals.js")
+    _esm = script(HERE / "intervals.js", PALETTES=PALETTES)
     title = "Accuracies, seed by seed"
 
     tables = traitlets.Dict().tag(sync=True)
@@ -147,7 +148,7 @@ class TaskMatrices(Sheet):
     Raises ValueError where a shape doesn't fit, or a sequence and a memory have no row.
     """
 
-    _esm = module("tasks.js")
+    _esm = script(HERE / "tasks.js", PALETTES=PALETTES)
     title = "Accuracy while tasks arrive"
 
     rows = traitlets.List(traitlets.Dict()).tag(sync=True)
@@ -198,7 +199,7 @@ class TradeOff(Sheet):
     `label_noise` and `budget`, one of those in it, are what the menus move.
     """
 
-    _esm = module("tradeoff.js")
+    _esm = script(HERE / "tradeoff.js", PALETTES=PALETTES)
     title = "Flatness against accuracy"
 
     study = traitlets.Dict().tag(sync=True)
@@ -242,7 +243,7 @@ class TrainingAtlas(Sheet):
     Raises ValueError for a value that was not stored.
     """
 
-    _esm = module("atlas.js")
+    _esm = script(HERE / "atlas.js", PALETTES=PALETTES)
     title = "The training atlas"
 
     atlas = traitlets.Dict().tag(sync=True)

@@ -1,4 +1,4 @@
-"""Static pictures of toy losses and trajectories, with the colours and arrows of the explorers."""
+"""Static pictures, with the colours and arrows of the explorers, and pages that draw the same."""
 
 import base64
 import io
@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from PIL import Image
 
+from lookbehind.explore.shared.page import Living, style
 from lookbehind.explore.shared.palette import METHOD_COLORS as METHOD_COLORS
 from lookbehind.explore.shared.palette import ROLE_COLORS, color_of
 from lookbehind.toy import ToyLoss, Trajectory
@@ -27,6 +28,24 @@ LABELS = {
     "interpolation": "interpolation",
 }  # fmt: skip
 LEVELS = np.linspace(0, 1, 15) ** 3  # of the loss across the window: closer together near a minimum
+
+
+class Sheet(Living):
+    """A page of one canvas in the common style.
+
+    `_figure` draws the same onto a matplotlib figure of `SIZE` inches, and returns it in words.
+    """
+
+    SIZE = (9.0, 3.4)
+    _css = style()
+
+    def _figure(self, figure: Any) -> str:
+        raise NotImplementedError
+
+    def _picture(self) -> tuple[str, str]:
+        figure = Figure(figsize=self.SIZE, dpi=110, layout="constrained")
+        words = self._figure(figure)
+        return small_png(figure), words
 
 
 def contour(loss: ToyLoss, ax: Axes | None = None, window: Sequence[float] | None = None) -> Axes:

@@ -5,7 +5,6 @@ The page (`explorer.js` and what it imports) holds the losses as JavaScript and 
 Python function it computes what is drawn.
 """
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -74,7 +73,7 @@ class ToyExplorer(Living):
     """
 
     title = "Lookbehind-SAM on a toy loss"
-    _esm = f"const SETUP = {json.dumps(SETUP)};\n{script(HERE / 'explorer.js')}"
+    _esm = script(HERE / "explorer.js", SETUP=SETUP)
     _css = style(HERE / "explorer.css")
 
     loss = traitlets.Unicode().tag(sync=True)

@@ -90,7 +90,7 @@ def test_an_error_in_ones_own_function_is_shown_until_it_is_gone():
     [
         ({"loss": "vally"}, ValueError, "loss must be one of .*'vally' is none of the names"),
         ({"loss": "x^2", **HERE}, ValueError, "at character 3 .* a power is written"),
-        ({"loss": 3}, ValueError, "loss must be a text or a function, got 3"),
+        ({"loss": 3}, ValueError, "loss must be one of .*, a function, or: .* text .* got 3"),
         ({"loss": bowl}, ValueError, r"needs start=\(x, y\) and window="),
         ({"loss": EXPRESSION}, ValueError, r"needs start=\(x, y\) and window="),
         ({"loss": bowl, "start": (0, 0), "window": (1, 0, 0, 1)}, ValueError, "window must be"),

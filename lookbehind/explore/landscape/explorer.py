@@ -38,21 +38,19 @@ class LandscapeExplorer(Living):
     name, the weights along its training.
 
     The controls are traits. `first` and `second` (the directions), `half` (the range), `points`,
-    `statistics` (see `measure.Objective`) and `shown` (names of networks) compute anew. `quantity`,
-    `mode` (of the view), `k`, `rho` and `layers` the page answers by itself. "rise" is the loss
-    above the lowest on the network's own plane.
+    `statistics` (see `measure.Objective`) and `shown` (names of networks) compute anew, in a
+    thread, once a page shows it or `compute` is called; `message` is the line of status, or an
+    error in words. `quantity` ("rise" is the loss above the lowest on the network's own plane),
+    `mode` (of the view), `k`, `rho` and `layers` the page answers by itself.
 
     Each network has its own directions, of one kind, seed and range. "filter-normalized random" is
     normalized by its own filters, all others but "towards …" have length 1. The second is what is
-    at right angles to the first, made as long: a length is the same all over the picture. Gradient
-    and Hessian are those on the climb's minibatch, the first 128 images.
+    at right angles to the first, made as long. Gradient and Hessian are those on the climb's
+    minibatch, the first 128 images.
 
     On the plane: the training path; the climb of one Lookbehind step, k ascents of ρ on the one
     minibatch; the cut of the ball ‖ε‖ ≤ ρ with the plane (dotted: kρ, the climb's reach). Path and
     climb are projected, but their loss and accuracy are measured at their own weights.
-
-    It computes in a thread, coarse to fine, once a page shows it or `compute` is called. `sights`
-    holds what is drawn, `message` is the line of status, or an error in words.
 
     Raises ValueError for no network or a `paths` name that is none of them; TraitError for a
     setting that it doesn't offer; what `read_checkpoint` raises for a path.

@@ -15,7 +15,7 @@ from torch import nn
 from lookbehind.explore.shared.page import plain
 from lookbehind.explore.shared.palette import ROLE_COLORS
 from lookbehind.explore.shared.pictures import small_png
-from lookbehind.measure import Line, Plane
+from lookbehind.measure import Line, Objective, Plane
 from lookbehind.scores import Score
 from lookbehind.weights import Weights
 
@@ -24,21 +24,24 @@ BANDS = np.linspace(0, 1, 15) ** 2  # of a quantity: closer together near the lo
 Row = tuple[float, float, float, float, float, float]
 
 
-@dataclass
+@dataclass(eq=False)
 class Sight:
     """One network as far as it is computed.
 
-    Its two `directions` are orthogonal and of one length, `unit`; `labels` say what they are.
-    `path` and each climb of `climbs` (by ρ) are rows (a, b, loss, accuracy, distance to the plane,
-    distance to the network's weights); `explained` is the plane's share of the path.
+    `scores` is its loss on all images, `climbed` that on the climb's minibatch. Its two
+    `directions` are orthogonal and of one length, `unit`; `labels` say what they are. `path` and
+    each climb of `climbs` (by ρ) are rows (a, b, loss, accuracy, distance to the plane, distance
+    to the network's weights); `explained` is the plane's share of the path.
     """
 
     name: str
     model: nn.Module
-    directions: tuple[Weights, Weights]
-    unit: float
-    labels: tuple[str, str]
+    scores: Objective
+    climbed: Objective
     start: Score
+    directions: tuple[Weights, Weights] = field(init=False)
+    labels: tuple[str, str] = field(init=False)
+    unit: float = field(init=False)
     line: Line | None = None
     plane: Plane | None = None
     path: list[Row] = field(default_factory=list)
@@ -59,14 +62,10 @@ def climbs(sights: Sequence[Sight]) -> dict[str, Any]:
 def _network(sight: Sight) -> dict[str, Any]:
     kept = {name: getattr(sight, name) for name in ("name", "labels", "unit", "explained")}
     kept |= {"start": plain([sight.start.loss, sight.start.accuracy]), "path": plain(sight.path)}
-    return kept | {"line": _grid(sight.line, "a"), "plane": _grid(sight.plane, "a", "b")}
-
-
-def _grid(result: Line | Plane | None, *axes: str) -> dict[str, Any] | None:
-    if result is None:
-        return None
-    filled = result.filled()
-    return {name: plain(getattr(filled, name)) for name in (*axes, "loss", "accuracy")}
+    for kind, axes in (("line", ["a"]), ("plane", ["a", "b"])):
+        found = (result := getattr(sight, kind)) and result.filled()
+        kept[kind] = found and {n: plain(getattr(found, n)) for n in (*axes, "loss", "accuracy")}
+    return kept
 
 
 def told(sights: Sequence[Sight], k: int, rho: float) -> str:

@@ -28,10 +28,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
-    sides = {
-        "one": partial(trajectories, 1),
-        "many": partial(trajectories, MEMBERS),
-    }
+    sides = {"one": partial(trajectories, 1), "many": partial(trajectories, MEMBERS)}
     one, many = medians(alternate(sides, rounds)).values()
     print(f"a trajectory at a time, {MEMBERS} of them would take {MEMBERS * one:.1f} s")
     goal("one trajectory, 40 steps of k = 5", 1e3 * one, "<=", 60, " ms")

@@ -88,9 +88,7 @@ def test_stop_ends_it_and_what_is_there_stays(data, gate):
     assert "Done" in finished(explorer).message
 
 
-def test_a_change_stops_what_is_under_way_and_the_last_picture_stays_until_the_new_one_is_whole(
-    data, gate
-):
+def test_a_change_stops_what_is_under_way_and_the_last_picture_stays_meanwhile(data, gate):
     explorer = LandscapeExplorer({"a": small(0), "b": small(1)}, data, **QUICK)
     explorer.compute()
     seen = []
@@ -113,20 +111,16 @@ def test_a_change_stops_what_is_under_way_and_the_last_picture_stays_until_the_n
 def test_the_chosen_radius_is_climbed_while_the_planes_are_made(data, gate):
     explorer = LandscapeExplorer({"a": small(0)}, data, **QUICK)
     explorer.compute()
-    seen = []
-
-    def note(change):
-        coarse = len(explorer.sights[0].plane.a) == jobs.COARSE_POINTS
-        seen.append((set(change.new["a"]), coarse))
+    seen, job = [], explorer._job
 
     def move():
         explorer.rho = 0.7
-        explorer.observe(note, "climbs")
+        points = lambda: len(explorer.sights[0].plane.a)  # noqa: E731
+        explorer.observe(lambda change: seen.append((set(change.new["a"]), points())), "climbs")
 
-    job = explorer._job
     gate(move)
     explorer.wait()
-    assert seen[0] == ({"0.2", "0.7"}, True)
+    assert seen[0] == ({"0.2", "0.7"}, jobs.COARSE_POINTS)
     assert explorer._job is job, "k and rho are the page's alone"
 
 
@@ -143,6 +137,9 @@ def test_it_computes_by_itself_only_once_a_page_shows_it(data):
     explorer = LandscapeExplorer({"a": small(0)}, data, **QUICK)
     explorer.half = 0.5
     assert explorer.sights == [] and not explorer.running
+    output, metadata = explorer._repr_mimebundle_()  # without a picture
+    assert set(output) == {"text/plain", "application/vnd.jupyter.widget-view+json"}
+    assert metadata == {}
     for _ in range(2):
         explorer._handle_custom_msg({"kind": "ready"}, [])
     job = explorer._job
@@ -160,37 +157,21 @@ def test_the_networks_are_left_as_they_were(data):
 
 
 @pytest.mark.parametrize(
-    ("given", "error"),
+    ("given", "kind", "error"),
     [
-        ({"second": "up"}, "second must be one of .*got 'up'"),
-        ({"points": 12}, "'points' trait .* not the int 12"),
-        ({"paths": {"b": []}}, "paths must be of"),
-        ({"second": jobs.NEXT}, "second must be one of"),
-        ({"shown": []}, "'shown' trait .* length 1"),
-        ({"shown": ["b"]}, r"shown must be one of \['a'\]"),
-        ({"k": 11}, "'k' trait .* 11"),
+        ({"second": "up"}, traitlets.TraitError, "second must be one of .*got 'up'"),
+        ({"points": 12}, traitlets.TraitError, "'points' trait .* not the int 12"),
+        ({"paths": {"b": []}}, ValueError, "paths must be of"),
+        ({"second": jobs.NEXT}, traitlets.TraitError, "second must be one of"),
+        ({"shown": []}, traitlets.TraitError, "'shown' trait .* length 1"),
+        ({"shown": ["b"]}, traitlets.TraitError, r"shown must be one of \['a'\]"),
+        ({"k": 11}, traitlets.TraitError, "'k' trait .* 11"),
+        ({"networks": {}}, ValueError, "at least one network"),
+        ({"networks": {"a": 3}}, TypeError, "modules, outcomes or paths"),
+        ({"networks": {"a": "no/such/file.pt"}}, FileNotFoundError, "no/such/file.pt"),
+        ({"networks": {"a": __file__}}, CheckpointError, f"{__file__} is not a whole checkpoint"),
     ],
 )
-def test_a_wrong_argument_is_told_at_once(data, given, error):
-    with pytest.raises((ValueError, traitlets.TraitError), match=error):
-        LandscapeExplorer({"a": small(0)}, data, **QUICK | given)
-
-
-@pytest.mark.parametrize(
-    ("networks", "kind", "error"),
-    [
-        ({}, ValueError, "at least one network"),
-        ({"a": 3}, TypeError, "modules, outcomes or paths"),
-        ({"a": "no/such/file.pt"}, FileNotFoundError, "no/such/file.pt"),
-        ({"a": __file__}, CheckpointError, f"{__file__} is not a whole checkpoint"),
-    ],
-)
-def test_no_network_or_something_else_is_refused(data, networks, kind, error):
+def test_a_wrong_argument_is_told_at_once(data, given, kind, error):
     with pytest.raises(kind, match=error):
-        LandscapeExplorer(networks, data)
-
-
-def test_what_is_not_computed_has_no_picture(data):
-    output, metadata = LandscapeExplorer({"a": small(0)}, data, **QUICK)._repr_mimebundle_()
-    assert set(output) == {"text/plain", "application/vnd.jupyter.widget-view+json"}
-    assert metadata == {}
+        LandscapeExplorer(**{"networks": {"a": small(0)}, "dataset": data, **QUICK} | given)

@@ -125,8 +125,7 @@ class TrainingLab(Controls):
 
     def reset(self) -> None:
         """Stop, hide all curves, and put the controls back. Checkpoints and the table stay."""
-        if training := self._under_way:
-            training.stop()
+        self.stop()
         self.hidden = [path.stem for path in self._runs]
         self.put(self._opening)
         self._say(INVITATION)
@@ -156,19 +155,16 @@ class TrainingLab(Controls):
             if began.epochs is None:
                 raise ValueError(f"{path} is of a run with a budget in gradients, not in epochs")
             self.put(now)
+            self._launch(began, path, f"Resuming {path.name}.", now)
         except (ValueError, OSError) as error:
             self._say(f"Not resumed: {error}", failed=True)
-        else:
-            self._launch(began, path, f"Resuming {path.name}.", now)
 
     def look_around(self) -> None:
         """Open the landscape explorer on the networks of the runs that are shown, in `around`."""
         from lookbehind.explore.landscape import LandscapeExplorer
 
         chosen = self._chosen()
-        networks: dict[str, Any] = {
-            f"{n}. {run.now}": run.outcome for n, run in enumerate(chosen, 1)
-        }
+        networks: Any = {f"{n}. {run.now}": run.outcome for n, run in enumerate(chosen, 1)}
         try:
             if chosen and chosen[-1].dataset:
                 self.around = LandscapeExplorer(networks, chosen[-1].dataset)
@@ -237,7 +233,9 @@ class TrainingLab(Controls):
             training = Training(recipe, path, hardware, now=now, before=before)
             self._work = self._runs[path] = training
             self.hidden = [key for key in self.hidden if key != path.stem]
-            KERNEL.begin(training)
+            KERNEL.runs.append(training)
+            KERNEL.tell("show", training)
+            training.thread.start()
 
     def _moved(self, _: Any) -> None:
         """A number was moved: tell the run, and say so at once."""
@@ -276,12 +274,11 @@ class TrainingLab(Controls):
         return next(path for path in paths if path not in self._runs and not path.exists())
 
     def _list_runs(self) -> None:
-        over = (run for run in self._runs.values() if run not in KERNEL.runs)
-        self.runs = [rows.drawn(run) for run in over]
+        self.runs = [rows.drawn(run) for run in self._runs.values() if run not in KERNEL.runs]
 
     def _list_checkpoints(self) -> None:
         """Offer what lies in the folder, the newest first and chosen."""
-        found = sorted(self._folder.glob("*.pt"), key=getmtime, reverse=True)
-        names = [path.stem for path in found]
+        files = sorted(self._folder.glob("*.pt"), key=getmtime, reverse=True)
+        names = [path.stem for path in files]
         if names != self.checkpoints:
             self.checkpoints, self.checkpoint = names, names[0] if names else ""

@@ -21,10 +21,9 @@ FLATNESS = (f"worst rise in {SHARPNESS_RADIUS:g}", f"accuracy, {NOISE:.0%} noise
 
 def drawn(training: Training) -> dict[str, Any]:
     """All that the page shows of a run, as plain values."""
-    curves = {
-        split: [(r.epoch, r.accuracy, r.loss) for r in training.records if r.split == split]
-        for split in ("test", "train")
-    }
+    curves: dict[str, Any] = {"test": [], "train": [], "sharpness": training.sharpness}
+    for r in training.records:
+        curves.setdefault(r.split, []).append((r.epoch, r.accuracy, r.loss))
     alpha = training.alpha if training.now.alpha == "adaptive" else {}
     return {
         "key": training.path.stem,
@@ -33,7 +32,7 @@ def drawn(training: Training) -> dict[str, Any]:
         "budget": training.recipe.epochs,
         "share": training.share,
         "images": training.images,
-        "curves": {n: _thinned(c) for n, c in (curves | {"sharpness": training.sharpness}).items()},
+        "curves": {name: _thinned(points) for name, points in curves.items()},
         "ticks": [
             [plain(epoch), f"{SYMBOLS.get(name, name)} {old} → {new}"]
             for epoch, name, old, new, _ in training.ticks

@@ -45,21 +45,16 @@ class Kernel:
         self.labs: WeakSet[Any] = WeakSet()
         self._listening = False
 
-    def begin(self, training: "Training") -> None:
-        self.runs.append(training)
-        self.tell("show", training)
-        training.thread.start()
-
     def ended(self, training: "Training") -> None:
         with self.lock:
             self.runs.remove(training)
             self.tell("ended", training)
 
-    def tell(self, what: str, *about: Any) -> None:
+    def tell(self, what: str, training: "Training", *words: str) -> None:
         """Call a method of every lab."""
         with self.lock:
             for lab in list(self.labs):
-                getattr(lab, what)(*about)
+                getattr(lab, what)(training, *words)
 
     def listen(self) -> None:
         """From now on an interrupt of the kernel, or Ctrl-C, also pauses the runs under way.

@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import traitlets
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
 
 from lookbehind.explore.landscape import job as jobs
-from lookbehind.explore.landscape.job import PLANE, RADII, Job
-from lookbehind.explore.landscape.view import QUANTITIES, Sight, climbs, picture, scene, told
-from lookbehind.explore.shared.page import Living, script, style
-from lookbehind.explore.shared.palette import PALETTES
+from lookbehind.explore.landscape.job import PLANE, RADII, Job, Sight
+from lookbehind.explore.shared.page import Living, plain, script, style
+from lookbehind.explore.shared.palette import PALETTES, ROLE_COLORS
+from lookbehind.explore.shared.pictures import small_png
 from lookbehind.explore.shared.runs import Network, first_images, network_of
 from lookbehind.measure import STATISTICS
 from lookbehind.train.data import Dataset
@@ -22,6 +25,8 @@ from lookbehind.weights import Weights
 HERE = Path(__file__).parent
 RANGES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 5.0, 10.0, 20.0)
 POINTS = (11, 21, 31, 41, 61)
+QUANTITIES = ("rise", "loss", "accuracy")
+BANDS = np.linspace(0, 1, 15) ** 2  # of a quantity: closer together near the lowest
 VIEWS = ("profile", "contours", "surface")
 LAYERS = ("path", "climb", "ball")
 SETUP = {
@@ -137,10 +142,14 @@ class LandscapeExplorer(Living):
             return  # the last picture stays until the new one is whole
         self.sights = job.sights
         with self.hold_sync():
-            self.scene, self.climbs = scene(job.sights, job.settings.half), climbs(job.sights)
+            networks = [_network(sight) for sight in job.sights]
+            self.scene = {"half": job.settings.half, "networks": networks}
+            self.show_climbs(job)
 
     def show_climbs(self, job: Job) -> None:
-        self.climbs = climbs(job.sights)
+        """By network and ρ, in a table: a move of k or ρ needs no kernel."""
+        climbs = {s.name: {f"{r:g}": plain(c) for r, c in s.climbs.items()} for s in job.sights}
+        self.climbs = climbs
 
     def ended(self, job: Job) -> None:
         """Called from the job's thread, once."""
@@ -161,3 +170,49 @@ class LandscapeExplorer(Living):
     def _picture(self) -> tuple[str, str]:
         at = self.k, self.rho
         return picture(self.sights, self.quantity, *at), told(self.sights, *at)
+
+
+def _network(sight: Sight) -> dict[str, Any]:
+    """All that the page draws but the climbs."""
+    kept = {name: getattr(sight, name) for name in ("name", "labels", "unit", "explained")}
+    kept |= {"start": plain([sight.start.loss, sight.start.accuracy]), "path": plain(sight.path)}
+    for kind, axes in (("line", ["a"]), ("plane", ["a", "b"])):
+        found = (result := getattr(sight, kind)) and result.filled()
+        kept[kind] = found and {n: plain(getattr(found, n)) for n in (*axes, "loss", "accuracy")}
+    return kept
+
+
+def told(sights: Sequence[Sight], k: int, rho: float) -> str:
+    """The planes in words."""
+    text = "The loss around trained networks."
+    for sight in sights:
+        text += f" {sight.name}: loss {sight.start.loss:.3g}"
+        if sight.plane is not None:
+            text += f", on the plane up to {sight.plane.filled().loss.max():.3g}"
+        if rho in sight.climbs:
+            text += f", up to {sight.climbs[rho][k][2]:.3g} by {k} ascents of ρ = {rho:g}"
+        text += "."
+    return text
+
+
+def picture(sights: Sequence[Sight], quantity: str, k: int, rho: float) -> str:
+    """The planes side by side on one scale, with paths and climbs: a small PNG in base64, or ""."""
+    planes = [(s, s.plane.filled()) for s in sights if s.plane is not None]
+    kind = quantity.replace("rise", "loss")
+    found = [(s, p, np.ma.masked_invalid(getattr(p, kind))) for s, p in planes]
+    drawn = [(s, p, v - v.min() if quantity == "rise" else v) for s, p, v in found if v.count()]
+    if not drawn:
+        return ""
+    low, high = min(v.min() for *_, v in drawn), max(v.max() for *_, v in drawn)
+    bands = low + max(high - low, 1e-6) * BANDS
+    look: Any = {"cmap": "viridis", "norm": PowerNorm(0.5, bands[0], bands[-1])}
+    figure = Figure(figsize=(2.6 * len(drawn) + 0.8, 2.8), dpi=110, layout="constrained")
+    axes = figure.subplots(1, len(drawn), squeeze=False)[0]
+    for ax, (sight, plane, v) in zip(axes, drawn, strict=True):
+        shades = ax.contourf(plane.a, plane.b, v, bands, **look)
+        climb = sight.climbs.get(rho, [])[: k + 1]
+        for rows, color in ((sight.path, "white"), (climb, ROLE_COLORS["ascent"])):
+            ax.plot(*np.reshape(rows, (-1, 6))[:, :2].T, ".-", color=color, lw=1, markersize=3)
+        ax.set(xlim=plane.a[[0, -1]], ylim=plane.b[[0, -1]], aspect="equal", title=sight.name)
+    figure.colorbar(shades, ax=axes, label=quantity)
+    return small_png(figure)

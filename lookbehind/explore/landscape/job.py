@@ -1,6 +1,7 @@
 """What the landscape explorer computes, in a thread: planes, climbs, and training paths."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -9,10 +10,10 @@ import numpy as np
 from torch import nn
 
 from lookbehind import measure
-from lookbehind.explore.landscape.view import Row, Sight
 from lookbehind.explore.shared.work import Stopped, Work
 from lookbehind.measure import Line, Objective, Plane, dot, in_plane, unit
 from lookbehind.optim import Ball
+from lookbehind.scores import Score
 from lookbehind.weights import Weights, moved
 
 FILTERS = "filter-normalized random"
@@ -32,6 +33,33 @@ UPRIGHT = 0.05  # cosine of the angle from which on it is said that the second w
 
 # What the controls say: of these a plane is computed anew.
 PLANE = ("first", "second", "half", "points", "statistics", "shown")
+
+Row = tuple[float, float, float, float, float, float]
+
+
+@dataclass(eq=False)
+class Sight:
+    """One network as far as it is computed.
+
+    `scores` is its loss on all images, `climbed` that on the climb's minibatch. Its two
+    `directions` are orthogonal and of one length, `unit`; `labels` say what they are. `path` and
+    each climb of `climbs` (by ρ) are rows (a, b, loss, accuracy, distance to the plane, distance
+    to the network's weights); `explained` is the plane's share of the path.
+    """
+
+    name: str
+    model: nn.Module
+    scores: Objective
+    climbed: Objective
+    start: Score
+    directions: tuple[Weights, Weights] = field(init=False)
+    labels: tuple[str, str] = field(init=False)
+    unit: float = field(init=False)
+    line: Line | None = None
+    plane: Plane | None = None
+    path: list[Row] = field(default_factory=list)
+    explained: float = 0.0
+    climbs: dict[float, list[Row]] = field(default_factory=dict)
 
 
 class Job(Work):

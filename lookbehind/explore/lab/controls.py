@@ -11,7 +11,7 @@ from lookbehind.explore.lab.training import KERNEL
 from lookbehind.explore.shared.page import Living, script, style
 from lookbehind.explore.shared.palette import PALETTES
 from lookbehind.optim import METHODS
-from lookbehind.train import MODELS, Recipe
+from lookbehind.train import MODELS, CheckpointError, Recipe
 
 HERE = Path(__file__).parent
 OPENING = Recipe(epochs=100, gradients=None, label_noise=0.4)
@@ -90,3 +90,23 @@ class Controls(Living):
     def _say(self, text: str, failed: bool = False) -> None:
         with KERNEL.lock, self.hold_sync():
             self.message, self.failed = text, failed
+
+
+def recipes_in(path: str | Path, state: dict[str, Any]) -> tuple[Recipe, Recipe]:
+    """The recipe that a checkpoint's run began with, and the one it had when it was saved.
+
+    Raises CheckpointError where the checkpoint was not written by a run of a recipe.
+    """
+    try:
+        began = Recipe(**state["plan"]["config"])
+        part = state["optimizer"]
+        settings: dict[str, Any] = {}
+        for own in part.get("settings", ()):  # Lookahead's k, not that of the SAM inside
+            settings = own | settings
+        group = part["param_groups"][0]
+        settings |= {"lr": group.get("initial_lr", group["lr"])}  # not set before the first step
+        settings |= settings.pop("ball", {})
+        names = {"k", "rho", "alpha"} & {*METHODS[began.method].sliders} | {"lr"}
+        return began, replace(began, **{name: settings[name] for name in names})
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise CheckpointError(f"{path} was not written by a run of a recipe: {error}") from error

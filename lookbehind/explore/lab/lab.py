@@ -12,9 +12,8 @@ from typing import Any
 import torch
 
 from lookbehind.explore.lab import rows
-from lookbehind.explore.lab.controls import INVITATION, OPENING, Controls
+from lookbehind.explore.lab.controls import INVITATION, OPENING, Controls, recipes_in
 from lookbehind.explore.lab.training import KERNEL, MOVABLE, Training
-from lookbehind.explore.shared.runs import recipes_in
 from lookbehind.train import Hardware, Outcome, Recipe, choose_hardware, read_checkpoint
 
 DATASETS = ("digits", "cifar10", "cifar100")

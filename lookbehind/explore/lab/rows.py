@@ -6,7 +6,7 @@ from typing import Any
 
 from lookbehind.explore.lab.training import SHARPNESS_BATCH, SHARPNESS_RADIUS, Training
 from lookbehind.explore.shared.page import plain
-from lookbehind.explore.shared.runs import first_images
+from lookbehind.explore.shared.work import first_images
 from lookbehind.measure import weight_noise, worst_rise
 from lookbehind.optim import METHODS, Ball
 

@@ -17,8 +17,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
-from lookbehind.explore.shared.runs import first_images
-from lookbehind.explore.shared.work import Work
+from lookbehind.explore.shared.work import Work, first_images
 from lookbehind.measure import worst_rise
 from lookbehind.optim import METHODS, Ball, Event
 from lookbehind.scores import Record

@@ -11,16 +11,18 @@ import numpy as np
 import traitlets
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from torch import nn
 
 from lookbehind.explore.landscape import job as jobs
 from lookbehind.explore.landscape.job import PLANE, RADII, Job, Sight
 from lookbehind.explore.shared.page import Living, plain, script, style
 from lookbehind.explore.shared.palette import PALETTES, ROLE_COLORS
 from lookbehind.explore.shared.pictures import small_png
-from lookbehind.explore.shared.runs import Network, first_images, network_of
+from lookbehind.explore.shared.work import first_images
 from lookbehind.measure import STATISTICS
+from lookbehind.train import Outcome
 from lookbehind.train.data import Dataset
-from lookbehind.weights import Weights
+from lookbehind.weights import Weights, weights_of
 
 HERE = Path(__file__).parent
 RANGES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 5.0, 10.0, 20.0)
@@ -38,9 +40,9 @@ SETUP = {
 class LandscapeExplorer(Living):
     """The loss on a line or a plane through each network's weights, one scale of colours for all.
 
-    `networks`: by name, modules, finished runs (`Outcome`) or paths of checkpoints. Loss and
-    accuracy are measured on the first `images` of `dataset` for training. `paths`: by a network's
-    name, the weights along its training.
+    `networks`: by name, modules or finished runs (`Outcome`). Loss and accuracy are measured on the
+    first `images` of `dataset` for training. `paths`: by a network's name, the weights along its
+    training.
 
     The controls are traits. `first` and `second` (the directions), `half` (the range), `points`,
     `statistics` (see `measure.Objective`) and `shown` (names of networks) compute anew, in a
@@ -57,8 +59,8 @@ class LandscapeExplorer(Living):
     minibatch; the cut of the ball ‖ε‖ ≤ ρ with the plane (dotted: kρ, the climb's reach). Path and
     climb are projected, but their loss and accuracy are measured at their own weights.
 
-    Raises ValueError for no network or a `paths` name that is none of them; TraitError for a
-    setting that it doesn't offer; what `read_checkpoint` raises for a path.
+    Raises ValueError for no network, one without weights that are trained, or a `paths` name that
+    is none of them; TypeError for no module; TraitError for a setting that it doesn't offer.
     """
 
     title = "The loss around trained networks"
@@ -86,7 +88,7 @@ class LandscapeExplorer(Living):
 
     def __init__(
         self,
-        networks: Mapping[str, Network],
+        networks: Mapping[str, nn.Module | Outcome],
         dataset: Dataset,
         *,
         paths: Mapping[str, Sequence[Weights]] | None = None,
@@ -99,7 +101,7 @@ class LandscapeExplorer(Living):
         if unknown := set(self.paths) - set(networks):
             raise ValueError(f"paths must be of {tuple(networks)}, got one of {sorted(unknown)}")
         self.images = first_images(dataset.train, images)
-        self._models = {name: network_of(network, dataset) for name, network in networks.items()}
+        self._models = {name: _module(network) for name, network in networks.items()}
         self._job: Job | None = None
         self.sights: list[Sight] = []
         needs = {jobs.NEXT: len(networks) > 1, jobs.AFTER: len(networks) > 2}
@@ -170,6 +172,14 @@ class LandscapeExplorer(Living):
     def _picture(self) -> tuple[str, str]:
         at = self.k, self.rho
         return picture(self.sights, self.quantity, *at), told(self.sights, *at)
+
+
+def _module(network: nn.Module | Outcome) -> nn.Module:
+    model = network.model if isinstance(network, Outcome) else network
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"networks must hold modules or outcomes, got {network!r}")
+    weights_of(model)  # else it is refused within the job
+    return model
 
 
 def _network(sight: Sight) -> dict[str, Any]:

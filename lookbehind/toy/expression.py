@@ -25,9 +25,10 @@ ALLOWED = (
     f"numbers, {', '.join(NAMES)} (r is the distance from the origin), + - * /, "
     f"** with a number up to {HIGHEST}, and {', '.join(FUNCTIONS)}"
 )
-OPERATIONS: dict[type, Callable[[Any, Any], Any]] = {
+OPERATIONS: dict[type, Callable[..., Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
-    ast.Div: operator.truediv, ast.Pow: operator.pow,
+    ast.Div: operator.truediv, ast.Pow: operator.pow, ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
 }  # fmt: skip
 HELPERS = (
     "const sigmoid = (u) => 1 / (1 + Math.exp(-u)), "
@@ -66,8 +67,7 @@ def _wrong(text: str, place: int, problem: str) -> ValueError:
 
 
 def _problems(node: ast.expr, level: int = 0) -> Iterator[tuple[ast.expr, str]]:
-    """Nodes that aren't allowed, and why; of those inside an allowed one, too."""
-    inner: Sequence[ast.expr] = ()
+    """Nodes that aren't allowed, and why, the outermost first."""
     match node:
         case ast.Constant(value=value):
             if abs(_number(node)) > LARGEST or 0 < abs(_number(node)) < 1 / LARGEST:
@@ -75,25 +75,22 @@ def _problems(node: ast.expr, level: int = 0) -> Iterator[tuple[ast.expr, str]]:
         case ast.Name(id=name):
             if name not in NAMES:
                 yield node, f"{name!r} is none of the names"
-        case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=one):
-            inner = [one]
-        case ast.BinOp(left=left, op=ast.Pow(), right=right):
-            inner = [left]
-            if abs(_number(right)) > HIGHEST:
-                yield right, f"the exponent is no number from -{HIGHEST} to {HIGHEST}"
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATIONS:
-            inner = [left, right]
+        case ast.BinOp(op=ast.Pow(), right=right) if abs(_number(right)) > HIGHEST:
+            yield right, f"the exponent is no number from -{HIGHEST} to {HIGHEST}"
+        case ast.UnaryOp(op=op) | ast.BinOp(op=op) if type(op) in OPERATIONS:
+            pass
         case ast.BinOp(op=ast.BitXor(), right=right):
             yield right, "^ stands, where a power is written **"
-        case ast.Call(func=ast.Name(id=name), args=inner, keywords=[]):
+        case ast.Call(func=ast.Name(id=name), args=given, keywords=[]):
             level += 1
-            if FUNCTIONS.get(name) != len(inner):
-                yield node, f"{name}, given {len(inner)} values, is none of the functions"
+            if FUNCTIONS.get(name) != len(given):
+                yield node, f"{name}, given {len(given)} values, is none of the functions"
             elif level > DEEPEST:
                 yield node, f"more than {DEEPEST} functions stand inside each other"
         case _:
             yield node, f"{type(node).__name__} is not allowed"
-    for one in inner:
+    inner = node.args if isinstance(node, ast.Call) else ast.iter_child_nodes(node)
+    for one in [each for each in inner if isinstance(each, ast.expr)]:
         yield from _problems(one, level)
 
 
@@ -139,7 +136,7 @@ def _built(node: ast.expr) -> Any:
         case ast.Name(id=name):
             return {"pi": sympy.pi, "e": sympy.E}.get(name, sympy.Symbol(name))
         case ast.UnaryOp(op=op, operand=inner):
-            return -_built(inner) if isinstance(op, ast.USub) else _built(inner)
+            return OPERATIONS[type(op)](_built(inner))
         case ast.BinOp(left=left, op=op, right=right):
             a, b = _built(left), _built(right)
             if isinstance(op, ast.Pow) and not a.free_symbols:

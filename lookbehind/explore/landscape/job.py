@@ -102,8 +102,9 @@ class Job(Work):
         dtype = next(model.parameters()).dtype
         batches = [(x.to(dtype), y) for x, y in self._audience.images.batches(BATCH)]
         few = [(x[:CLIMB_IMAGES], y[:CLIMB_IMAGES]) for x, y in batches[:1]]
-        both = [Objective(model, b, statistics=self.settings.statistics) for b in (batches, few)]
-        sight = Sight(name, model, *both, start=both[1].score())
+        statistics = self.settings.statistics
+        scores, climbed = (Objective(model, b, statistics=statistics) for b in (batches, few))
+        sight = Sight(name, model, scores, climbed, climbed.score())
         self._span(sight)
         if len(path := self._audience.paths.get(name, ())):
             found = measure.project(path, sight.scores.weights, *sight.directions)

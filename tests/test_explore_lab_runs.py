@@ -13,20 +13,7 @@ import torch
 
 pytest.importorskip("ipywidgets")
 import labs
-from labs import (
-    LONG,
-    SHORT,
-    begin,
-    end,
-    finish,
-    hold,
-    methods,
-    press,
-    runs,
-    same_weights,
-    tell,
-    until,
-)
+from labs import LONG, SHORT, begin, end, finish, hold, press, tell, until
 
 from lookbehind import train
 from lookbehind.explore.lab.training import KERNEL
@@ -74,14 +61,14 @@ def test_stop_keeps_the_curves(make):
     begin(lab)
     lab.start()
     lab.resume()
-    assert len(runs(lab)) == len(KERNEL.runs) == 1  # no second run
+    assert len(labs.runs(lab)) == len(KERNEL.runs) == 1  # no second run
     end(lab)
     assert lab.outcome.history.stopped
     assert len(lab.runs[0]["curves"]["test"]) >= 1
     assert not lab.running and lab.live == {}
 
 
-@methods
+@labs.methods
 def test_resume_goes_on_in_another_kernel_with_the_sliders_where_they_were(make, method):
     recipe = replace(SHORT, method=method, epochs=6, rho=0.05)
     before = make(recipe)
@@ -101,7 +88,7 @@ def test_resume_goes_on_in_another_kernel_with_the_sliders_where_they_were(make,
     press(before, "resume")  # the same run, which has ended now
     before.wait()
     assert before.outcome.history == after.outcome.history
-    assert same_weights(before.outcome, after.outcome)
+    assert labs.same_weights(before.outcome, after.outcome)
 
 
 def test_a_resumed_run_equals_one_that_was_never_stopped(make):
@@ -113,7 +100,7 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(make):
     lab.wait()
     call = recipe.run()
     assert lab.recipe == recipe and lab.outcome.history == call.history
-    assert same_weights(lab.outcome, call)
+    assert labs.same_weights(lab.outcome, call)
     assert len(lab.table) == 1 and lab.table[0]["status"].startswith("done")
     assert [epoch for epoch, _ in lab.runs[0]["curves"]["sharpness"]] == [1, 2, 3, 4, 5, 6]
 

@@ -22,11 +22,15 @@ TALLER = """async () => {
     return found;
 }"""
 SOLUTION = re.compile(r"<details>(?:(?!</details>).)*```python", re.DOTALL)
-
-
-HAND_OUT, SLIDES = (runpy.run_path(str(TEACHING / f"{n}.py")) for n in ("hand_out", "slides"))
-hand_out, make_slides = HAND_OUT["main"], SLIDES["main"]
 SLIDE = {"tags": ["slide"]}
+
+
+def hand_out(folder, paths):
+    runpy.run_path(str(TEACHING / "hand_out.py"))["main"](folder, paths)
+
+
+def make_slides(folder, paths):
+    runpy.run_path(str(TEACHING / "slides.py"))["main"](folder, paths)
 
 
 def test_students_get_stubs_and_checks_and_no_solution(tmp_path) -> None:

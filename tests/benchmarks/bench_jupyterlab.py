@@ -8,14 +8,13 @@ the picture. The cell is run five times more: what each run leaves in the page's
 kernel, which keep a widget's state until the kernel ends (ipywidgets).
 """
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
 from statistics import median
 
 import psutil
-from bench import goal, p95
+from bench import goal, heap, option, p95
 from bench_sliders import CONTROLS, GOAL, answers, lab
 
 FIRST, OWN, HEAP, MEMORY, RERUNS = 300, 100, 1, 3, 5
@@ -47,16 +46,14 @@ FIRST_PICTURE = """() => new Promise(done => {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--moves", type=int, default=60)
-    moves = parser.parse_args().moves
+    moves = option(__doc__, "moves", 60)
     with tempfile.TemporaryDirectory() as scratch, lab.jupyterlab(Path(scratch)) as address:
         for name, cells in {"toy": [SHOWN], "own": [FUNCTION]}.items():
             lab.write_notebook(Path(scratch, f"{name}.ipynb"), cells)
         with lab.chromium() as browser, lab.blank_page(browser) as page:
             lab.run_notebook(page, address, "toy.ipynb")
             times = {name: answers(browser, page, [*act, moves]) for name, act in CONTROLS.items()}
-            heap, memory, first = rerun(page)
+            left, memory, first = rerun(page)
             lab.run_notebook(page, address, "own.ipynb")
             page.eval_on_selector(".jp-WindowedPanel-outer", "panel => panel.scrollTo(0, 0)")
             page.wait_for_function("() => window.__redraws?.length")
@@ -66,14 +63,14 @@ def main() -> int:
     met = [goal(f"{name} p95", p95(found), "<=", GOAL, "ms") for name, found in times.items()]
     met.append(goal("first picture after the cell ran", median(first), "<=", FIRST, "ms"))
     met.append(goal("a Python function", median(own), "<=", OWN, "ms"))
-    met.append(goal("heap, a re-run", heap, "<=", HEAP, "MB"))
+    met.append(goal("heap, a re-run", left, "<=", HEAP, "MB"))
     met.append(goal("kernel, a re-run", memory, "<=", MEMORY, "MB"))
     return int(not all(met))
 
 
 def rerun(page):
     """Megabytes a re-run leaves in the page and in the kernel; ms until each one's picture."""
-    devtools, first, used = page.context.new_cdp_session(page), [], []
+    first, used = [], []
     (kernel,) = [p for p in psutil.Process().children(recursive=True) if is_kernel(p)]
     page.locator(".jp-CodeCell .cm-content").first.click()
     page.keyboard.press("Escape")
@@ -81,9 +78,7 @@ def rerun(page):
         page.keyboard.press("Control+Enter")
         first.append(page.evaluate(FIRST_PICTURE))
         page.wait_for_timeout(1500)
-        devtools.send("HeapProfiler.collectGarbage")
-        heap = devtools.send("Runtime.getHeapUsage")["usedSize"]
-        used.append((heap, kernel.memory_info().rss))
+        used.append((heap(page), kernel.memory_info().rss))
     grown = [(now - then) / RERUNS / 1e6 for then, now in zip(used[0], used[-1], strict=True)]
     return *grown, first
 

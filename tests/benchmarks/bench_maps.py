@@ -5,7 +5,6 @@ usage: python tests/benchmarks/bench_maps.py [--moves 60]
 Timed as in bench_sliders.py: the main thread's CPU from an event to the end of its drawing.
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -13,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from bench import goal, p95
+from bench import goal, option, p95
 from bench_sliders import EVENTS, GOAL, SCREENS
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -72,9 +71,7 @@ def pages():
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--moves", type=int, default=60)
-    moves, met = parser.parse_args().moves, []
+    moves, met = option(__doc__, "moves", 60), []
     with tempfile.TemporaryDirectory() as scratch, lab.chromium() as browser:
         for name, explorer in pages():
             path = Path(scratch, "page.html")

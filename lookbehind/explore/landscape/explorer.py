@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import traitlets
 from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
 from torch import nn
 
 from lookbehind.explore.landscape import job as jobs
 from lookbehind.explore.landscape.job import PLANE, RADII, Job, Sight
-from lookbehind.explore.shared.page import Living, plain, script, style
+from lookbehind.explore.shared.page import plain, script, style
 from lookbehind.explore.shared.palette import PALETTES, ROLE_COLORS
-from lookbehind.explore.shared.pictures import small_png
+from lookbehind.explore.shared.pictures import Sheet
 from lookbehind.explore.shared.work import first_images
 from lookbehind.measure import STATISTICS
 from lookbehind.train import Outcome
@@ -37,7 +36,7 @@ SETUP = {
 }  # fmt: skip
 
 
-class LandscapeExplorer(Living):
+class LandscapeExplorer(Sheet):
     """The loss on a line or a plane through each network's weights, one scale of colours for all.
 
     `networks`: by name, modules or finished runs (`Outcome`). Loss and accuracy are measured on the
@@ -169,9 +168,28 @@ class LandscapeExplorer(Living):
         elif not self._job:
             self.compute()
 
-    def _picture(self) -> tuple[str, str]:
-        at = self.k, self.rho
-        return picture(self.sights, self.quantity, *at), told(self.sights, *at)
+    def _figure(self, figure: Any) -> str:
+        """The planes side by side on one scale, with paths and climbs."""
+        kind, rise = self.quantity.replace("rise", "loss"), self.quantity == "rise"
+        planes = [(s, s.plane.filled()) for s in self.sights if s.plane is not None]
+        found = [(s, p, np.ma.masked_invalid(getattr(p, kind))) for s, p in planes]
+        drawn = [(s, p, v - v.min() if rise else v) for s, p, v in found if v.count()]
+        words = told(self.sights, self.k, self.rho)
+        if not drawn:
+            return words
+        low, high = min(v.min() for *_, v in drawn), max(v.max() for *_, v in drawn)
+        bands = low + max(high - low, 1e-6) * BANDS
+        look: Any = {"cmap": "viridis", "norm": PowerNorm(0.5, bands[0], bands[-1])}
+        figure.set_size_inches(2.6 * len(drawn) + 0.8, 2.8)
+        axes = figure.subplots(1, len(drawn), squeeze=False)[0]
+        for ax, (sight, plane, v) in zip(axes, drawn, strict=True):
+            shades = ax.contourf(plane.a, plane.b, v, bands, **look)
+            climb = sight.climbs.get(self.rho, [])[: self.k + 1]
+            for rows, color in ((sight.path, "white"), (climb, ROLE_COLORS["ascent"])):
+                ax.plot(*np.reshape(rows, (-1, 6))[:, :2].T, ".-", color=color, lw=1, markersize=3)
+            ax.set(xlim=plane.a[[0, -1]], ylim=plane.b[[0, -1]], aspect="equal", title=sight.name)
+        figure.colorbar(shades, ax=axes, label=self.quantity)
+        return words
 
 
 def _module(network: nn.Module | Outcome) -> nn.Module:
@@ -203,26 +221,3 @@ def told(sights: Sequence[Sight], k: int, rho: float) -> str:
             text += f", up to {sight.climbs[rho][k][2]:.3g} by {k} ascents of ρ = {rho:g}"
         text += "."
     return text
-
-
-def picture(sights: Sequence[Sight], quantity: str, k: int, rho: float) -> str:
-    """The planes side by side on one scale, with paths and climbs: a small PNG in base64, or ""."""
-    planes = [(s, s.plane.filled()) for s in sights if s.plane is not None]
-    kind = quantity.replace("rise", "loss")
-    found = [(s, p, np.ma.masked_invalid(getattr(p, kind))) for s, p in planes]
-    drawn = [(s, p, v - v.min() if quantity == "rise" else v) for s, p, v in found if v.count()]
-    if not drawn:
-        return ""
-    low, high = min(v.min() for *_, v in drawn), max(v.max() for *_, v in drawn)
-    bands = low + max(high - low, 1e-6) * BANDS
-    look: Any = {"cmap": "viridis", "norm": PowerNorm(0.5, bands[0], bands[-1])}
-    figure = Figure(figsize=(2.6 * len(drawn) + 0.8, 2.8), dpi=110, layout="constrained")
-    axes = figure.subplots(1, len(drawn), squeeze=False)[0]
-    for ax, (sight, plane, v) in zip(axes, drawn, strict=True):
-        shades = ax.contourf(plane.a, plane.b, v, bands, **look)
-        climb = sight.climbs.get(rho, [])[: k + 1]
-        for rows, color in ((sight.path, "white"), (climb, ROLE_COLORS["ascent"])):
-            ax.plot(*np.reshape(rows, (-1, 6))[:, :2].T, ".-", color=color, lw=1, markersize=3)
-        ax.set(xlim=plane.a[[0, -1]], ylim=plane.b[[0, -1]], aspect="equal", title=sight.name)
-    figure.colorbar(shades, ax=axes, label=quantity)
-    return small_png(figure)

@@ -14,9 +14,9 @@ import traitlets
 from numpy.typing import NDArray
 from torch.optim import SGD
 
-from lookbehind.explore.shared.page import Living, plain, script, style
+from lookbehind.explore.shared.page import plain, script, style
 from lookbehind.explore.shared.palette import METHOD_COLORS, PALETTES
-from lookbehind.explore.shared.pictures import small_map
+from lookbehind.explore.shared.pictures import Sheet, contour
 from lookbehind.optim import METHODS, make_method
 from lookbehind.toy import LOSSES, Loss, ToyLoss, Trajectory, descend, hessian_eigenvalues
 
@@ -54,7 +54,7 @@ SETUP = {
 }
 
 
-class ToyExplorer(Living):
+class ToyExplorer(Sheet):
     """The paths of the methods on a 2D loss, with every control under the hand.
 
     `loss` is the name of one of `toy.LOSSES`, an expression in x and y ("(x**2 - 1)**2 + 3*y**2"),
@@ -70,6 +70,7 @@ class ToyExplorer(Living):
     """
 
     title = "Lookbehind-SAM on a toy loss"
+    SIZE = (5.2, 4)
     _esm = script(HERE / "explorer.js", SETUP=SETUP)
     _css = style(HERE / "explorer.css")
 
@@ -179,13 +180,19 @@ class ToyExplorer(Living):
         numbers = {name: np.nan_to_num(array).tolist() for name, array in found.items()}
         return {"setting": setting, **numbers, "alpha": plain(run.alpha[: n - 1, 0], 17)}
 
-    def _picture(self) -> tuple[str, str]:
+    def _figure(self, figure: Any) -> str:
         if self.error:
-            return "", f"The loss {self.loss} can't be drawn: {self.error}"
-        ways = {method: self.path(method)[:, :2] for method in self.methods}
-        ends = ", ".join(f"{m} is at ({w[-1, 0]:.2f}, {w[-1, 1]:.2f})" for m, w in ways.items())
-        words = f"Map of the loss {self.loss}. After {self.steps} outer steps: {ends}."
-        return small_map(self.toy, ways), words
+            return f"The loss {self.loss} can't be drawn: {self.error}"
+        ax, ends = contour(self.toy, figure.subplots()), []
+        for method in self.methods:
+            way, color = self.path(method)[:, :2], METHOD_COLORS[method]
+            ax.plot(*way.T, ".-", color=color, markersize=3, linewidth=1.2, label=method)
+            ax.plot(*way[-1], "o", color=color, markeredgecolor="white")
+            ax.plot(*way[0], "o", color="none", markeredgecolor="black")
+            ends.append(f"{method} is at ({way[-1, 0]:.2f}, {way[-1, 1]:.2f})")
+        if ends:
+            ax.legend(fontsize="small")
+        return f"Map of the loss {self.loss}. After {self.steps} outer steps: {', '.join(ends)}."
 
 
 def _length(run: Trajectory) -> int:

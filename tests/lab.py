@@ -20,21 +20,11 @@ from typing import Any
 import nbformat
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
-BROWSERS = (
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-)
-BROWSER_ARGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
+MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", MAC)
+OFF = ("sandbox", "first-run")
+DISABLED = ("gpu", "quic", "background-networking", "component-update", "sync")
+BROWSER_ARGS = [*(f"--no-{name}" for name in OFF), *(f"--disable-{name}" for name in DISABLED)]
 QUIET_SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "docmanager-extension/plugin": {"autosave": False},
@@ -122,15 +112,6 @@ def wait_until_up(url: str, process: subprocess.Popen, log: Path, seconds: float
     raise RuntimeError(f"no server at {url}:\n{log.read_text()}")
 
 
-def stop(process: subprocess.Popen) -> None:
-    process.terminate()
-    try:
-        process.wait(15)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 def stop_group(process: subprocess.Popen) -> None:
     """End a process that leads its own session, with all that it started."""
     os.killpg(process.pid, signal.SIGTERM)
@@ -158,14 +139,13 @@ def jupyterlab(folder: Path) -> Iterator[str]:
         command += ["--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0"]
         command += ["--IdentityProvider.token=", f"--ServerApp.root_dir={folder.resolve()}"]
         with log.open("w") as output:
-            process = subprocess.Popen(
-                command, env=fresh_environment(Path(scratch)), stdout=output, stderr=output
-            )
+            options = {"env": fresh_environment(Path(scratch)), "start_new_session": True}
+            process = subprocess.Popen(command, stdout=output, stderr=output, **options)
         try:
             wait_until_up(f"http://127.0.0.1:{port}/api", process, log)
             yield f"http://127.0.0.1:{port}"
         finally:
-            stop(process)
+            stop_group(process)
 
 
 def note_trouble(page: Page) -> Callable[[str | bytes], None]:
@@ -259,8 +239,11 @@ def run_notebook(page: Page, address: str, name: str, seconds: float = 180) -> N
     # Before the kernel is there, JupyterLab answers "Run All Cells" with a dialog, or not at all.
     page.wait_for_function(f"() => {CONNECTED}", timeout=90_000)
     page.wait_for_selector(".jp-CodeCell")
-    choose(page, "Run", "Run All Cells")
-    wait_until_idle(page, seconds)
+    for name in ("Run", "Run All Cells"):
+        page.get_by_role("menuitem", name=name, exact=True).click(timeout=5000)
+    # Every code cell has run ([1], not [*]), or one failed.
+    done = f"() => {IDLE} && ({ALL_RAN} || document.querySelector(`{ERRORS}`))"
+    page.wait_for_function(done, timeout=seconds * 1000)
     walk(page)
 
 
@@ -272,17 +255,6 @@ def says(page: Page, text: str) -> None:
     """Wait until the page says so: in a line of status, or a table."""
     found = f"() => new RegExp({text!r}).test(document.body.innerText)"
     page.wait_for_function(found, timeout=30_000)
-
-
-def choose(page: Page, menu: str, item: str) -> None:
-    for name in (menu, item):
-        page.get_by_role("menuitem", name=name, exact=True).click(timeout=5000)
-
-
-def wait_until_idle(page: Page, seconds: float = 180) -> None:
-    """Wait until the kernel is idle, and every code cell has run ([1], not [*]) or one failed."""
-    done = f"() => {IDLE} && ({ALL_RAN} || document.querySelector(`{ERRORS}`))"
-    page.wait_for_function(done, timeout=seconds * 1000)
 
 
 def walk(page: Page) -> None:
@@ -297,8 +269,3 @@ def walk(page: Page) -> None:
         if page.eval_on_selector(scroller, "panel => panel.scrollTop") == before:
             break
     page.wait_for_timeout(500)
-
-
-def error_outputs(page: Page) -> list[str]:
-    """Texts of all error and stderr outputs."""
-    return page.locator(ERRORS).all_inner_texts()

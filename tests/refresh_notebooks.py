@@ -17,6 +17,7 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).parents[1]
 SANITIZE = ROOT / "tests" / "nbval.cfg"
+FORMAT = [sys.executable, "-m", "ruff", "format", "-q", f"--config={ROOT / 'pyproject.toml'}"]
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"}
@@ -24,15 +25,14 @@ LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-pytho
 
 def main(names: list[str]) -> int:
     paths = [Path(name) for name in names] or sorted((ROOT / "notebooks").glob("*.ipynb"))
-    failed = [path for path in paths if not refreshed(path)]
-    return int(bool(failed))
+    return int(False in [refreshed(path) for path in paths])
 
 
 def refreshed(path: Path) -> bool:
     """Refresh one notebook and say so; on a problem say which, and leave the file as it was."""
     start = time.perf_counter()
     try:
-        format_code(path)
+        subprocess.run([*FORMAT, str(path)], check=True)
         notebook = executed(path)
         clean(notebook)
     except Exception as error:
@@ -43,24 +43,13 @@ def refreshed(path: Path) -> bool:
     return True
 
 
-def format_code(path: Path) -> None:
-    config = f"--config={ROOT / 'pyproject.toml'}"
-    command = [sys.executable, "-m", "ruff", "format", "--quiet", config, str(path)]
-    subprocess.run(command, check=True)
-
-
 def executed(path: Path) -> NotebookNode:
     """The notebook after a run of all its cells in a fresh kernel of this very Python."""
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata = {"kernelspec": KERNELSPEC, "language_info": LANGUAGE}
     folder = {"metadata": {"path": str(path.resolve().parent)}}
-    NotebookClient(
-        notebook,
-        timeout=600,
-        record_timing=False,
-        store_widget_state=False,
-        resources=folder,
-    ).execute()
+    options = {"timeout": 600, "record_timing": False, "store_widget_state": False}
+    NotebookClient(notebook, resources=folder, **options).execute()
     return notebook
 
 
@@ -70,11 +59,8 @@ def clean(notebook: NotebookNode) -> None:
     rules = sanitize_rules()
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02d}"
-        cell.metadata = {
-            key: cell.metadata[key]
-            for key in ("tags", "nbval-ignore-reason")
-            if key in cell.metadata
-        }
+        kept = {"tags", "nbval-ignore-reason"} & {*cell.metadata}
+        cell.metadata = {key: cell.metadata[key] for key in sorted(kept, reverse=True)}
         for output in cell.get("outputs", []):
             clean_output(output, cell, rules)
     for number, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), start=1):

@@ -77,7 +77,7 @@ def page(tab):
     yield tab
     assert tab.evaluate(lab.BLANK_CANVASES) == 0, "a canvas shows one colour only"
     assert tab.evaluate(BARS) == []
-    assert not lab.error_outputs(tab)
+    assert tab.locator(lab.ERRORS).count() == 0
     assert not tab.problems
 
 

@@ -13,10 +13,9 @@ pytest.importorskip("ipywidgets")
 import labs
 from labs import LONG, SHORT, begin, end, finish, methods, press, runs, same_weights, until
 
-from lookbehind import Ball, Lookahead, train
+from lookbehind import Ball, train
 from lookbehind.explore.lab import TrainingLab, rows
 from lookbehind.explore.lab import training as lab_training
-from lookbehind.explore.lab.training import tune
 from lookbehind.measure import worst_rise
 from lookbehind.optim import METHODS
 from lookbehind.train import Recipe, choose_hardware
@@ -35,7 +34,10 @@ def test_every_method_trains_and_draws_its_curves(make, method):
     epochs = [epoch for epoch, *_ in run["curves"]["test"]]
     assert epochs == [0, 1, 2, 3] or method == "Lookahead-SAM"
     assert len(run["curves"]["sharpness"]) == 3
-    assert run["words"] == str(lab.recipe) and run["row"]["method"] == method
+    assert run["words"] == str(lab.recipe) and [run["row"]] == lab.table
+    row, has = run["row"], METHODS[method].sliders
+    assert all((row[name] is not None) == (name in has) for name in ("k", "rho", "alpha"))
+    assert row["method"] == method and row["test accuracy"] == history.last("test").accuracy
     assert run["alpha"] == [] and lab.live == {}
 
 
@@ -47,37 +49,30 @@ def test_the_adaptive_alpha_of_each_layer_is_shown(make, method):
     assert all(0 <= alpha <= 1 for _, alpha in lab.runs[0]["alpha"])
 
 
-def test_a_run_without_a_move_is_what_one_call_computes(make):
+def test_a_run_without_a_move_is_what_one_call_computes_and_its_sharpness_is_measured(make):
     recipe = replace(SHORT, model="tiny-cnn", alpha="adaptive")
     lab, call = finish(make(recipe)), recipe.run()
     assert lab.outcome.history == call.history
     assert same_weights(lab.outcome, call)
-
-
-def test_the_sharpness_shown_is_that_of_the_network(make):
-    lab = finish(make(replace(SHORT, model="tiny-cnn")))
-    model, data = lab.outcome.model, SHORT.load()
-    rise = worst_rise(model, data.train.batches(lab_training.SHARPNESS_BATCH), Ball(0.05))
+    data = SHORT.load()
+    rise = worst_rise(call.model, data.train.batches(lab_training.SHARPNESS_BATCH), Ball(0.05))
     assert rise == lab.table[0]["sharpness"]
     assert lab.runs[0]["curves"]["sharpness"][-1][1] == pytest.approx(rise, rel=1e-4)
 
 
-def settings_at_each_step(monkeypatch):
-    seen = []
+def before_each_step(monkeypatch, act):
     plain = train.Run.step
-
-    def step(run):
-        o = run.optimizer
-        lr = o.param_groups[0].get("initial_lr")
-        seen.append((o.k, o.ball.rho, o.alpha, lr))
-        plain(run)
-
-    monkeypatch.setattr(train.Run, "step", step)
-    return seen
+    monkeypatch.setattr(train.Run, "step", lambda run: (act(run), plain(run)))
 
 
 def test_moving_the_sliders_changes_the_run_under_way_at_the_next_step(make, monkeypatch):
-    seen = settings_at_each_step(monkeypatch)
+    seen = []
+
+    def note(run):
+        o = run.optimizer
+        seen.append((o.k, o.ball.rho, o.alpha, o.param_groups[0].get("initial_lr")))
+
+    before_each_step(monkeypatch, note)
     lab = make(LONG)
     begin(lab)
     lab.k, lab.rho, lab.alpha, lab.lr = 4, 0.07, 0.25, 0.01
@@ -98,15 +93,13 @@ def test_moving_the_sliders_changes_the_run_under_way_at_the_next_step(make, mon
 
 def test_a_move_is_answered_before_the_step_under_way_ends(make, monkeypatch):
     entered, leave = threading.Event(), threading.Event()
-    plain = train.Run.step
 
-    def slow_step(run):
+    def wait(run):
         if run.minibatches == 2:
             entered.set()
             assert leave.wait(60)
-        plain(run)
 
-    monkeypatch.setattr(train.Run, "step", slow_step)
+    before_each_step(monkeypatch, wait)
     lab = make()
     press(lab, "start")
     assert entered.wait(60)
@@ -119,14 +112,9 @@ def test_a_move_is_answered_before_the_step_under_way_ends(make, monkeypatch):
 
 
 def test_the_curves_are_drawn_at_most_five_times_a_second(make, monkeypatch):
-    drawn = []
-    plain = rows.drawn
-
-    def draw(training):
-        drawn.append(time.monotonic())
-        return plain(training)
-
-    monkeypatch.setattr(rows, "drawn", draw)
+    drawn, plain = [], rows.drawn
+    note = lambda training: (drawn.append(time.monotonic()), plain(training))[1]  # noqa: E731
+    monkeypatch.setattr(rows, "drawn", note)
     lab = make(LONG)
     press(lab, "start")
     until(lambda: len(drawn) > 5)
@@ -143,20 +131,6 @@ def test_long_curves_are_thinned_and_keep_their_ends(make):
     assert sharpness[0] == [0, 0] and sharpness[-1] == [1999, pytest.approx(1999 / 7, rel=1e-4)]
     lab._work.sharpness.append((2000.0, float("nan")))
     assert rows.drawn(lab._work)["curves"]["sharpness"][-1] == [2000, None]
-
-
-@methods
-def test_tune_sets_what_the_method_uses(method):
-    recipe = replace(SHORT, method=method)
-    optimizer = recipe.make_optimizer(recipe.make_model(recipe.load()))
-    tune(optimizer, replace(recipe, k=7, rho=0.9, alpha=0.1, lr=0.5))
-    climber = optimizer.inner if isinstance(optimizer, Lookahead) else optimizer
-    holders = {"k": (optimizer, 7), "alpha": (optimizer, 0.1)}
-    holders["rho"] = getattr(climber, "ball", None), 0.9
-    for name in {*METHODS[method].sliders} - {"adaptive"}:
-        holder, value = holders[name]
-        assert getattr(holder, name) == value
-    assert {group["initial_lr"] for group in optimizer.param_groups} == {0.5}
 
 
 @methods
@@ -212,18 +186,12 @@ def test_a_budget_in_gradients_is_refused(tmp_path):
         TrainingLab(Recipe(), folder=tmp_path)
 
 
-def test_a_run_goes_on_where_the_widget_was_closed(make):
+def test_a_run_goes_on_where_the_widget_was_closed_and_keeps_no_kernel_alive(make):
     lab = make(replace(SHORT, epochs=30))
-    begin(lab)
+    assert begin(lab).thread.daemon
     lab.close()
     lab.wait()
     assert lab.table[0]["status"] == "done"
-
-
-def test_the_thread_does_not_keep_a_kernel_alive(make):
-    lab = make()
-    press(lab, "start")
-    assert lab._work.thread.daemon
 
 
 @pytest.mark.gpu

@@ -59,7 +59,7 @@ def page(tab, addresses):
 
 def hear(page, **state):
     page.evaluate("state => kernel.hear(state)", state)
-    page.wait_for_timeout(60)
+    return pictures(page)
 
 
 def pictures(page):
@@ -94,9 +94,8 @@ def test_a_move_is_marked_on_the_curves_and_in_words(page, trained):
     page.wait_for_timeout(350)
     told = page.locator(".lb-plots canvas").nth(1).get_attribute("aria-label")
     assert "; ρ 0.5 → 0.4 at epoch 1.5; lr 0.03 → 0.1 at epoch 1.6" in told
-    before = pictures(page)
-    hear(page, runs=[{**run, "ticks": []} for run in trained.runs])
-    assert all(one != two for one, two in zip(before[:3], pictures(page)[:3], strict=True))
+    before, after = pictures(page), hear(page, runs=[run | {"ticks": []} for run in trained.runs])
+    assert all(one != two for one, two in zip(before[:3], after[:3], strict=True))
 
 
 def test_the_curves_are_read_by_arrow_keys(page, trained):
@@ -144,17 +143,17 @@ def test_what_is_under_way_is_held_and_stopped_here(page, trained):
     live = {**trained.runs[2], "state": "running", "budget": 1000, "share": 0.003}
     earlier = [["runs/a.pt", "SAM: ρ 0.1, lr 0.1"]]
     hear(page, live=live, earlier=earlier, message="<b>Training</b>", failed=True)
-    press = lambda name: page.get_by_role("button", name=name, exact=True)  # noqa: E731
-    assert press("Start").is_disabled() and page.get_by_label("method").is_disabled()
+    start = page.get_by_role("button", name="Start", exact=True)
+    assert start.is_disabled() and page.get_by_label("method").is_disabled()
     assert page.locator("[aria-live]").text_content() == "<b>Training</b>"
     assert "lb-failed" in page.locator(".lb-message").get_attribute("class")
     page.wait_for_timeout(250)
     hear(page, live={**live, "share": 0.006, "images": live["images"] + 300})
     assert "of 1000 · " in page.locator(".lb-bar").text_content()
     assert "images/s · " in page.locator(".lb-bar").text_content()
-    press("Pause").click()
+    lab.press(page, "Pause")
     hear(page, live={**live, "state": "paused"})
-    press("Continue").click()
+    lab.press(page, "Continue")
     page.locator(".lb-earlier").get_by_role("button").click()
     sent = page.evaluate("() => kernel.sent")
     assert [one["do"] for one in sent] == ["pause", "pause", "end"]
@@ -165,7 +164,7 @@ def test_what_is_under_way_is_held_and_stopped_here(page, trained):
 def test_a_button_takes_along_what_was_just_chosen(page):
     page.get_by_label("dataset").select_option("cifar10")
     lab.type_in(page, "ρ", 0.3)
-    page.get_by_role("button", name="Start", exact=True).click()
+    lab.press(page, "Start")
     (sent,) = page.evaluate("() => kernel.sent")
     assert sent["do"] == "start"
     assert (sent["state"]["dataset"], sent["state"]["rho"]) == ("cifar10", 0.3)
@@ -190,12 +189,12 @@ def test_the_table_is_downloaded_as_csv(page, trained):
             assert (float(one[name]) if number else one[name]) == ("" if value is None else value)
 
 
-@pytest.mark.parametrize(("width", "columns"), [(1024, 3), (390, 1)])
-def test_plots_stand_side_by_side_where_there_is_room(page, width, columns):
-    page.set_viewport_size({"width": width, "height": 800})
-    page.wait_for_timeout(60)
-    figures = page.locator(".lb-plots figure").all()
-    assert len({figure.bounding_box()["x"] for figure in figures}) == columns
+def test_plots_stand_side_by_side_where_there_is_room(page):
+    for width, columns in ((1024, 3), (390, 1)):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.wait_for_timeout(60)
+        figures = page.locator(".lb-plots figure").all()
+        assert len({figure.bounding_box()["x"] for figure in figures}) == columns
 
 
 def test_a_saved_page_says_that_it_trains_none(page, addresses):

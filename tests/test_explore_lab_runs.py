@@ -1,18 +1,22 @@
-"""`TrainingLab`: runs that are held, stopped, saved and resumed, and runs that fail."""
+"""`TrainingLab`: runs that are held, stopped, saved and resumed, shared by labs, and that fail."""
 
+import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
 
 pytest.importorskip("ipywidgets")
 import labs
-from labs import LONG, SHORT, begin, end, finish, hold, press, runs, same_weights, tell, until
+from labs import LONG, SHORT, begin, end, finish, hold, press, tell, until
 
 from lookbehind import train
 from lookbehind.explore.lab.training import KERNEL
-from lookbehind.explore.shared.runs import recipes_in
 from lookbehind.optim import METHODS
 from lookbehind.train import Recipe, checkpoint
 
@@ -57,20 +61,20 @@ def test_stop_keeps_the_curves(make):
     begin(lab)
     lab.start()
     lab.resume()
-    assert len(runs(lab)) == len(KERNEL.runs) == 1  # no second run
+    assert len(labs.runs(lab)) == len(KERNEL.runs) == 1  # no second run
     end(lab)
     assert lab.outcome.history.stopped
     assert len(lab.runs[0]["curves"]["test"]) >= 1
     assert not lab.running and lab.live == {}
 
 
-@pytest.mark.parametrize("method", ["SGD", "ASAM", "Lookahead-SAM", "Lookbehind-ASAM"])
+@labs.methods
 def test_resume_goes_on_in_another_kernel_with_the_sliders_where_they_were(make, method):
     recipe = replace(SHORT, method=method, epochs=6, rho=0.05)
     before = make(recipe)
     begin(before)
     hold(before)
-    before.k, before.alpha, before.lr = 3, 0.25, 0.01
+    before.k, before.rho, before.alpha, before.lr = 3, 0.07, 0.25, 0.01
     press(before, "pause")
     moved = before._work
     until(lambda: moved.now == moved.wanted)
@@ -84,19 +88,19 @@ def test_resume_goes_on_in_another_kernel_with_the_sliders_where_they_were(make,
     press(before, "resume")  # the same run, which has ended now
     before.wait()
     assert before.outcome.history == after.outcome.history
-    assert same_weights(before.outcome, after.outcome)
+    assert labs.same_weights(before.outcome, after.outcome)
 
 
 def test_a_resumed_run_equals_one_that_was_never_stopped(make):
-    recipe = replace(SHORT, epochs=6)
+    recipe = replace(SHORT, epochs=6, alpha="adaptive")
     lab = make(recipe)
     begin(lab, 5)
     end(lab)
     press(lab, "resume")
     lab.wait()
     call = recipe.run()
-    assert lab.outcome.history == call.history
-    assert same_weights(lab.outcome, call)
+    assert lab.recipe == recipe and lab.outcome.history == call.history
+    assert labs.same_weights(lab.outcome, call)
     assert len(lab.table) == 1 and lab.table[0]["status"].startswith("done")
     assert [epoch for epoch, _ in lab.runs[0]["curves"]["sharpness"]] == [1, 2, 3, 4, 5, 6]
 
@@ -115,13 +119,6 @@ def test_resume_of_a_foreign_file_says_so(make, tmp_path, content):
     press(lab, "resume")
     assert "Not resumed: " in lab.message and "foreign.pt" in lab.message
     assert not lab.running and lab.failed
-
-
-def test_every_checkpoint_tells_its_recipe(make):
-    lab = finish(make(replace(SHORT, alpha="adaptive")))
-    path = lab._work.path
-    began, now = recipes_in(path, checkpoint.read_checkpoint(path))
-    assert began == now == replace(SHORT, alpha="adaptive")
 
 
 def test_a_button_brings_what_the_controls_say(make):
@@ -181,16 +178,12 @@ def test_an_error_appears_in_words_and_the_lab_goes_on(make, change, words):
     assert "Done" in finish(lab).message
 
 
-def test_a_full_disk_ends_no_run_that_was_asked_to_save(make, monkeypatch):
+def test_a_full_disk_ends_no_run_that_was_asked_to_save(make):
     lab = make(LONG)
     training = begin(lab)
-
-    def full(*_):
-        raise OSError("No space left on device")
-
     hold(lab)
-    with monkeypatch.context() as broken:
-        broken.setattr(train.Run, "save", full)
+    full = OSError("No space left on device")
+    with mock.patch.object(train.Run, "save", side_effect=full):
         press(lab, "save")
         until(lambda: "Not saved: No space left on device" in lab.message)
     held = training.steps
@@ -209,18 +202,6 @@ def test_a_run_leaves_the_notebooks_random_numbers_alone(make):
     press(begin_again, "resume")
     begin_again.wait()
     assert torch.equal(torch.rand(1), expected[1:2])
-
-
-def test_the_table_is_one_row_a_run(make):
-    lab = make()
-    finish(lab)
-    lab.method = "SGD"
-    finish(lab)
-    assert [row["method"] for row in lab.table] == ["Lookbehind-SAM", "SGD"]
-    assert lab.table[1]["k"] is lab.table[1]["alpha"] is None
-    last = lab.outcome.history.last("test")
-    assert lab.table[1]["test accuracy"] == last.accuracy
-    assert set(lab.table[0]) == set(lab.table[1])
 
 
 def test_a_run_that_learns_nothing_is_named_so_with_what_to_change(make):
@@ -247,3 +228,101 @@ def test_the_time_counts_the_steps_alone(make, monkeypatch):
     time.sleep(0.5)
     end(lab)
     assert 0 < lab._work.seconds < 1
+
+
+def test_two_presses_in_two_threads_leave_one_run(make):
+    """JupyterLab may deliver them so: two starts are one run, and Stop beside Reset harms none."""
+    lab = make(LONG)
+    for acts, left in ((("start", "start"), 1), (("stop", "reset"), 0)):
+        together = threading.Barrier(2)
+
+        def act(name, together=together):
+            together.wait()
+            press(lab, name)
+
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(act, acts))
+        if not left:
+            lab.wait()
+        assert len(KERNEL.runs) == left
+    assert lab.recipe == LONG and len(lab.table) == 1
+
+
+def test_another_lab_shows_the_run_under_way_and_stops_it(make):
+    first = make(LONG)
+    training = begin(first)
+    again = make(SHORT)
+    assert "An earlier run still trains: Lookbehind-SAM: k 2" in again.message
+    assert again.recipe == LONG and again._work is training
+    again.k = 3
+    until(lambda: training.now.k == 3)
+    press(again, "stop")
+    training.thread.join()
+    for lab in (first, again):
+        assert "Stopped after" in lab.message
+        assert [row["status"][:14] for row in lab.table] == ["stopped, moved"]
+
+
+def test_a_lab_lists_the_runs_of_the_others(make):
+    one, other = make(LONG), make(LONG)
+    training = begin(one)
+    assert other.earlier == [[str(training.path), str(LONG)]] and not other.running
+    begin(other)
+    assert len(KERNEL.runs) == 2
+    tell(other, {"do": "end", "key": str(training.path)})
+    training.thread.join()
+    assert other.earlier == [] and other.running
+
+
+def test_an_interrupt_pauses_the_run_with_a_checkpoint(make):
+    lab = make(LONG)
+    training = begin(lab)
+    main = threading.main_thread().ident
+    threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        lab.wait()
+    until(lambda: "Interrupted. Paused at epoch" in lab.message)
+    held = training.steps
+    assert checkpoint.read_checkpoint(training.path)["position"][3] == held * LONG.batch_size
+    press(lab, "pause")
+    until(lambda: training.steps > held)
+    end(lab)
+    assert "Stopped after" in lab.message
+
+
+def test_an_interrupted_cell_pauses_the_run(make):
+    """IPython reports it: within a cell the signal is Python's own."""
+    lab = make(LONG)
+    begin(lab)
+    KERNEL._cell_ended(SimpleNamespace(error_in_exec=ValueError()))
+    assert not lab._work.pausing
+    KERNEL._cell_ended(SimpleNamespace(error_in_exec=KeyboardInterrupt()))
+    until(lambda: "Interrupted. Paused at epoch" in lab.message)
+
+
+def test_how_flat_and_look_around_take_the_runs_that_are_shown(make):
+    lab = make()
+    for act in ("how_flat", "look_around"):
+        press(lab, act)
+        assert "No finished run is shown" in lab.message
+    for method in ("SGD", "SAM", "SAM"):
+        lab.method = method
+        finish(lab)
+    lab.hidden = [lab.runs[0]["key"]]
+    press(lab, "how_flat")
+    until(lambda: "Measured" in lab.message)
+    assert [row["worst rise in 0.05"] is None for row in lab.table] == [True, False, False]
+    assert 0 <= lab.table[1]["accuracy, 10% noise"] <= 1
+    press(lab, "look_around")
+    assert "the landscape around 1. SAM: ρ 0.2, lr 0.03, 2. SAM: ρ 0.2, lr 0.03." in lab.message
+    assert lab.around is not None
+
+
+def test_a_measure_that_fails_says_so(make, monkeypatch):
+    lab = finish(make())
+    monkeypatch.setattr(lab._work.outcome.model, "forward", None)
+    monkeypatch.setattr("lookbehind.explore.landscape.LandscapeExplorer", None)
+    press(lab, "how_flat")
+    until(lambda: "Not measured. TypeError" in lab.message)
+    press(lab, "look_around")
+    assert "Not opened. TypeError" in lab.message and lab.failed

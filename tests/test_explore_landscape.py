@@ -16,16 +16,8 @@ from landscapes import QUICK, batches, finished, small
 from lookbehind import Ball, Lookbehind
 from lookbehind.explore.landscape import LandscapeExplorer, job
 from lookbehind.explore.landscape.explorer import RADII
-from lookbehind.measure import (
-    Objective,
-    difference,
-    dot,
-    hessian_eigenpairs,
-    line,
-    plane,
-    principal_directions,
-    project,
-)
+from lookbehind.measure import Objective, difference, dot, hessian_eigenpairs, line, plane, project
+from lookbehind.measure import principal_directions as principal
 from lookbehind.weights import weights_of
 
 data, done = landscapes.data, landscapes.done
@@ -62,9 +54,8 @@ def test_a_climb_is_that_of_the_optimizer(done, data, rho):
             points.append(weights_of(model))
             losses.append(float(cross_entropy(model(images), labels).detach()))
 
-    Lookbehind(
-        SGD(model.parameters(), lr=0.1), Ball(rho), k=job.STEPS, observers=[observe]
-    ).step(closure)  # fmt: skip
+    base = SGD(model.parameters(), lr=0.1)
+    Lookbehind(base, Ball(rho), k=job.STEPS, observers=[observe]).step(closure)
     on_plane = project(points, origin, *sight.directions)
     rows = np.array(sight.climbs[rho])
     assert rows.shape == (job.STEPS + 1, 6)
@@ -74,19 +65,17 @@ def test_a_climb_is_that_of_the_optimizer(done, data, rho):
     np.testing.assert_allclose(rows[0], [0, 0, *vars(sight.start).values(), 0, 0], atol=1e-7)
 
 
-@pytest.mark.parametrize("second", [job.GAUSSIAN, job.FILTERS, job.NEXT])
-def test_a_length_is_the_same_in_all_directions_of_the_plane(data, second):
-    models = {"a": small(0), "b": small(1)}
-    explorer = finished(LandscapeExplorer(models, data, **QUICK | {"second": second}))
-    for sight in explorer.sights:
-        gram = [[dot(d, e) for e in sight.directions] for d in sight.directions]
-        np.testing.assert_allclose(gram, sight.unit**2 * np.eye(2), atol=1e-5)
+def check_unit(sight):
+    """A length is the same in all directions of the plane."""
+    gram = [[dot(d, e) for e in sight.directions] for d in sight.directions]
+    np.testing.assert_allclose(gram, sight.unit**2 * np.eye(2), atol=1e-5)
 
 
 def test_oblique_directions_span_the_same_plane_and_say_that_one_was_turned(data):
     models = {name: small(seed) for seed, name in enumerate("abc")}
     explorer = LandscapeExplorer(models, data, **QUICK | {"first": job.NEXT, "second": job.AFTER})
     for sight, start, *others in zip(finished(explorer).sights, "abc", "bca", "cab", strict=True):
+        check_unit(sight)
         towards = [difference(models[start], models[other]) for other in others]
         assert all(torch.equal(sight.directions[0][n], d) for n, d in towards[0].items())
         own, there = (weights_of(models[name]) for name in (start, others[1]))
@@ -112,6 +101,7 @@ def test_each_network_has_its_own_directions_of_one_seed(data):
     models = {"a": small(0), "b": small(1)}
     explorer = LandscapeExplorer(models, data, **QUICK | {"first": job.FILTERS})
     for sight in finished(explorer).sights:
+        check_unit(sight)
         weights, direction = weights_of(sight.model), sight.directions[0]
         for name in ("1.weight", "3.weight"):
             lengths = [t[name].norm(dim=1) for t in (weights, direction)]
@@ -128,7 +118,7 @@ def test_directions_along_a_path(data):
     assert explorer.directions == [*job.DIRECTIONS]
     explorer.shown, explorer.first, explorer.second = ["a"], job.PATH_1, job.PATH_2
     sight = finished(explorer).sights[0]
-    on_plane = project(path, models["a"], *principal_directions(path).directions)
+    on_plane = project(path, models["a"], *principal(path).directions)
     rows = np.array(sight.path)
     np.testing.assert_allclose(rows[:, :2], on_plane.coordinates, atol=1e-5)
     assert sight.explained == pytest.approx(on_plane.explained)
@@ -136,11 +126,10 @@ def test_directions_along_a_path(data):
     np.testing.assert_allclose(rows[:, 2:4], [[s.loss, s.accuracy] for s in scores])
 
 
-def test_the_gradient_is_that_of_the_climb_so_its_first_step_lies_on_the_plane(
-    done,
-):
+def test_the_gradient_is_that_of_the_climb_so_its_first_step_lies_on_the_plane(done):
     assert done.first == job.GRADIENT
     for sight in done.sights:
+        check_unit(sight)
         a, b, _, _, off, away = sight.climbs[0.2][1]
         assert (a, b) == pytest.approx((0.2, 0), abs=1e-5)
         assert off < 1e-5 and away == pytest.approx(0.2)

@@ -21,8 +21,8 @@ UNDER, OVER = ".lb-under", ".lb-over"
 
 @pytest.fixture(scope="module")
 def explorer(networks, data):
-    path = [weights_of(small(seed)) for seed in (5, 6, 7, 1)]
-    return finished(LandscapeExplorer(networks, data, paths={"plain": path}, **QUICK))
+    paths = {"plain": [weights_of(small(seed)) for seed in (5, 6, 7, 1)]}
+    return finished(LandscapeExplorer(networks, data, paths=paths, **QUICK))
 
 
 @pytest.fixture(scope="module")
@@ -175,14 +175,11 @@ def test_a_chip_hides_a_network_but_never_the_last(page):
     assert color == f"rgb({red}, {green}, {blue})"
 
 
-def test_what_needs_the_kernel_is_said(page):
-    text = page.locator("p.lb-plane").inner_text()
-    assert "a: gradient, and b: Gaussian random; from −1 to 1 at 11 × 11 points" in text
-    assert "Other planes need a kernel" in text and not page.locator("progress").count()
-
-
-def test_controls_and_picture_are_seen_together_on_a_projector(page):
+def test_what_needs_the_kernel_is_said_and_all_is_seen_together_on_a_projector(page):
     page.set_viewport_size({"width": 1024, "height": 768})
     page.wait_for_timeout(60)
     box = page.locator(OVER).bounding_box()
     assert box["y"] + box["height"] <= 768
+    text = page.locator("p.lb-plane").inner_text()
+    assert "a: gradient, and b: Gaussian random; from −1 to 1 at 11 × 11 points" in text
+    assert "Other planes need a kernel" in text and not page.locator("progress").count()

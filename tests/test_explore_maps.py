@@ -94,6 +94,10 @@ def opened(tab, tmp_path):
     assert not tab.problems
 
 
+def redrawn(page, act):
+    return all(lab.changed(page, act, "canvas"))
+
+
 def words(page):
     page.wait_for_timeout(40)
     return page.locator("figcaption").text_content()
@@ -108,12 +112,9 @@ def test_a_cell_tells_its_mean_and_spread_and_the_best_is_marked(opened):
     said = f"{best}: accuracy {some.mean():.1f} % ± {some.std(ddof=1):.1f}; sharpness"
     assert words(page).startswith(said)
     assert f"★ best accuracy of this map: {best}, {some.mean():.1f} %." in words(page)
-    before = page.evaluate(PIXELS)
     cells = page.get_by_role("slider", name="a cell of the maps")
-    cells.focus()
-    page.keyboard.press("ArrowRight" if column < 2 else "ArrowLeft")
+    assert redrawn(page, lambda: cells.press("ArrowRight" if column < 2 else "ArrowLeft"))
     assert best not in cells.get_attribute("aria-valuetext")
-    assert page.evaluate(PIXELS) != before
     page.get_by_label("map of", exact=True).select_option(label="ρ")  # for k, held from now on
     assert words(page).startswith("ρ = ")
     assert type_in(page, "k", 1).get_attribute("aria-valuetext") == "1"
@@ -137,9 +138,9 @@ def test_another_kind_of_noise_keeps_the_place_of_the_level(opened):
     side = "behind" if ahead.mean() < 0 else "ahead of"
     said = f"SAM, wider: {some.mean():.1f} % ± {some.std(ddof=1):.1f} over 3 seeds; "
     assert words(page).startswith(f"{said}{points} {side} SGD.")
-    before = page.evaluate(PIXELS)
-    page.get_by_label("compared with", exact=True).select_option(label="SAM, wider")
-    assert "points" not in words(page) and page.evaluate(PIXELS) != before
+    other = page.get_by_label("compared with", exact=True)
+    assert redrawn(page, lambda: other.select_option(label="SAM, wider"))
+    assert "points" not in words(page)
 
 
 @pytest.mark.browser
@@ -180,9 +181,8 @@ def test_the_shifted_loss_says_what_both_minima_cost_and_is_dragged(opened):
     page.mouse.move(box["x"] + 300, box["y"] + 100, steps=4)
     page.mouse.up()
     assert words(page).startswith(said(0.6))  # the curve went along, as far as it goes
-    before = page.evaluate(PIXELS)
-    canvas.click(position={"x": 0.7 * box["width"], "y": 100})
-    assert "Shift 0.60" not in words(page) and page.evaluate(PIXELS) != before
+    assert redrawn(page, lambda: canvas.click(position={"x": 0.7 * box["width"], "y": 100}))
+    assert "Shift 0.60" not in words(page)
 
 
 @pytest.mark.browser
@@ -216,10 +216,7 @@ def test_the_atlas_tells_what_is_stored_of_every_setting(opened):
     page = opened(PAGES["atlas"]())
     setting = {"k": 2, "rho": 0.1, "alpha": "adaptive", "lr": 0.03, "label_noise": 0.0}
     for name, axis in (("k,", "k"), ("ρ,", "rho"), ("α,", "alpha")):
-        before = page.evaluate(PIXELS)
-        type_in(page, name, setting[axis])
-        words(page)
-        assert page.evaluate(PIXELS) != before
+        assert redrawn(page, lambda n=name, value=setting[axis]: type_in(page, n, value))
     page.get_by_label("learning rate", exact=True).select_option(label="0.03")
     page.get_by_label("training labels", exact=True).select_option(label="clean")
     page.locator("canvas").press("ArrowLeft")
@@ -252,9 +249,8 @@ def test_ranks_end_where_one_process_does_unless_they_climb_apart(opened):
     alone = end_of(step, [images], False)
     gap = np.linalg.norm(end_of(step, np.split(images, 4), True) - alone)
     assert f"it ends {float(f'{gap:.2g}')} from where one process ends" in words(page)
-    before = page.evaluate(PIXELS)
-    page.locator("canvas").press("ArrowRight")
-    assert words(page).startswith("Gradient 1 of 0 to 3") and page.evaluate(PIXELS) != before
+    assert redrawn(page, lambda: page.locator("canvas").press("ArrowRight"))
+    assert words(page).startswith("Gradient 1 of 0 to 3")
     page.get_by_label("each, the first:", exact=True).select_option(label="global")
     assert "it ends where one process ends" in words(page)
     page.get_by_label("in shares:", exact=True).select_option(label="growing")

@@ -25,14 +25,17 @@ def closed_figures():
     plt.switch_backend(before)
 
 
-def test_dots_has_every_value_in_the_row_of_its_name_in_reading_order():
-    ax = pictures.dots(VALUES, plt.figure().gca())
+def test_dots_have_every_value_in_the_row_and_colour_of_its_name_in_reading_order():
+    _, (ax, beside) = plt.subplots(1, 2, sharey=True)
+    assert pictures.dots(VALUES, beside) is beside and pictures.dots(VALUES, ax) is ax
     rows = [line for line in ax.lines if line.get_marker() == "o"]
     assert [label.get_text() for label in ax.get_yticklabels()] == list(VALUES)
     assert [list(line.get_xdata()) for line in rows] == list(VALUES.values())
+    colors = [METHOD_COLORS["SGD"], METHOD_COLORS["Lookbehind-SAM"], "#000000"]
+    assert [to_hex(line.get_color()) for line in rows] == [to_hex(color) for color in colors]
     heights = [line.get_ydata()[0] for line in rows]
     assert heights == list(ax.get_yticks()) == sorted(heights)
-    assert ax.yaxis_inverted(), "the first name stands on top"
+    assert ax.yaxis_inverted(), "the first name stands on top, also where two axes share the rows"
 
 
 def test_dots_bars_are_mean_and_sample_standard_deviation():
@@ -42,20 +45,6 @@ def test_dots_bars_are_mean_and_sample_standard_deviation():
         spread = statistics.stdev(some) if len(some) > 1 else 0
         assert np.allclose([x0, x1], [statistics.mean(some) + s * spread for s in (-1, 1)])
         assert y0 == y1
-
-
-def test_dots_take_the_colour_of_their_method():
-    ax = pictures.dots(VALUES, plt.figure().gca())
-    colors = [to_hex(line.get_color()) for line in ax.lines if line.get_marker() == "o"]
-    expected = [METHOD_COLORS["SGD"], METHOD_COLORS["Lookbehind-SAM"], "#000000"]
-    assert colors == [to_hex(color) for color in expected]
-
-
-def test_dots_draw_into_given_axes():
-    _, axes = plt.subplots(1, 2, sharey=True)
-    for ax in axes:
-        assert pictures.dots(VALUES, ax) is ax
-    assert axes[0].yaxis_inverted(), "axes that share their rows stay in reading order"
 
 
 def test_matrix_writes_every_value_into_its_cell_and_leaves_what_is_missing():

@@ -33,41 +33,43 @@ TOP_LEVEL = {
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def room(path: Path) -> str:
-    """The room of the floor plan that a file belongs to."""
-    return room_called(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
-
-
-def room_called(name: str) -> str:
+def room(name: str) -> str:
+    """The room of the floor plan that a file or folder of the package belongs to."""
+    name = name.removesuffix(".py")
     return "ground" if name in GROUND else name
 
 
-def imported(path: Path) -> set[str]:
-    """Absolute dotted names of everything that a file imports, `from a import b` as `a.b`."""
+def imported(path: Path) -> list[tuple[str, list[str]]]:
+    """Each module that a file imports by its absolute name, with the names taken from it."""
     package = ("lookbehind", *path.relative_to(PACKAGE).parent.parts)
-    names = set()
+    found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            found += [(alias.name, list[str]()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             start = package[: len(package) - node.level + 1] if node.level else ()
             base = ".".join((*start, *filter(None, [node.module])))
-            names |= {f"{base}.{alias.name}" for alias in node.names}
-    return names
-
-
-def rooms_imported(path: Path) -> set[str]:
-    names = (name.split(".") for name in imported(path))
-    return {room_called(name[1]) for name in names if name[0] == "lookbehind"}
+            found.append((base, [alias.name for alias in node.names]))
+    return found
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_only_go_down(path: Path) -> None:
-    if path == PACKAGE / "__init__.py":
-        assert rooms_imported(path) == {"optim"}
-        return
-    assert room(path) in ALLOWED, "a room that the floor plan does not know"
-    assert rooms_imported(path) - {room(path)} <= ALLOWED[room(path)]
+def test_imports_go_down_and_through_the_door(path: Path) -> None:
+    """What is imported of another room stands in the list of its `__init__`, or is a file of it."""
+    here = room(path.relative_to(PACKAGE).parts[0])
+    allowed = {"optim"} if path == PACKAGE / "__init__.py" else {here} | ALLOWED[here]
+    for module, names in imported(path):
+        top, *parts = module.split(".")
+        assert here == "explore" or top not in ONLY_EXPLORE
+        if top != "lookbehind":
+            continue
+        there = room(*parts[:1] or names)
+        assert there in allowed
+        if there not in (here, "ground"):
+            place = ROOT.joinpath(top, *parts)
+            assert place.is_dir(), f"{module} is not a room"
+            shown = set(importlib.import_module(module).__all__)
+            assert {*names} <= shown | {file.stem for file in place.iterdir()}
 
 
 def test_the_plan_is_a_house_of_floors() -> None:
@@ -77,33 +79,12 @@ def test_the_plan_is_a_house_of_floors() -> None:
         assert ALLOWED[name] <= set(rooms[:floor])
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_rooms_are_entered_by_the_door(path: Path) -> None:
-    """What is imported of another room stands in the list of its `__init__`, or is a file of it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        parts = (getattr(node, "module", None) or "").split(".")
-        if parts[0] != "lookbehind" or len(parts) < 2 or parts[1] in {room(path), *GROUND}:
-            continue
-        place = ROOT.joinpath(*parts)
-        assert place.is_dir(), f"{'.'.join(parts)} is not a room"
-        shown = set(importlib.import_module(".".join(parts)).__all__)
-        files = {file.stem for file in place.iterdir()}
-        assert {alias.name for alias in node.names} <= shown | files
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_only_explore_uses_the_widget_libraries(path: Path) -> None:
-    if room(path) != "explore":
-        assert not {name.split(".")[0] for name in imported(path)} & ONLY_EXPLORE
-
-
 def files_imported(path: Path) -> set[Path]:
     """The files of the package that a file imports, at any depth of the dotted name."""
     found = set()
-    for name in imported(path):
-        parts = name.split(".")
-        for length in range(2, len(parts) + 1):
-            place = ROOT.joinpath(*parts[:length])
+    for module, names in imported(path):
+        for name in (module, *(f"{module}.{name}" for name in names)):
+            place = ROOT.joinpath(*name.split("."))
             found |= {place.with_suffix(".py"), place / "__init__.py"} & set(FILES)
     return found - {path}
 

@@ -67,50 +67,33 @@ def outputs(notebook: NotebookNode) -> list[NotebookNode]:
     return [output for cell in code_cells(notebook) for output in cell.outputs]
 
 
-def text_of(output: NotebookNode) -> str:
-    return output.get("text", "") or output.get("data", {}).get("text/plain", "")
-
-
-def test_there_are_notebooks_and_each_number_is_used_once() -> None:
-    numbers = [path.name[:2] for path in PATHS]
-    assert numbers
-    assert len(set(numbers)) == len(numbers)
+def test_each_number_is_used_once() -> None:
+    names = [re.fullmatch(r"(\d\d)(-[a-z0-9]+)+\.ipynb", path.name) for path in PATHS]
+    assert names and len({name and name[1] for name in names}) == len(names)
 
 
 @every_notebook
-def test_name(path: Path) -> None:
-    assert re.fullmatch(r"\d\d(-[a-z0-9]+)+\.ipynb", path.name)
-
-
-@every_notebook
-def test_imports_then_settings(notebook: NotebookNode) -> None:
+def test_imports_then_settings_and_plain_code(notebook: NotebookNode) -> None:
+    assert not any(FORBIDDEN.search(cell.source) for cell in code_cells(notebook))
     first, settings = (cell.source for cell in code_cells(notebook)[:2])
     colab, found, imports = first.partition(COLAB)
     assert found and not colab
     assert code_lines(imports) <= 8
     assert all(isinstance(node, IMPORTS) for node in ast.parse(imports).body)
-    body = ast.parse(settings).body
-    kinds = (ast.Assign, ast.AnnAssign, ast.Expr)
-    assert all(isinstance(node, kinds) for node in body), "the second code cell holds the settings"
-    assert any(isinstance(node, ast.Assign) for node in body), "the settings have names"
+    kinds = {type(node) for node in ast.parse(settings).body}
+    assert {ast.Assign} <= kinds <= {ast.Assign, ast.AnnAssign, ast.Expr}, "settings have names"
 
 
 @every_notebook
-def test_title_sections_and_ending(notebook: NotebookNode) -> None:
-    assert notebook.cells[0].source.startswith("# ")
+def test_title_sections_length_and_ending(notebook: NotebookNode) -> None:
+    first, *_, last = notebook.cells
+    assert first.source.startswith("# ")
     headings = re.findall(r"^## (.*)$", prose(notebook), re.MULTILINE)
     assert len(headings) >= 3 and headings[-1] == "References"
-    assert notebook.cells[-1].cell_type == "markdown"
-    assert "**Next" in notebook.cells[-1].source
-
-
-@every_notebook
-def test_it_is_short(notebook: NotebookNode) -> None:
+    assert last.cell_type == "markdown" and "**Next" in last.source
     sizes = [code_lines(cell.source) for cell in code_cells(notebook)]
-    assert len(notebook.cells) <= 60
+    assert len(notebook.cells) <= 60 and sum(sizes) <= 250 and max(sizes) <= 20
     assert len(re.findall(r"\b[^\W\d_]{2,}\b", prose(notebook))) <= 1500
-    assert sum(sizes) <= 250
-    assert max(sizes) <= 20
 
 
 @every_notebook
@@ -132,21 +115,17 @@ def test_every_code_cell_shows_something(notebook: NotebookNode) -> None:
 
 
 @every_notebook
-def test_outputs_are_short_clean_and_comparable(notebook: NotebookNode) -> None:
+def test_outputs_are_short_clean_comparable_and_told_in_words(notebook: NotebookNode) -> None:
     for output in outputs(notebook):
-        text, kinds = text_of(output), set(output.get("data", {}))
+        data = output.get("data", {})
+        text, kinds = output.get("text", "") or data.get("text/plain", ""), set(data)
         assert output.output_type != "error" and output.get("name") != "stderr"
         assert kinds <= STABLE_OUTPUTS | ({"text/html"} if WIDGET_VIEW in kinds else set())
         assert len(text.splitlines()) <= 25, text
         assert not re.search(r"object at 0x|Warning\b|/site-packages/", text), text
         for line in text.splitlines():  # a boolean stands beside its value
             assert not re.search(r"\b(True|False)\b", line) or re.search(r"\d", line), line
-
-
-@every_notebook
-def test_pictures_are_sharp_and_have_words(notebook: NotebookNode) -> None:
-    for output in outputs(notebook):
-        if picture := output.get("data", {}).get("image/png"):
+        if picture := data.get("image/png"):
             words = output.metadata.get("image/png", {}).get("alt", "")
             assert len(words) >= 40, f"no alternative text: {words!r}"
             dpi = Image.open(io.BytesIO(base64.b64decode(picture))).info["dpi"]
@@ -158,25 +137,13 @@ def test_saved_as_after_restart_and_run_all(path: Path, notebook: NotebookNode) 
     counts = [cell.execution_count for cell in code_cells(notebook)]
     assert counts == list(range(1, len(counts) + 1))
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
-    assert all(set(cell.metadata) <= {"tags", "nbval-ignore-reason"} for cell in notebook.cells)
+    for cell in notebook.cells:  # an output is ignored for a reason
+        assert set(cell.metadata) <= {"tags", "nbval-ignore-reason"} and tags(cell) <= TAGS
+        reason = cell.metadata.get("nbval-ignore-reason", "")
+        assert ("nbval-ignore-output" in tags(cell)) == (len(reason.split()) >= 4)
     assert path.stat().st_size <= 700_000
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     assert [cell["id"] for cell in cells] == [f"cell-{n:02d}" for n in range(len(cells))]
-
-
-@every_notebook
-def test_code_is_plain_and_stands_alone(notebook: NotebookNode) -> None:
-    for cell in code_cells(notebook):
-        assert not FORBIDDEN.search(cell.source), cell.source
-        ast.parse(cell.source)
-
-
-@every_notebook
-def test_ignored_outputs_have_their_reason(notebook: NotebookNode) -> None:
-    for cell in notebook.cells:
-        assert tags(cell) <= TAGS
-        reason = cell.metadata.get("nbval-ignore-reason", "")
-        assert ("nbval-ignore-output" in tags(cell)) == (len(reason.split()) >= 4)
 
 
 def exercises(notebook: NotebookNode) -> list[tuple[str, str, str, str]]:

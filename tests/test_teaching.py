@@ -22,37 +22,18 @@ TALLER = """async () => {
     return found;
 }"""
 SOLUTION = re.compile(r"<details>(?:(?!</details>).)*```python", re.DOTALL)
+SLIDE = {"tags": ["slide"]}
 
 
-@pytest.fixture(scope="module", name="hand_out")
-def hand_out_main():
-    return runpy.run_path(str(TEACHING / "hand_out.py"))["main"]
+def hand_out(folder, paths):
+    runpy.run_path(str(TEACHING / "hand_out.py"))["main"](folder, paths)
 
 
-@pytest.fixture(scope="module", name="make_slides")
-def slides_main():
-    return runpy.run_path(str(TEACHING / "slides.py"))["main"]
+def make_slides(folder, paths):
+    runpy.run_path(str(TEACHING / "slides.py"))["main"](folder, paths)
 
 
-@pytest.fixture(scope="module", name="deck")
-def deck_of_an_explorer(make_slides, tmp_path_factory) -> Path:
-    """Slides of a title and the toy explorer; a cell without a tag is left out."""
-    folder = tmp_path_factory.mktemp("slides")
-    data, metadata = ToyExplorer()._repr_mimebundle_()
-    output = nbformat.v4.new_output("display_data", data, metadata=metadata)
-    cells = [
-        nbformat.v4.new_markdown_cell(
-            "# One step: $\\varphi - \\alpha$", metadata={"tags": ["slide"]}
-        ),
-        nbformat.v4.new_code_cell("explorer", outputs=[output], metadata={"tags": ["slide"]}),
-        nbformat.v4.new_markdown_cell("Not on a slide."),
-    ]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "toy.ipynb")
-    make_slides(folder / "deck", [folder / "toy.ipynb"])
-    return folder / "deck" / "toy.html"
-
-
-def test_students_get_stubs_and_checks_and_no_solution(hand_out, tmp_path) -> None:
+def test_students_get_stubs_and_checks_and_no_solution(tmp_path) -> None:
     hand_out(tmp_path / "student", NOTEBOOKS)
     for path in NOTEBOOKS:
         before, after = (nbformat.read(p, 4) for p in (path, tmp_path / "student" / path.name))
@@ -67,7 +48,7 @@ def test_students_get_stubs_and_checks_and_no_solution(hand_out, tmp_path) -> No
     assert (tmp_path / "student.zip").stat().st_size > 10_000
 
 
-def test_only_a_folder_of_its_own_is_replaced(hand_out, tmp_path) -> None:
+def test_only_a_folder_of_its_own_is_replaced(tmp_path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "grades.txt").write_text("A")
     with pytest.raises(SystemExit, match="mine holds something else: name a new folder"):
@@ -77,7 +58,7 @@ def test_only_a_folder_of_its_own_is_replaced(hand_out, tmp_path) -> None:
         hand_out(tmp_path / "student", NOTEBOOKS[:1])
 
 
-def test_a_notebook_without_slides_is_named(make_slides, tmp_path) -> None:
+def test_a_notebook_without_slides_is_named(tmp_path) -> None:
     empty = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title")])
     nbformat.write(empty, tmp_path / "empty.ipynb")
     with pytest.raises(ValueError, match='empty: no cell has the tag "slide"'):
@@ -85,9 +66,7 @@ def test_a_notebook_without_slides_is_named(make_slides, tmp_path) -> None:
 
 
 @pytest.mark.browser
-def test_every_slide_fits_a_projector_and_says_what_its_picture_shows(
-    make_slides, tab, tmp_path
-) -> None:
+def test_every_slide_fits_a_projector_and_says_what_its_picture_shows(tab, tmp_path) -> None:
     make_slides(tmp_path, NOTEBOOKS[1:4])
     tab.set_viewport_size({"width": 1024, "height": 768})
     for path in sorted(tmp_path.glob("*.html")):
@@ -108,9 +87,18 @@ def test_what_make_slides_shows_is_tagged(path) -> None:
 
 
 @pytest.mark.browser
-def test_the_explorer_of_a_slide_is_alive_and_keeps_its_keys(deck, tab) -> None:
+def test_the_explorer_of_a_slide_is_alive_and_keeps_its_keys(tab, tmp_path) -> None:
+    data, metadata = ToyExplorer()._repr_mimebundle_()
+    output = nbformat.v4.new_output("display_data", data, metadata=metadata)
+    cells = [
+        nbformat.v4.new_markdown_cell("# One step: $\\varphi - \\alpha$", metadata=SLIDE),
+        nbformat.v4.new_code_cell("explorer", outputs=[output], metadata=SLIDE),
+        nbformat.v4.new_markdown_cell("Not on a slide."),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "toy.ipynb")
+    make_slides(tmp_path / "deck", [tmp_path / "toy.ipynb"])
     tab.set_viewport_size({"width": 1024, "height": 768})
-    tab.goto(deck.as_uri())
+    tab.goto((tmp_path / "deck" / "toy.html").as_uri())
     tab.wait_for_function("() => window.Reveal?.isReady() && window.MathJax?.version")
     assert tab.evaluate("() => Reveal.getTotalSlides()") == 2
     assert tab.locator(".present h1").count() == 1

@@ -83,10 +83,13 @@ class _Recorder:
                 each.observers.append(partial(self.meet, kinds))
 
     def meet(self, kinds: Sequence[str], event: Any) -> None:
-        if event.kind in kinds and event.kind != "slow":
+        if event.kind not in kinds:
+            return
+        if event.kind != "slow":
             self.keep(event.kind)
-        elif event.kind in kinds and event.alpha is not None:
-            self.alpha.append(torch.as_tensor(event.alpha[0], dtype=torch.float64))
+        elif event.alpha is not None:
+            alpha = torch.as_tensor(event.alpha[0], dtype=torch.float64)
+            self.alpha.append(alpha.expand(self.w.shape[:-1]))
 
     def keep(self, kind: str) -> None:
         tensor = self.w.grad if kind == "gradient" else self.w
@@ -98,8 +101,7 @@ class _Recorder:
         if not hasattr(self.optimizer, "observers"):  # a plain torch.optim optimizer
             self.keep("descent")
             self.keep("gradient")
-        undone = getattr(self.optimizer, "rolled_back", None)
-        if undone is not None:
+        if (undone := getattr(self.optimizer, "rolled_back", None)) is not None:
             self.diverged |= undone
 
     def trajectory(self, loss: Loss) -> Trajectory:
@@ -109,17 +111,10 @@ class _Recorder:
             (torch.stack(p) if p else slow[:0]).reshape(steps, -1, *shape).numpy()
             for p in self.points.values()
         )
-        blank = torch.full((steps, *shape[:-1]), torch.nan, dtype=torch.float64)
-        alpha = torch.stack([a.expand(shape[:-1]) for a in self.alpha]) if self.alpha else blank
-        return Trajectory(
-            slow=slow.numpy(),
-            ascent=ascent,
-            fast=fast,
-            gradients=gradients,
-            losses=loss(slow).detach().numpy(),
-            alpha=alpha.numpy(),
-            diverged=self.diverged.numpy(),
-        )
+        losses, none = loss(slow).detach().numpy(), np.full((steps, *shape[:-1]), np.nan)
+        alpha = torch.stack(self.alpha).numpy() if self.alpha else none
+        diverged = self.diverged.numpy()
+        return Trajectory(slow.numpy(), ascent, fast, gradients, losses, alpha, diverged)
 
 
 def _closure(loss: Loss, w: Tensor, noise: Tensor | None) -> Callable[[], Tensor]:
@@ -165,8 +160,7 @@ def _checked_start(loss: Loss, start: ArrayLike, steps: int) -> Tensor:
 
 def _check_members(optimizer: Any, w: Tensor) -> None:
     """Members share nothing only if each has its own norm."""
-    climber = getattr(optimizer, "climber", None)
-    members = len(w) if w.ndim == 2 else None
+    climber, members = getattr(optimizer, "climber", None), len(w) if w.ndim == 2 else None
     if climber is not None and climber.ball.members != members:
         expected = "a number" if members is None else f"a tensor of shape ({members},)"
         found = f"a start of shape {tuple(w.shape)}, got {climber.ball.rho!r}"

@@ -9,7 +9,7 @@ import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -25,9 +25,10 @@ ALLOWED = (
     f"numbers, {', '.join(NAMES)} (r is the distance from the origin), + - * /, "
     f"** with a number up to {HIGHEST}, and {', '.join(FUNCTIONS)}"
 )
-OPERATIONS: dict[type, Callable[[Any, Any], Any]] = {
+OPERATIONS: dict[type, Callable[..., Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
-    ast.Div: operator.truediv, ast.Pow: operator.pow,
+    ast.Div: operator.truediv, ast.Pow: operator.pow, ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
 }  # fmt: skip
 HELPERS = (
     "const sigmoid = (u) => 1 / (1 + Math.exp(-u)), "
@@ -37,14 +38,7 @@ HELPERS = (
 
 @dataclass(frozen=True)
 class Formulas:
-    """What an expression is in torch, of points (…, 2), and as text.
-
-    value       L, (…)
-    gradient    (∂L/∂x, ∂L/∂y), (…, 2)
-    hessian     (∂²L/∂x², ∂²L/∂x∂y, ∂²L/∂y²), (…, 3)
-    latex       the formula
-    javascript  an object {loss(x, y), gradient(x, y), hessian(x, y)} of numbers and arrays
-    """
+    """What an expression is in torch and as text; see `ToyLoss`."""
 
     value: Callable[[Tensor], Tensor]
     gradient: Callable[[Tensor], Tensor]
@@ -73,41 +67,31 @@ def _wrong(text: str, place: int, problem: str) -> ValueError:
 
 
 def _problems(node: ast.expr, level: int = 0) -> Iterator[tuple[ast.expr, str]]:
+    """Nodes that aren't allowed, and why, the outermost first."""
     match node:
         case ast.Constant(value=value):
-            real = isinstance(value, int | float) and not isinstance(value, bool)
-            size = abs(value) if isinstance(value, int | float) else 0
-            if not real or (size and not 1 / LARGEST <= size <= LARGEST):
+            if abs(_number(node)) > LARGEST or 0 < abs(_number(node)) < 1 / LARGEST:
                 yield node, f"{value!r} is no real number of {1 / LARGEST:g} to {LARGEST:g}"
         case ast.Name(id=name):
             if name not in NAMES:
                 yield node, f"{name!r} is none of the names"
-        case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=inner):
-            yield from _problems(inner, level)
-        case ast.BinOp(left=left, op=ast.Pow(), right=right):
-            yield from _problems(left, level)
-            if abs(_number(right)) > HIGHEST:
-                yield right, f"the exponent is no number from -{HIGHEST} to {HIGHEST}"
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATIONS:
-            yield from _problems(left, level)
-            yield from _problems(right, level)
+        case ast.BinOp(op=ast.Pow(), right=right) if abs(_number(right)) > HIGHEST:
+            yield right, f"the exponent is no number from -{HIGHEST} to {HIGHEST}"
+        case ast.UnaryOp(op=op) | ast.BinOp(op=op) if type(op) in OPERATIONS:
+            pass
         case ast.BinOp(op=ast.BitXor(), right=right):
             yield right, "^ stands, where a power is written **"
         case ast.Call(func=ast.Name(id=name), args=given, keywords=[]):
-            yield from _problems_of_call(node, name, given, level)
+            level += 1
+            if FUNCTIONS.get(name) != len(given):
+                yield node, f"{name}, given {len(given)} values, is none of the functions"
+            elif level > DEEPEST:
+                yield node, f"more than {DEEPEST} functions stand inside each other"
         case _:
             yield node, f"{type(node).__name__} is not allowed"
-
-
-def _problems_of_call(
-    node: ast.expr, name: str, given: Sequence[ast.expr], level: int
-) -> Iterator[tuple[ast.expr, str]]:
-    if FUNCTIONS.get(name) != len(given):
-        yield node, f"{name}, given {len(given)} values, is none of the functions"
-    elif level >= DEEPEST:
-        yield node, f"more than {DEEPEST} functions stand inside each other"
-    for each in given:
-        yield from _problems(each, level + 1)
+    inner = node.args if isinstance(node, ast.Call) else ast.iter_child_nodes(node)
+    for one in [each for each in inner if isinstance(each, ast.expr)]:
+        yield from _problems(one, level)
 
 
 def _number(node: ast.expr) -> float:
@@ -125,17 +109,16 @@ def formulas(text: str) -> Formulas:
     """All that is made of an expression. Raises ValueError where it is wrong or not real."""
     import sympy
 
-    tree = check_expression(text)
-    written = _built(tree)
+    written = _built(check_expression(text))
     if written.has(sympy.I, sympy.zoo, sympy.oo, sympy.nan):
         raise ValueError(f"expression must be a real number at most points, got {text!r}")
     x, y, r = sympy.symbols("x y r")
     loss = written.subs(r, sympy.sqrt(x**2 + y**2 + sympy.Float(1e-24)))  # 0 has a slope too
     slope = [sympy.diff(loss, v) for v in (x, y)]
     bend = [sympy.diff(slope[0], x), sympy.diff(slope[0], y), sympy.diff(slope[1], y)]
-    of_values = _in_torch([loss])
+    values = _in_torch([loss])
     return Formulas(
-        value=lambda w: of_values(w)[..., 0],
+        value=lambda w: values(w)[..., 0],
         gradient=_in_torch(slope),
         hessian=_in_torch(bend),
         latex=sympy.latex(written),
@@ -153,7 +136,7 @@ def _built(node: ast.expr) -> Any:
         case ast.Name(id=name):
             return {"pi": sympy.pi, "e": sympy.E}.get(name, sympy.Symbol(name))
         case ast.UnaryOp(op=op, operand=inner):
-            return -_built(inner) if isinstance(op, ast.USub) else _built(inner)
+            return OPERATIONS[type(op)](_built(inner))
         case ast.BinOp(left=left, op=op, right=right):
             a, b = _built(left), _built(right)
             if isinstance(op, ast.Pow) and not a.free_symbols:
@@ -172,9 +155,7 @@ def _power(base: Any, power: Any) -> float:
             return value
     except (TypeError, ArithmeticError):  # complex, or 0 ** -1
         pass
-    raise ValueError(
-        f"expression must have powers of numbers up to {LARGEST:g}, got {base}**{power}"
-    )
+    raise ValueError(f"expression must have powers up to {LARGEST:g}, got {base}**{power}")
 
 
 @lru_cache(maxsize=1)
@@ -206,7 +187,7 @@ def _in_torch(parts: Sequence[Any]) -> Callable[[Tensor], Tensor]:
     import sympy
 
     names = [*FUNCTIONS, "sign", "sigmoid"]
-    known: dict[str, Any] = {name: _of_tensors(getattr(torch, name)) for name in names}
+    known: dict[str, Any] = {name: partial(_applied, getattr(torch, name)) for name in names}
     known["absolute"] = known.pop("abs")
     known |= {"pi": math.pi, "e": math.e}
     function = sympy.lambdify(sympy.symbols("x y"), parts, [known], cse=True)
@@ -219,14 +200,10 @@ def _in_torch(parts: Sequence[Any]) -> Callable[[Tensor], Tensor]:
     return of
 
 
-def _of_tensors(function: Callable[..., Tensor]) -> Callable[..., Any]:
-    """`function`, which may be given numbers as well: sqrt(2) x."""
-
-    def tensor(value: Any) -> Tensor:
-        own = isinstance(value, Tensor)
-        return value if own else torch.tensor(float(value), dtype=torch.float64)
-
-    return lambda *values: function(*map(tensor, values))
+def _applied(function: Callable[..., Tensor], *values: Any) -> Tensor:
+    """Of tensors, and of numbers as well: sqrt(2) x."""
+    exact = [torch.as_tensor(v, dtype=getattr(v, "dtype", torch.float64)) for v in values]
+    return function(*exact)
 
 
 def _in_javascript(groups: dict[str, Sequence[Any]]) -> str:

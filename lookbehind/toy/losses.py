@@ -19,9 +19,9 @@ class ToyLoss:
     """A loss L(x, y), written as one expression, and how to look at it.
 
     `expression` is made of numbers, x, y, r = √(x² + y²), pi, e, + - * / **, and the functions of
-    `lookbehind.toy.expression`. Called with points (…, 2) the loss gives (…); `gradient` (…, 2) and
-    `hessian` (…, 3), the entries xx, xy and yy, are its derivatives in closed form, `latex` is the
-    formula and `javascript` what a page computes. `window` is (x₀, x₁, y₀, y₁), `minima` are the
+    `lookbehind.toy.expression`. Of points (…, 2) the loss is (…), its `gradient` (…, 2) and its
+    `hessian` (…, 3), the entries xx, xy and yy; `latex` is the formula, `javascript` an object
+    {loss(x, y), gradient(x, y), hessian(x, y)}. `window` is (x₀, x₁, y₀, y₁), `minima` are the
     minima inside it (of a valley, its flattest point), `lr` is a learning rate that suits the loss,
     `noise` the standard deviation σ of a gradient noise that `descend` adds, one draw a minibatch.
 
@@ -51,10 +51,8 @@ class ToyLoss:
 
     @property
     def latex(self) -> str:
-        noise = (
-            rf" + \langle \xi, w \rangle,\ \xi \sim N(0, {self.noise:g}^2)" if self.noise else ""
-        )
-        return formulas(self.expression).latex + noise
+        noise = rf" + \langle \xi, w \rangle,\ \xi \sim N(0, {self.noise:g}^2)"
+        return formulas(self.expression).latex + (noise if self.noise else "")
 
     @property
     def javascript(self) -> str:

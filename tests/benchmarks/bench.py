@@ -1,10 +1,25 @@
 """What every benchmark needs: sides timed in turn, and a line that says if a goal is met."""
 
+import argparse
 import operator
 import statistics
 import time
 
 SIGNS = {"<=": operator.le, ">=": operator.ge}
+
+
+def option(text, name, default):
+    """What `--name` says on the command line; `text` is a benchmark's own docstring."""
+    parser = argparse.ArgumentParser(description=text.splitlines()[0])
+    parser.add_argument(f"--{name}", type=type(default), default=default)
+    return getattr(parser.parse_args(), name)
+
+
+def heap(page):
+    """Bytes of a page's JavaScript, once the garbage is gone."""
+    session = page.context.new_cdp_session(page)
+    session.send("HeapProfiler.collectGarbage")
+    return session.send("Runtime.getHeapUsage")["usedSize"]
 
 
 def goal(name, figure, sign, bound, unit=""):

@@ -9,14 +9,13 @@ what that leaves in the page's heap, and what each run leaves there and in the k
 widget's state until the kernel ends (ipywidgets).
 """
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
 from statistics import median
 
 import psutil
-from bench import goal, p95
+from bench import goal, heap, option, p95
 from bench_sliders import CONTROLS, GOAL, answers, lab
 
 FIRST, OWN, MOVED, HEAP, MEMORY, RERUNS = 300, 100, 0.5, 1, 3, 5
@@ -76,9 +75,7 @@ FIRST_PICTURE = """() => new Promise(done => {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--moves", type=int, default=60)
-    moves, met = parser.parse_args().moves, []
+    moves, met = option(__doc__, "moves", 60), []
     with tempfile.TemporaryDirectory() as scratch, lab.jupyterlab(Path(scratch)) as address:
         for name, source in {**EXPLORERS, "own": FUNCTION}.items():
             lab.write_notebook(Path(scratch, f"{name}.ipynb"), [source])
@@ -108,12 +105,11 @@ def memory(browser, address, name):
     with lab.blank_page(browser) as page:
         lab.run_notebook(page, address, f"{name}.ipynb")
         page.eval_on_selector(".jp-WindowedPanel-outer", "panel => panel.scrollTo(0, 0)")
-        devtools = page.context.new_cdp_session(page)
         page.evaluate(MOVE)  # the first moves fill what is kept from move to move
-        before = heap(page, devtools)
+        before = resting(page)
         page.evaluate(MOVE)
-        moved = (heap(page, devtools) - before) / 1e6
-        found, first = reruns(page, devtools)
+        moved = (resting(page) - before) / 1e6
+        found, first = reruns(page)
     grown = [(now - then) / RERUNS / 1e6 for then, now in zip(found[0], found[-1], strict=True)]
     return [
         goal(f"{name}, first picture after the cell ran", median(first), "<=", FIRST, "ms"),
@@ -123,13 +119,12 @@ def memory(browser, address, name):
     ]
 
 
-def heap(page, devtools):
+def resting(page):
     page.wait_for_timeout(1500)
-    devtools.send("HeapProfiler.collectGarbage")
-    return devtools.send("Runtime.getHeapUsage")["usedSize"]
+    return heap(page)
 
 
-def reruns(page, devtools):
+def reruns(page):
     """Bytes of the page's heap and of the kernel after each run; ms until each one's picture."""
     kernels = [p for p in psutil.Process().children(recursive=True) if is_kernel(p)]
     kernel, used, first = max(kernels, key=psutil.Process.create_time), [], []
@@ -138,7 +133,7 @@ def reruns(page, devtools):
     for _ in range(1 + RERUNS):
         page.keyboard.press("Control+Enter")
         first.append(page.evaluate(FIRST_PICTURE))
-        used.append((heap(page, devtools), kernel.memory_info().rss))
+        used.append((resting(page), kernel.memory_info().rss))
     return used, first
 
 

@@ -108,10 +108,8 @@ def main() -> int:
         print(f"{times.count(None)} of {len(times)} moves got no answer")
         return 1
     print(f"answers, median: {statistics.median(times):.0f} ms of {len(times)} moves")
-    print(
-        f"drawing: {resnet_share:.2%} of a {arguments.model}'s time, {digits_share:.2%} of an MLP's"
-    )
-    network = {"resnet8": "ResNet-8", "resnet18": "ResNet-18"}.get(arguments.model, arguments.model)
+    network = arguments.model
+    print(f"drawing: {resnet_share:.2%} of a {network}'s time, {digits_share:.2%} of an MLP's")
     share = 100 * max(resnet_share, digits_share)
     goals = [
         goal("first curve on digits", first, "<=", 1.5, "s"),

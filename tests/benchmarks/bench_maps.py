@@ -5,7 +5,6 @@ usage: python tests/benchmarks/bench_maps.py [--moves 60]
 Timed as in bench_sliders.py: the main thread's CPU from an event to the end of its drawing.
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -13,25 +12,17 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from bench import goal, p95
+from bench import goal, option, p95
 from bench_sliders import EVENTS, GOAL, SCREENS
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import lab
 
 from lookbehind.explore.maps import HeatMaps, Intervals, TrainingAtlas
+from lookbehind.optim import METHODS
 
 FIRST = 300
 ATLAS = Path(__file__).parents[2] / "notebooks" / "results" / "atlas.json"
-NAMES = (
-    "SGD",
-    "SAM",
-    "ASAM",
-    "Multistep-SAM",
-    "Lookahead-SAM",
-    "Lookbehind-SAM",
-    "Lookbehind-ASAM",
-)
 # A frame passes between two moves.
 MOVES = """async ([kind, name, moves]) => {
     const frame = () => new Promise(done => requestAnimationFrame(() => setTimeout(done, 20)));
@@ -69,14 +60,10 @@ CONTROLS = {
 def pages():
     """As large as in notebooks 08 and 10."""
     rng = np.random.default_rng(0)
-    axes = {
-        "k": [1, 2, 3, 5],
-        "α": [0.2, 0.4, 0.6, 0.8, "adaptive"],
-        "ρ": [0.02, 0.05, 0.1, 0.2, 0.4],
-    }
+    axes = {"k": range(4), "α": range(5), "ρ": range(5)}
     values = rng.uniform(10, 90, (2, 4, 5, 5, 2))
     levels = {"relative": [0, 0.3, 0.5, 0.7, 1], "bits": [2, 3, 4, 5, 6, 7, 8]}
-    names = [name + more for more in ("", ", tuned") for name in NAMES]
+    names = [name + more for more in ("", ", tuned") for name in METHODS]
     tables = {k: {n: rng.uniform(size=(3, len(v))) for n in names} for k, v in levels.items()}
     yield "heat maps", HeatMaps({"accuracy (%)": values[0], "rise": values[1]}, axes, seeds=5)
     yield "intervals", Intervals(tables, levels, other="SAM")
@@ -84,9 +71,7 @@ def pages():
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--moves", type=int, default=60)
-    moves, met = parser.parse_args().moves, []
+    moves, met = option(__doc__, "moves", 60), []
     with tempfile.TemporaryDirectory() as scratch, lab.chromium() as browser:
         for name, explorer in pages():
             path = Path(scratch, "page.html")

@@ -3,11 +3,10 @@
 usage: python tests/benchmarks/bench_toy.py [--rounds 15]
 """
 
-import argparse
 from functools import partial
 
 import torch
-from bench import alternate, goal, medians
+from bench import alternate, goal, medians, option
 from torch.optim import SGD
 
 from lookbehind import Ball, Lookbehind
@@ -24,14 +23,9 @@ def trajectories(members: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    rounds = parser.parse_args().rounds
+    rounds = option(__doc__, "rounds", 15)
     torch.set_num_threads(1)
-    sides = {
-        "one": partial(trajectories, 1),
-        "many": partial(trajectories, MEMBERS),
-    }
+    sides = {"one": partial(trajectories, 1), "many": partial(trajectories, MEMBERS)}
     one, many = medians(alternate(sides, rounds)).values()
     print(f"a trajectory at a time, {MEMBERS} of them would take {MEMBERS * one:.1f} s")
     goal("one trajectory, 40 steps of k = 5", 1e3 * one, "<=", 60, " ms")

@@ -1,6 +1,5 @@
-"""What the training lab is steered with: traits, and the recipe that they say."""
+"""What the training lab is steered with: traits that pages show and set, and their recipe."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ from lookbehind.explore.lab.training import KERNEL
 from lookbehind.explore.shared.page import Living, script, style
 from lookbehind.explore.shared.palette import PALETTES
 from lookbehind.optim import METHODS
-from lookbehind.train import MODELS, Recipe
+from lookbehind.train import MODELS, CheckpointError, Recipe
 
 HERE = Path(__file__).parent
 OPENING = Recipe(epochs=100, gradients=None, label_noise=0.4)
 INVITATION = "Choose a run, then press Start."
 SETTINGS = ("method", "model", "dataset", "epochs", "k", "rho", "lr")  # as a recipe names them
-SHOWN = (*SETTINGS, "alpha", "adaptive", "datasets", "runs", "live", "hidden", "message", "failed")
+OF_KERNEL = {"checkpoint", "checkpoints", "earlier", "around"}  # nothing to a page without one
 SETUP = {
     "methods": {name: method.sliders for name, method in METHODS.items()},
     "models": list(MODELS),
@@ -27,10 +26,8 @@ SETUP = {
 
 
 class Controls(Living):
-    """The state that pages show and set, and the recipe in it."""
-
     title = "Training lab"
-    _esm = f"const SETUP = {json.dumps(SETUP)};\n{script(HERE / 'lab.js')}"
+    _esm = script(HERE / "lab.js", SETUP=SETUP)
     _css = style(HERE / "lab.css")
 
     method = traitlets.Unicode(OPENING.method).tag(sync=True)
@@ -85,7 +82,7 @@ class Controls(Living):
                 setattr(self, name, getattr(recipe, name))
 
     def _state(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in SHOWN}
+        return {name: value for name, value in super()._state().items() if name not in OF_KERNEL}
 
     def _picture(self) -> tuple[str, str]:
         return "", "TrainingLab, interactive once its cell runs in JupyterLab or on Binder"
@@ -93,3 +90,23 @@ class Controls(Living):
     def _say(self, text: str, failed: bool = False) -> None:
         with KERNEL.lock, self.hold_sync():
             self.message, self.failed = text, failed
+
+
+def recipes_in(path: str | Path, state: dict[str, Any]) -> tuple[Recipe, Recipe]:
+    """The recipe that a checkpoint's run began with, and the one it had when it was saved.
+
+    Raises CheckpointError where the checkpoint was not written by a run of a recipe.
+    """
+    try:
+        began = Recipe(**state["plan"]["config"])
+        part = state["optimizer"]
+        settings: dict[str, Any] = {}
+        for own in part.get("settings", ()):  # Lookahead's k, not that of the SAM inside
+            settings = own | settings
+        group = part["param_groups"][0]
+        settings |= {"lr": group.get("initial_lr", group["lr"])}  # not set before the first step
+        settings |= settings.pop("ball", {})
+        names = {"k", "rho", "alpha"} & {*METHODS[began.method].sliders} | {"lr"}
+        return began, replace(began, **{name: settings[name] for name in names})
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise CheckpointError(f"{path} was not written by a run of a recipe: {error}") from error

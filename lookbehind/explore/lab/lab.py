@@ -12,9 +12,8 @@ from typing import Any
 import torch
 
 from lookbehind.explore.lab import rows
-from lookbehind.explore.lab.controls import INVITATION, OPENING, Controls
+from lookbehind.explore.lab.controls import INVITATION, OPENING, Controls, recipes_in
 from lookbehind.explore.lab.training import KERNEL, MOVABLE, Training
-from lookbehind.explore.shared.runs import recipes_in
 from lookbehind.train import Hardware, Outcome, Recipe, choose_hardware, read_checkpoint
 
 DATASETS = ("digits", "cifar10", "cifar100")
@@ -24,12 +23,11 @@ ACTS = ("start", "pause", "stop", "reset", "save", "resume", "look_around", "how
 class TrainingLab(Controls):
     """Numbers to move, live curves of every run, and a table of runs that is their legend.
 
-    The lab opens with `recipe`, whose budget is in epochs; `recipe` is afterwards what the controls
-    say now. They are traits, to read and to set: `method`, `model`, `dataset`, `epochs`, `k`,
-    `rho`, `alpha`, `adaptive`, `lr`. `datasets` are the names, or paths of folders of images, on
-    offer; one other than the first recipe's is taken whole, and digits without `augment`.
-    `hardware` is where it trains (default: `choose_hardware()`, so a GPU where there is one; none
-    was at hand to try it on).
+    The lab opens with `recipe`; `recipe` is afterwards what the controls say now. They are traits,
+    to read and to set: `method`, `model`, `dataset`, `epochs`, `k`, `rho`, `alpha`, `adaptive`,
+    `lr`. `datasets` are the names, or paths of folders of images, on offer; one other than the
+    first recipe's is taken whole, and digits without `augment`. `hardware` is where it trains
+    (default: `choose_hardware()`; no GPU was at hand to try it on).
 
     A run trains in a thread, also where the page is closed, to the last bit as `Recipe.run` does; a
     move of k, ρ, α or lr changes it at its next step. After every epoch, where it is paused, and
@@ -64,10 +62,11 @@ class TrainingLab(Controls):
         self.outcome: Outcome | None = None
         super().__init__(datasets=list(datasets))
         self.put(recipe)
-        self.observe(self._moved, ["k", "rho", "alpha", "adaptive", "lr"])
+        self.observe(self._moved, [*MOVABLE, "adaptive"])
         self.on_msg(self._told)
         self._list_checkpoints()
-        threading.Thread(target=_make_ready, daemon=True).start()
+        # For its first optimizer torch imports a thousand modules.
+        threading.Thread(target=torch.optim.SGD, args=[[torch.zeros(1)]], daemon=True).start()
         KERNEL.listen()
         with KERNEL.lock:
             KERNEL.labs.add(self)
@@ -109,10 +108,10 @@ class TrainingLab(Controls):
             if not (training := self._under_way):
                 return
             if training.pausing:
-                training.go_on()
+                training.pausing = ""
                 self._say(f"Training: {training.wanted}")
             else:
-                training.pause()
+                training.pausing = "Paused"
                 self._say("Pausing after the step under way.")
             self.show(training)
 
@@ -125,28 +124,23 @@ class TrainingLab(Controls):
 
     def reset(self) -> None:
         """Stop, hide all curves, and put the controls back. Checkpoints and the table stay."""
-        if training := self._under_way:
-            training.stop()
+        self.stop()
         self.hidden = [path.stem for path in self._runs]
         self.put(self._opening)
         self._say(INVITATION)
 
     def save(self) -> None:
         """Write a checkpoint of the run under way beside the one that every epoch replaces."""
-        training = self._work
-        if training is None:
-            self._say("Nothing to save yet: press Start.")
-        elif training is not self._under_way:
-            kept = f"is saved as {training.path.name}" if training.path.exists() else "left nothing"
-            self._say(f"The last run {kept}.")
-        else:
+        if training := self._under_way:
             self._say("Saving after the step under way.")
-            training.save(self._new(f"{training.path.stem}-saved"))
+            training.copy_to = self._new(f"{training.path.stem}-saved")
+        elif self._work and self._work.path.exists():
+            self._say(f"The last run is saved as {self._work.path.name}.")
+        else:
+            self._say("Nothing to save yet: press Start.")
 
     def resume(self) -> None:
         """Go on with the run of the chosen checkpoint, its settings put back on the controls."""
-        if self.running:
-            return
         if not self.checkpoint:
             self._list_checkpoints()
         if not self.checkpoint:
@@ -154,25 +148,22 @@ class TrainingLab(Controls):
             return
         path = self._folder / f"{self.checkpoint}.pt"
         try:
-            if any(run.path == path for run in KERNEL.runs):
-                raise ValueError(f"the run of {path.name} is under way")
+            if self.running or path in [run.path for run in KERNEL.runs]:
+                raise ValueError("a run is under way")
             began, now = recipes_in(path, read_checkpoint(path))
             if began.epochs is None:
                 raise ValueError(f"{path} is of a run with a budget in gradients, not in epochs")
             self.put(now)
+            self._launch(began, path, f"Resuming {path.name}.", now)
         except (ValueError, OSError) as error:
             self._say(f"Not resumed: {error}", failed=True)
-            return
-        self._launch(began, path, f"Resuming {path.name}.", now)
 
     def look_around(self) -> None:
         """Open the landscape explorer on the networks of the runs that are shown, in `around`."""
         from lookbehind.explore.landscape import LandscapeExplorer
 
         chosen = self._chosen()
-        networks: dict[str, Any] = {
-            f"{n}. {run.now}": run.outcome for n, run in enumerate(chosen, 1)
-        }
+        networks: Any = {f"{n}. {run.now}": run.outcome for n, run in enumerate(chosen, 1)}
         try:
             if chosen and chosen[-1].dataset:
                 self.around = LandscapeExplorer(networks, chosen[-1].dataset)
@@ -241,7 +232,9 @@ class TrainingLab(Controls):
             training = Training(recipe, path, hardware, now=now, before=before)
             self._work = self._runs[path] = training
             self.hidden = [key for key in self.hidden if key != path.stem]
-            KERNEL.begin(training)
+            KERNEL.runs.append(training)
+            KERNEL.tell("show", training)
+            training.thread.start()
 
     def _moved(self, _: Any) -> None:
         """A number was moved: tell the run, and say so at once."""
@@ -263,7 +256,7 @@ class TrainingLab(Controls):
             return
         with KERNEL.lock:
             self._list_runs()
-        self._say("Measured: the worst rise near each network, and its accuracy under noise.")
+            self._say("Measured: the worst rise near each network, and its accuracy under noise.")
 
     def _chosen(self) -> list[Training]:
         """The finished runs that are shown; says so where there are none."""
@@ -280,17 +273,11 @@ class TrainingLab(Controls):
         return next(path for path in paths if path not in self._runs and not path.exists())
 
     def _list_runs(self) -> None:
-        over = (run for run in self._runs.values() if run not in KERNEL.runs)
-        self.runs = [rows.drawn(run) for run in over]
+        self.runs = [rows.drawn(run) for run in self._runs.values() if run not in KERNEL.runs]
 
     def _list_checkpoints(self) -> None:
         """Offer what lies in the folder, the newest first and chosen."""
-        found = sorted(self._folder.glob("*.pt"), key=getmtime, reverse=True)
-        names = [path.stem for path in found]
+        files = sorted(self._folder.glob("*.pt"), key=getmtime, reverse=True)
+        names = [path.stem for path in files]
         if names != self.checkpoints:
             self.checkpoints, self.checkpoint = names, names[0] if names else ""
-
-
-def _make_ready() -> None:
-    """For its first optimizer torch imports a thousand modules."""
-    torch.optim.SGD([torch.zeros(1)], lr=0.1)

@@ -6,7 +6,7 @@ from typing import Any
 
 from lookbehind.explore.lab.training import SHARPNESS_BATCH, SHARPNESS_RADIUS, Training
 from lookbehind.explore.shared.page import plain
-from lookbehind.explore.shared.runs import first_images
+from lookbehind.explore.shared.work import first_images
 from lookbehind.measure import weight_noise, worst_rise
 from lookbehind.optim import METHODS, Ball
 
@@ -21,19 +21,18 @@ FLATNESS = (f"worst rise in {SHARPNESS_RADIUS:g}", f"accuracy, {NOISE:.0%} noise
 
 def drawn(training: Training) -> dict[str, Any]:
     """All that the page shows of a run, as plain values."""
-    curves = {
-        split: [(r.epoch, r.accuracy, r.loss) for r in training.records if r.split == split]
-        for split in ("test", "train")
-    }
+    curves: dict[str, Any] = {"test": [], "train": [], "sharpness": training.sharpness}
+    for r in training.records:
+        curves.setdefault(r.split, []).append((r.epoch, r.accuracy, r.loss))
     alpha = training.alpha if training.now.alpha == "adaptive" else {}
     return {
         "key": training.path.stem,
         "words": str(training.now),
-        "state": "paused" if training.pausing else training.status.replace("paused", "running"),
+        "state": training.state,
         "budget": training.recipe.epochs,
         "share": training.share,
         "images": training.images,
-        "curves": {n: _thinned(c) for n, c in (curves | {"sharpness": training.sharpness}).items()},
+        "curves": {name: _thinned(points) for name, points in curves.items()},
         "ticks": [
             [plain(epoch), f"{SYMBOLS.get(name, name)} {old} → {new}"]
             for epoch, name, old, new, _ in training.ticks
@@ -85,9 +84,11 @@ def table_row(training: Training) -> dict[str, Any]:
     recipe, lacks = training.now, {"k", "rho", "alpha"} - {*METHODS[training.now.method].sliders}
     names = ("method", "k", "rho", "alpha", "lr", "model", "dataset")
     last = {record.split: record.accuracy for record in training.records}
-    words = [training.status, "moved" if training.moved else ""]
-    if training.outcome and chance(training):
-        words.append("at chance level")
+    words = {
+        training.state: True,
+        "moved": training.now != training.recipe,
+        "at chance level": training.outcome and chance(training),
+    }
     return {
         **{name: None if name in lacks else getattr(recipe, name) for name in names},
         "epochs": round(training.epoch, 2),
@@ -97,7 +98,7 @@ def table_row(training: Training) -> dict[str, Any]:
         "sharpness": plain(training.sharpness[-1][1], 17) if training.sharpness else None,
         **{name: training.flatness.get(name) for name in FLATNESS},
         "seconds": round(training.seconds, 1),
-        "status": ", ".join(filter(None, words)),
+        "status": ", ".join(word for word, holds in words.items() if holds),
     }
 
 

@@ -17,10 +17,9 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
-from lookbehind.explore.shared.runs import first_images
-from lookbehind.explore.shared.work import Work
+from lookbehind.explore.shared.work import Work, first_images
 from lookbehind.measure import worst_rise
-from lookbehind.optim import METHODS, Ball, Event, Lookahead
+from lookbehind.optim import METHODS, Ball, Event
 from lookbehind.scores import Record
 from lookbehind.train import Hardware, Outcome, Recipe, Run
 from lookbehind.train.data import Dataset
@@ -45,21 +44,16 @@ class Kernel:
         self.labs: WeakSet[Any] = WeakSet()
         self._listening = False
 
-    def begin(self, training: "Training") -> None:
-        self.runs.append(training)
-        self.tell("show", training)
-        training.thread.start()
-
     def ended(self, training: "Training") -> None:
         with self.lock:
             self.runs.remove(training)
             self.tell("ended", training)
 
-    def tell(self, what: str, *about: Any) -> None:
+    def tell(self, what: str, training: "Training", *words: str) -> None:
         """Call a method of every lab."""
         with self.lock:
             for lab in list(self.labs):
-                getattr(lab, what)(*about)
+                getattr(lab, what)(training, *words)
 
     def listen(self) -> None:
         """From now on an interrupt of the kernel, or Ctrl-C, also pauses the runs under way.
@@ -91,7 +85,7 @@ class Kernel:
 
     def _pause(self) -> None:
         for run in list(self.runs):
-            run.pause("Interrupted. ")
+            run.pausing = "Interrupted. Paused"
 
 
 KERNEL = Kernel()
@@ -100,12 +94,15 @@ KERNEL = Kernel()
 class Training(Work):
     """A run of `recipe` in a thread of its own, with a checkpoint at `path` after every epoch.
 
-    `wanted` is the recipe that the controls say: its k, ρ, α and lr are given to the optimizer
-    before the next step; `now` is what the optimizer has. `status` is "running", "paused", "done",
-    "stopped", "diverged" or "failed" (then `error` says why), `outcome` what `Recipe.run` returned.
-    `sharpness` holds (epoch, rise) pairs, `ticks` the moves: epoch, name, old and new value, time.
-    `seconds` are those of its steps with scores and checkpoints. With `before`, the same run until
-    it was left, these three go on.
+    Told to it: `wanted`, the recipe whose k, ρ, α and lr the optimizer gets before the next step;
+    `pausing`, in words why it is held after the step under way until this is "" again or `stop`;
+    `copy_to`, a path for a checkpoint of its own.
+
+    Told by it: `now`, the recipe that the optimizer has; `status`, "running", "done", "stopped",
+    "diverged" or "failed" (then `error` says why); `outcome`, what `Recipe.run` returned;
+    `sharpness`, (epoch, rise) pairs; `ticks`, the moves: epoch, name, old and new value, time;
+    `seconds` of its steps with scores and checkpoints. With `before`, the same run until it was
+    left, these three go on.
     """
 
     def __init__(
@@ -120,7 +117,8 @@ class Training(Work):
         super().__init__(KERNEL)
         self.recipe, self.path = recipe, path
         self.now = self.wanted = now or recipe
-        self.status, self.pausing = "running", False
+        self.status, self.pausing = "running", ""
+        self.copy_to: Path | None = None
         self.outcome: Outcome | None = None
         self.dataset: Dataset | None = None
         self.records: list[Record] = []
@@ -131,41 +129,21 @@ class Training(Work):
         self.seconds: float = before.seconds if before else 0.0
         self.steps = self.images = 0
         self._hardware, self._resume = hardware, now is not None
-        self._optimizer: Any = None
         self._places: dict[str, int] = {}  # of the parameters, in the order of an event's α
         self._alphas: list[Any] = []
-        self._due, self._began, self._why, self._woken = 0.0, 0.0, "", threading.Event()
-        self._copy_to: Path | None = None
+        self._due, self._began = 0.0, 0.0
         self._random: Tensor | None = torch.get_rng_state()
 
     @property
-    def moved(self) -> bool:
-        """Whether k, ρ, α or lr are no longer those that the run began with."""
-        return self.now != self.recipe
+    def state(self) -> str:
+        """Its status, or "paused"."""
+        return "paused" if self.pausing and self.status == "running" else self.status
 
     @property
     def alpha(self) -> dict[str, float]:
         """The α of the latest step of each parameter, first to last layer, if any."""
         alphas = self._alphas  # one list, whatever the thread does
         return {name: float(alphas[i]) for name, i in self._places.items()} if alphas else {}
-
-    def stop(self) -> None:
-        """End after the step under way; the checkpoint is written."""
-        super().stop()
-        self._woken.set()
-
-    def pause(self, why: str = "") -> None:
-        """Hold after the step under way, with a checkpoint, until `go_on` or `stop`."""
-        self._why, self.pausing = why, True
-
-    def go_on(self) -> None:
-        self.pausing = False
-        self._woken.set()
-
-    def save(self, path: Path) -> None:
-        """Write a checkpoint of its own to `path`, after the step under way."""
-        self._copy_to = path
-        self._woken.set()
 
     def _compute(self) -> None:
         try:
@@ -175,7 +153,6 @@ class Training(Work):
             raise
         finally:
             self._put_random_back()
-            self._optimizer = None
 
     def _train(self) -> None:
         images = {name: getattr(self.recipe, name) for name in IMAGES}
@@ -205,26 +182,22 @@ class Training(Work):
 
     def _after_step(self, run: Run) -> None:
         self.seconds += time.monotonic() - self._began
-        if self._optimizer is None:
+        if not self.steps:
             self._meet(run)
         self.records, self.share, self.steps = run.records, run.share, self.steps + 1
-        self.images = run.images
-        if int(run.epoch) > int(self.epoch):
+        self.images, self.epoch = run.images, run.epoch
+        if int(run.epoch) > (self.sharpness[-1][0] if self.sharpness else 0):
             self._measure(run)
-        self.epoch = run.epoch
         self._show_if_due()
         self._save_if_asked(run)
         if self.pausing and not self.stopped:
             self._hold(run)
         if (wanted := self.wanted) != self.now:
-            self._take(wanted)
-
-    def _take(self, wanted: Recipe) -> None:
-        tune(self._optimizer, wanted)
-        for name in MOVABLE:
-            self._mark(name, getattr(self.now, name), getattr(wanted, name))
-        self.now = wanted
-        self._say(f"Training: {wanted}")
+            tune(run.optimizer, wanted)
+            for name in MOVABLE:
+                self._mark(name, getattr(self.now, name), getattr(wanted, name))
+            self.now = wanted
+            self._say(f"Training: {wanted}")
 
     def _mark(self, name: str, old: Any, new: Any) -> None:
         epoch, now = self.epoch, time.monotonic()
@@ -237,13 +210,10 @@ class Training(Work):
         """The first look at the model and the optimizer: read the names, watch α."""
         if sys.platform == "linux":  # what answers the reader goes first; niceness is a thread's
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-        self._optimizer = run.optimizer
         groups = run.optimizer.param_groups  # in the order in which an observer receives them
         params = [p for group in groups for p in group["params"] if p.requires_grad]
         place = {p: i for i, p in enumerate(params)}
         self._places = {n: place[p] for n, p in run.model.named_parameters() if p in place}
-        step = getattr(run.optimizer, "minibatches", 1)
-        self.epoch = run.epoch * (1 - step / run.minibatches)  # before this step
         self._say(f"Training: {self.now}")
         if hasattr(run.optimizer, "observers"):
             run.optimizer.observers.append(self._observe)
@@ -268,17 +238,15 @@ class Training(Work):
         self._due = start + max(SECONDS_BETWEEN_UPDATES, spent / UPDATE_SHARE)
 
     def _hold(self, run: Run) -> None:
-        self.status = "paused"
         KERNEL.tell("show", self)
-        self._say(f"{self._why}Paused at epoch {run.epoch:.2f}, {_saved(run, self.path)}.")
+        why, epoch = self.pausing or "Paused", f"{run.epoch:.2f}"
+        self._say(f"{why} at epoch {epoch}, {_saved(run, self.path)}.")
         while self.pausing and not self.stopped:
-            self._woken.wait()
-            self._woken.clear()
+            time.sleep(0.005)
             self._save_if_asked(run)
-        self.status = "running"
 
     def _save_if_asked(self, run: Run) -> None:
-        path, self._copy_to = self._copy_to, None
+        path, self.copy_to = self.copy_to, None
         if path is not None:
             kept = _saved(run, path)
             self._say(f"{kept[0].upper()}{kept[1:]}, epoch {run.epoch:.2f}.")
@@ -300,8 +268,7 @@ def tune(optimizer: Any, recipe: Recipe) -> None:
     if "alpha" in axes:
         optimizer.alpha = recipe.alpha
     if "rho" in axes:
-        climber = optimizer.inner if isinstance(optimizer, Lookahead) else optimizer
-        climber.ball = replace(climber.ball, rho=recipe.rho)
+        optimizer.climber.ball = replace(optimizer.climber.ball, rho=recipe.rho)
 
 
 def _saved(run: Run, path: Path) -> str:

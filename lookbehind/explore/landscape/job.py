@@ -1,6 +1,7 @@
 """What the landscape explorer computes, in a thread: planes, climbs, and training paths."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -9,11 +10,11 @@ import numpy as np
 from torch import nn
 
 from lookbehind import measure
-from lookbehind.explore.landscape.view import Row, Sight
 from lookbehind.explore.shared.work import Stopped, Work
 from lookbehind.measure import Line, Objective, Plane, dot, in_plane, unit
 from lookbehind.optim import Ball
-from lookbehind.weights import Weights, moved, weights_of
+from lookbehind.scores import Score
+from lookbehind.weights import Weights, moved
 
 FILTERS = "filter-normalized random"
 GAUSSIAN = "Gaussian random"
@@ -33,6 +34,33 @@ UPRIGHT = 0.05  # cosine of the angle from which on it is said that the second w
 # What the controls say: of these a plane is computed anew.
 PLANE = ("first", "second", "half", "points", "statistics", "shown")
 
+Row = tuple[float, float, float, float, float, float]
+
+
+@dataclass(eq=False)
+class Sight:
+    """One network as far as it is computed.
+
+    `scores` is its loss on all images, `climbed` that on the climb's minibatch. Its two
+    `directions` are orthogonal and of one length, `unit`; `labels` say what they are. `path` and
+    each climb of `climbs` (by ρ) are rows (a, b, loss, accuracy, distance to the plane, distance
+    to the network's weights); `explained` is the plane's share of the path.
+    """
+
+    name: str
+    model: nn.Module
+    scores: Objective
+    climbed: Objective
+    start: Score
+    directions: tuple[Weights, Weights] = field(init=False)
+    labels: tuple[str, str] = field(init=False)
+    unit: float = field(init=False)
+    line: Line | None = None
+    plane: Plane | None = None
+    path: list[Row] = field(default_factory=list)
+    explained: float = 0.0
+    climbs: dict[float, list[Row]] = field(default_factory=dict)
+
 
 class Job(Work):
     """Coarse planes of few images, then lines, fine planes, and the climbs of every radius.
@@ -47,9 +75,8 @@ class Job(Work):
         self.models, self._before = models, before
         self.settings = SimpleNamespace(**{name: getattr(audience, name) for name in PLANE})
         self.sights: list[Sight] = []
-        self._objectives: dict[str, list[Objective]] = {}  # on all images, and on the climb's
         pairs = measure.hessian_eigenpairs
-        self._eigenpairs = cache(lambda n: pairs(models[n], self._objectives[n][1].batches, 2))
+        self._eigenvectors = cache(lambda s: pairs(s.model, s.climbed.batches, 2).vectors)
         grid = LINE_POINTS + COARSE_POINTS**2 + self.settings.points**2
         self._total, self._done = len(models) * (grid + len(RADII) * STEPS), 0
 
@@ -59,59 +86,51 @@ class Job(Work):
             self._before = None
         for name in self.models:
             self._go_on()
-            self.sights.append(self._sight(name))
-            self._draw(self.sights[-1], "plane", COARSE_POINTS, on=1)
+            self.sights.append(sight := self._sight(name))
+            self._draw(sight, sight.climbed, "plane", COARSE_POINTS)
         for sight in self.sights:
-            self._draw(sight, "line", LINE_POINTS)
+            self._draw(sight, sight.scores, "line", LINE_POINTS)
         for sight in self.sights:
-            self._draw(sight, "plane", self.settings.points)
+            self._draw(sight, sight.scores, "plane", self.settings.points)
         for rho in sorted(RADII, key=lambda r: abs(r - self._audience.rho)):
             for sight in self.sights:
                 self._climb(sight, rho)
 
     def _sight(self, name: str) -> Sight:
         """A network with its directions and its path; nothing of the plane yet."""
-        model, statistics = self.models[name], self.settings.statistics
+        model = self.models[name]
         dtype = next(model.parameters()).dtype
         batches = [(x.to(dtype), y) for x, y in self._audience.images.batches(BATCH)]
         few = [(x[:CLIMB_IMAGES], y[:CLIMB_IMAGES]) for x, y in batches[:1]]
-        both = [Objective(model, each, statistics=statistics) for each in (batches, few)]
-        self._objectives[name] = both
-        directions, labels = self._axes(name)
-        length = dot(directions[0], directions[0]) ** 0.5
-        sight = Sight(name, model, directions, length, labels, both[1].score())
-        self._follow(sight, self._audience.paths.get(name, ()))
+        statistics = self.settings.statistics
+        scores, climbed = (Objective(model, b, statistics=statistics) for b in (batches, few))
+        sight = Sight(name, model, scores, climbed, climbed.score())
+        self._span(sight)
+        if len(path := self._audience.paths.get(name, ())):
+            found = measure.project(path, sight.scores.weights, *sight.directions)
+            chosen = np.unique(np.linspace(0, len(path) - 1, PATH_POINTS).round().astype(int))
+            sight.explained = found.explained
+            sight.path = [_row(sight, path[i]) for i in chosen]
         return sight
 
-    def _axes(self, name: str) -> tuple[tuple[Weights, Weights], tuple[str, str]]:
+    def _span(self, sight: Sight) -> None:
         """The first direction, and the second's part at right angles to it, as long; their names.
 
         So a length is the same in every direction of the picture, and a ball's cut is a circle.
         """
         one, other = self.settings.first, self.settings.second
-        u, w = self._direction(name, one, 0), self._direction(name, other, 1)
+        u, w = self._direction(sight, one, 0), self._direction(sight, other, 1)
         if abs(dot(unit(u), unit(w))) > UPRIGHT:
             other += ", its part at right angles to a"
         try:
-            return measure.solution_plane(moved(u, (-1.0, u)), u, w), (one, other)
+            sight.directions = measure.solution_plane(moved(u, (-1.0, u)), u, w)
         except ValueError as error:
-            fault = f"the two directions of {name} are parallel: choose two different ones"
+            fault = f"the two directions of {sight.name} are parallel: choose two different ones"
             raise ValueError(fault) from error
+        sight.labels, sight.unit = (one, other), dot(u, u) ** 0.5
 
-    def _follow(self, sight: Sight, path: Sequence[Weights]) -> None:
-        """The training path on the plane, with the loss at the path's own points."""
-        if not len(path):
-            return
-        scores, start = self._objectives[sight.name][0], weights_of(sight.model)
-        sight.explained = measure.project(path, start, *sight.directions).explained
-        chosen = np.unique(np.linspace(0, len(path) - 1, PATH_POINTS).round().astype(int))
-        sight.path = [_row(sight, start, path[i], scores) for i in chosen]
-
-    def _draw(self, sight: Sight, kind: str, points: int, on: int = 0) -> None:
-        """A "line" along the first direction, or a "plane", shown as it gets finer.
-
-        `on` 1: on the climb's few images, for a picture at once.
-        """
+    def _draw(self, sight: Sight, objective: Objective, kind: str, points: int) -> None:
+        """A "line" along the first direction, or a "plane", shown as it gets finer."""
         half, directions = self.settings.half, sight.directions[: 1 if kind == "line" else 2]
 
         def update(result: Line | Plane) -> None:
@@ -122,19 +141,18 @@ class Job(Work):
                 self._audience.show(self)
 
         result = getattr(measure, kind)(
-            sight.model, self._objectives[sight.name][on].batches, *directions,
-            span=(-half, half), points=points, statistics=self.settings.statistics,
-            stop=lambda: self._between(sight), update=update,
+            sight.model, objective.batches, *directions, span=(-half, half), points=points,
+            statistics=self.settings.statistics, stop=self._between, update=update,
         )  # fmt: skip
         update(result)
         self._go_on()
 
-    def _between(self, sight: Sight) -> bool:
+    def _between(self) -> bool:
         """Asked before every point: first the chosen climb, once every network has a picture."""
-        pictures = [each for each in self.sights if each.plane is not None]
         try:
-            for each in pictures if len(pictures) == len(self.models) else ():
-                self._climb(each, self._audience.rho)
+            if len(self.sights) == len(self.models) and self.sights[-1].plane is not None:
+                for sight in self.sights:
+                    self._climb(sight, self._audience.rho)
             self._go_on()
         except Stopped:
             return True
@@ -144,15 +162,14 @@ class Job(Work):
         """w ← w + ρ ∇L(w) / ‖∇L(w)‖, as the optimizers climb on their minibatch."""
         if rho in sight.climbs:
             return
-        scores, climbed = self._objectives[sight.name]
-        point = start = climbed.weights
-        rows = [_row(sight, start, point, scores)]
+        point = sight.climbed.weights
+        rows = [_row(sight, point)]
         for _ in range(STEPS):
             self._go_on()
-            gradient = climbed.gradient(point)[1]
+            gradient = sight.climbed.gradient(point)[1]
             worst = Ball(rho).worst(list(point.values()), list(gradient.values()))
             point = moved(point, (1.0, dict(zip(point, worst, strict=True))))
-            rows.append(_row(sight, start, point, scores))
+            rows.append(_row(sight, point))
         sight.climbs[rho] = rows
         self._audience.show_climbs(self)
 
@@ -163,15 +180,15 @@ class Job(Work):
         self._done += 1
         self._audience.progress = min(0.99, int(50 * self._done / self._total) / 50)
 
-    def _direction(self, name: str, what: str, place: int) -> Weights:
-        model = self.models[name]
+    def _direction(self, sight: Sight, what: str, place: int) -> Weights:
+        name, model = sight.name, sight.model
         if what in (FILTERS, GAUSSIAN):
             drawn = measure.gaussian_direction(model, seed=place)
             return measure.filter_normalized(model, drawn) if what == FILTERS else unit(drawn)
         if what == GRADIENT:
-            return unit(self._objectives[name][1].gradient()[1])
+            return unit(sight.climbed.gradient()[1])
         if what in (TOP, SECOND):
-            return self._eigenpairs(name).vectors[what == SECOND]
+            return self._eigenvectors(sight)[what == SECOND]
         if what in (PATH_1, PATH_2):
             path = self._audience.paths.get(name, ())
             if len(path) < 3:
@@ -182,13 +199,14 @@ class Job(Work):
             raise ValueError(f"{what}: it needs {far + 1} networks, got {len(names)}")
         other = names[(names.index(name) + far) % len(names)]
         try:
-            return measure.difference(self.models[name], self.models[other])
+            return measure.difference(model, self.models[other])
         except (ValueError, KeyError, RuntimeError) as error:
             raise ValueError(f"{what}: {name} and {other} differ in their layers") from error
 
 
-def _row(sight: Sight, start: Weights, point: Weights, scores: Objective) -> Row:
+def _row(sight: Sight, point: Weights) -> Row:
     """A point of a climb or a path, see `Sight`."""
-    score, gram = scores.score(point), sight.unit**2 * np.eye(2)
-    a, b, off, length = in_plane(moved(point, (-1.0, start)), sight.directions, gram)
+    score, gram = sight.scores.score(point), sight.unit**2 * np.eye(2)
+    way = moved(point, (-1.0, sight.scores.weights))
+    a, b, off, length = in_plane(way, sight.directions, gram)
     return a, b, score.loss, score.accuracy, off, length

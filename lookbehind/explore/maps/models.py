@@ -1,13 +1,16 @@
 """Pages of one thought, computed in them: a shifted loss, and one step of several ranks."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import traitlets
 
-from lookbehind.explore.maps.sheet import Sheet, module
-from lookbehind.explore.shared.palette import ROLE_COLORS
+from lookbehind.explore.shared.page import script
+from lookbehind.explore.shared.palette import PALETTES, ROLE_COLORS
+from lookbehind.explore.shared.pictures import Sheet
 
+HERE = Path(__file__).parent
 LISTED: dict[str, list[float]] = {
     "shift": [round(n / 50, 2) for n in range(-30, 31)],
     "sharpness": [1, 2, 4, 8, 16, 32],
@@ -28,7 +31,7 @@ class ShiftedLoss(Sheet):
     TraitError for another.
     """
 
-    _esm = module("shift.js")
+    _esm = script(HERE / "shift.js", PALETTES=PALETTES)
     title = "A shifted loss"
 
     listed = traitlets.Dict(LISTED).tag(sync=True)
@@ -62,7 +65,7 @@ class SharedStep(Sheet):
     Raises TraitError for more than 8 ranks or 5 steps, and for what isn't in `CHOICES`.
     """
 
-    _esm = module("ranks.js")
+    _esm = script(HERE / "ranks.js", PALETTES=PALETTES)
     title = "What each rank sees"
     SIZE = (5.4, 4.2)
 

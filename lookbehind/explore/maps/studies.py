@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import traitlets
 
-from lookbehind.explore.maps.sheet import Sheet, module
 from lookbehind.explore.shared import pictures
-from lookbehind.explore.shared.page import plain
-from lookbehind.explore.shared.palette import color_of
+from lookbehind.explore.shared.page import plain, script
+from lookbehind.explore.shared.palette import PALETTES, color_of
+from lookbehind.explore.shared.pictures import Sheet
 
+HERE = Path(__file__).parent
 KEPT = ("name", "budget", "label_noise", "test", "average_rise", "loss", "rise")  # of a run
 FIRST = {"label_noise": 0.4, "lr": 0.1, "k": 5, "rho": 0.05, "alpha": 0.2}  # of the atlas
 
@@ -24,14 +25,13 @@ class HeatMaps(Sheet):
     `axes` names three settings and gives their values; each of `values` is an array of shape
     (values of the first, of the second, of the third, 2), the last two the mean over that many
     seeds and the sample standard deviation, called "sharpness" or, with a unit, "accuracy (%)".
-    Two menus choose which settings span the maps (the trait `span`: down, across), a number the
-    place of the third in its list (`at`). A star marks the highest mean of the first of `values`,
-    in every map. One scale of colours a quantity, whatever is shown.
+    Two menus choose the traits `span` (the settings down and across), a number the place of the
+    third in its list (`at`). A star marks the highest mean of the first of `values`.
 
     Raises ValueError where a shape doesn't fit.
     """
 
-    _esm = module("heatmaps.js")
+    _esm = script(HERE / "heatmaps.js", PALETTES=PALETTES)
     title = "Heat maps of a sweep"
 
     maps = traitlets.List(traitlets.Dict()).tag(sync=True)
@@ -43,16 +43,14 @@ class HeatMaps(Sheet):
     def __init__(
         self, values: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], *, seeds: int
     ) -> None:
-        shape = (*(len(some) for some in axes.values()), 2)
-        maps: list[dict[str, Any]] = []
+        shape, maps = (*map(len, axes.values()), 2), list[dict[str, Any]]()
         for name, array in values.items():
-            found = np.asarray(array, dtype=float)
-            if len(shape) != 4 or found.shape != shape:
+            if len(shape) != 4 or np.shape(array) != shape:
                 raise ValueError(
                     f"values must have shape {shape} for the axes {[*axes]}, three of them; got "
-                    f"{found.shape} for {name!r}"
+                    f"{np.shape(array)} for {name!r}"
                 )
-            mean, spread = plain(np.moveaxis(found, 3, 0), 4)
+            mean, spread = plain(np.moveaxis(array, 3, 0), 4)
             maps.append({"name": name, "mean": mean, "spread": spread})
         listed = [[name, [str(value) for value in some]] for name, some in axes.items()]
         span, at = [*axes][:2], shape[2] // 2
@@ -85,13 +83,13 @@ class Intervals(Sheet):
 
     `tables` gives for each kind of noise the accuracies by the name of the method, arrays of shape
     (seeds, levels), as shares; `levels` the levels of each kind. On the right each method minus
-    `other`, seed by seed, in points. The traits `kind`, `at` (the place of the level) and `other`
-    are what the controls move. `words` say what kinds and levels are where they aren't of noise.
+    `other`, seed by seed, in points. The controls move the traits `kind`, `at` (the place of the
+    level) and `other`. `words` say what kinds and levels are where they aren't of noise.
 
     Raises ValueError where a shape or a name doesn't fit.
     """
 
-    _esm = module("intervals.js")
+    _esm = script(HERE / "intervals.js", PALETTES=PALETTES)
     title = "Accuracies, seed by seed"
 
     tables = traitlets.Dict().tag(sync=True)
@@ -140,14 +138,14 @@ class TaskMatrices(Sheet):
 
     `rows` are those of a study: mappings with a `name`, a `sequence`, a `memory` in images, and the
     `accuracy`, R of each seed, (seeds, T, T). Two menus choose the traits `sequence` and `memory`,
-    `learned` is how many tasks have been, all at first. In a cell stands the mean over the seeds;
-    in words, ± their sample standard deviation, the average accuracy and forgetting of
+    `learned` is how many tasks have been. In a cell stands the mean over the seeds; in words, ±
+    their sample standard deviation, the average accuracy and forgetting of
     `lookbehind.study.lifelong`, both of the tasks learned so far.
 
     Raises ValueError where a shape doesn't fit, or a sequence and a memory have no row.
     """
 
-    _esm = module("tasks.js")
+    _esm = script(HERE / "tasks.js", PALETTES=PALETTES)
     title = "Accuracy while tasks arrive"
 
     rows = traitlets.List(traitlets.Dict()).tag(sync=True)
@@ -160,12 +158,8 @@ class TaskMatrices(Sheet):
         kept = [{name: row[name] for name in names} for row in rows]
         if not kept:
             raise ValueError("rows must hold a row at least, got none")
-        shapes: dict[tuple[str, int], set[tuple[int, ...]]] = {}
-        for row in kept:
-            place = row["sequence"], row["memory"]
-            shapes.setdefault(place, set()).add(np.shape(row["accuracy"])[1:])
-        for place in sorted({(sequence, memory) for sequence, _ in shapes for _, memory in shapes}):
-            found = shapes.get(place, set())
+        for place in product(*({row[name] for row in kept} for name in ("sequence", "memory"))):
+            found = {np.shape(row["accuracy"])[1:] for row in _at(place, kept)}
             if len(found) != 1 or not all(len(s) == 2 and s[0] == s[1] > 0 for s in found):
                 raise ValueError(f"rows must hold (seeds, T, T) for {place}, got {found}")
         first = {name: kept[0][name] for name in ("sequence", "memory")}
@@ -173,8 +167,7 @@ class TaskMatrices(Sheet):
 
     def shown(self) -> dict[str, Any]:
         """The mean R of each method, NaN below the tasks learned so far."""
-        here = self.sequence, self.memory
-        rows = [row for row in self.rows if (row["sequence"], row["memory"]) == here]
+        rows = _at((self.sequence, self.memory), self.rows)
         means = {row["name"]: np.mean(row["accuracy"], 0) for row in rows}
         for R in means.values():
             R[self.learned :] = np.nan
@@ -191,6 +184,10 @@ class TaskMatrices(Sheet):
         return f"{told}: after task {last + 1}, on the tasks learned so far, {', '.join(some)}."
 
 
+def _at(place: tuple[str, int], rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [row for row in rows if (row["sequence"], row["memory"]) == place]
+
+
 class TradeOff(Sheet):
     """Stored runs: average rise in nats against test accuracy, and a line through one of them.
 
@@ -198,7 +195,7 @@ class TradeOff(Sheet):
     `label_noise` and `budget`, one of those in it, are what the menus move.
     """
 
-    _esm = module("tradeoff.js")
+    _esm = script(HERE / "tradeoff.js", PALETTES=PALETTES)
     title = "Flatness against accuracy"
 
     study = traitlets.Dict().tag(sync=True)
@@ -242,7 +239,7 @@ class TrainingAtlas(Sheet):
     Raises ValueError for a value that was not stored.
     """
 
-    _esm = module("atlas.js")
+    _esm = script(HERE / "atlas.js", PALETTES=PALETTES)
     title = "The training atlas"
 
     atlas = traitlets.Dict().tag(sync=True)

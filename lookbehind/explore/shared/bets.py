@@ -1,12 +1,15 @@
-"""Pages of questions: bets, the count of those that were right, and a tree that gives advice."""
+"""What asks the reader: bets and their count, a tree that gives advice, exercises."""
 
-from collections.abc import Mapping, Sequence
+import dis
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
 import traitlets
 
 from lookbehind.explore.shared.page import HERE, Living, script, style
+
+EMPTY = {"RESUME", "NOP", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST"}  # of "return None"
 
 
 class Worded(Living):
@@ -22,9 +25,9 @@ class Worded(Living):
 class Bet(Worded):
     """A question with two to four choices to click, before the cell that answers it.
 
-    `right` is the choice that the numbers will bear out. `settle(found)` holds it to them: it
-    returns a sentence where what a cell `found` is that choice, and raises ValueError elsewhere, so
-    a notebook whose answer has changed does not run. `choice` is the reader's, "" before a click.
+    `settle(found)` holds `right` to what a cell has found: it raises ValueError where that is
+    another choice, so a notebook whose answer has changed does not run. `choice` is the reader's,
+    "" before a click.
 
     Raises ValueError where the choices are not two to four different ones, `right` among them.
     """
@@ -65,11 +68,10 @@ class Advice(Living):
     """Questions with choices to click, and the advice at the end of the path.
 
     `questions` gives the choices of each question. A rule is {"if": {question: choice, …}, "say":
-    text}, and holds where all of its conditions do; one with "use", what to choose, ends a path.
-    `chosen` is the reader's path, the first choices before a click.
+    text}, and holds where all of its conditions do; on each path one of those has a "use", what to
+    choose. `chosen` is the reader's path, the first choices before a click.
 
-    Raises ValueError where a rule asks what no question offers, or where not exactly one rule with
-    "use" holds on some path.
+    Raises ValueError for rules that ask for something else, or leave a path without its one "use".
     """
 
     title = "Which optimizer?"
@@ -108,3 +110,28 @@ class Advice(Living):
 def held(rules: Sequence[Mapping[str, Any]], chosen: Mapping[str, str]) -> list[Mapping[str, Any]]:
     """The rules whose conditions all hold."""
     return [rule for rule in rules if rule["if"].items() <= chosen.items()]
+
+
+def verdict(check: Callable[[Any], None], answer: object) -> str:
+    """Say whether `check(answer)` passes: "correct", or "not yet: <reason>".
+
+    The reason is the failed assertion, or the error that the answer raised: an exercise that is not
+    solved yet never stops a notebook, and an empty function is told so.
+    """
+    if is_empty(answer):
+        return "not yet: the function above is still empty. Write your answer in place of ..."
+    try:
+        check(answer)
+    except AssertionError as error:
+        return f"not yet: {error or 'the check failed'}"
+    except Exception as error:
+        return f"not yet: {type(error).__name__}: {error}"
+    return "correct"
+
+
+def is_empty(answer: object) -> bool:
+    """Whether it is a function of nothing but a docstring and `...`."""
+    code = getattr(answer, "__code__", None)
+    steps = [*dis.get_instructions(code)] if code else []
+    given = [step.argval for step in steps if step.opname in ("LOAD_CONST", "RETURN_CONST")]
+    return given == [None] and {step.opname for step in steps} <= EMPTY

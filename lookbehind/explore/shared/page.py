@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from html import escape
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +21,29 @@ IMPORT = re.compile(r'^import \{[^}]*\} from "([^"]+)";\n', re.MULTILINE)
 EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class) (\w+))", re.MULTILINE)
 
 
-def script(own: Path) -> str:
-    """A module and all that it imports in one piece, as a widget wants it.
+def script(own: Path, **constants: Any) -> str:
+    """A module and all that it imports in one piece, as a widget wants it, after the `constants`.
 
     Each imported module becomes a block of its own that shows what it exports, so what is private
     to one stays so; exported names are unique among them. Imports name no alias.
     """
-    return "\n".join([*_imported(own, seen=set()), IMPORT.sub("", own.read_text(encoding="utf-8"))])
+    given = [f"const {name} = {json.dumps(value)};" for name, value in constants.items()]
+    *needed, last = _modules(own.resolve(), seen=set())
+    return "\n".join([*given, *map(_block, needed), last])
 
 
-def _imported(path: Path, seen: set[Path]) -> list[str]:
-    """The blocks that a module needs, each after those that it needs itself."""
-    blocks = []
-    for name in IMPORT.findall(path.read_text(encoding="utf-8")):
-        needed = (path.parent / name).resolve()
-        if needed not in seen:
-            seen.add(needed)
-            blocks += [*_imported(needed, seen), _block(needed.read_text(encoding="utf-8"))]
-    return blocks
+def _modules(path: Path, seen: set[Path]) -> list[str]:
+    """The texts of all that a module imports, each after what it needs itself, and its own."""
+    seen.add(path)
+    text = path.read_text(encoding="utf-8")
+    needed = [(path.parent / name).resolve() for name in IMPORT.findall(text)]
+    before = [_modules(one, seen) for one in needed if one not in seen]
+    return [*chain(*before), IMPORT.sub("", text)]
 
 
 def _block(text: str) -> str:
     names = ", ".join(EXPORT.findall(text))
-    body = EXPORT.sub("", IMPORT.sub("", text))
-    return f"const {{ {names} }} = (() => {{\n{body}return {{ {names} }};\n}})();"
+    return f"const {{ {names} }} = (() => {{\n{EXPORT.sub('', text)}return {{ {names} }};\n}})();"
 
 
 def style(*own: Path) -> str:
@@ -54,9 +54,9 @@ def style(*own: Path) -> str:
 class Living(anywidget.AnyWidget):
     """A widget whose page computes by itself; its module exports `still` beside `render`.
 
-    A class of it says what the page's `title` is, and what stands for it where no page may run: a
-    PNG in base64 and words (`_picture`). Without a PNG no living page is kept either, unless
-    `in_words`. The page gets all traits that the class has of its own.
+    What stands for it where no page may run is a PNG in base64 and words (`_picture`). Without a
+    PNG no living page is kept either, unless `in_words`. The page gets all traits that the class
+    has of its own.
     """
 
     title = ""
@@ -71,22 +71,19 @@ class Living(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The living widget; the same alive without a kernel; and a picture, for all others."""
-        bundle = super()._repr_mimebundle_(**options)
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
+        bundle: Any = super()._repr_mimebundle_(**options)
+        data, metadata = bundle
         picture, words = self._picture()
-        data, still = data | {"text/plain": words}, f"<p>{escape(words)}</p>"
+        data["text/plain"], still = words, f"<p>{escape(words)}</p>"
         if picture:
-            data |= {"image/png": picture}
-            metadata = metadata | {"image/png": {"alt": words}}
+            data["image/png"], metadata["image/png"] = picture, {"alt": words}
             still = f'<img alt="{escape(words)}" src="data:image/png;base64,{picture}">'
         if (picture or self.in_words) and len(html := self._alive(still)) <= MOST:
-            data |= {"text/html": html}
+            data["text/html"] = html
         return data, metadata
 
     def _alive(self, still: str) -> str:
-        """A page as part of another, as small as it gets: HTML that stands `still`, and does for
-        ever where no script may run, until the script has woken up.
-        """
+        """A page as part of another, packed: HTML that stands `still` until the script wakes up."""
         text = json.dumps({"script": str(self._esm), "style": str(self._css)}).encode()
         packed = base64.b64encode(gzip.compress(text, mtime=0)).decode()
         fill = {"STILL": still, "PACKED": packed, "STATE": _json(self._state())}

@@ -1,4 +1,4 @@
-"""Static pictures of toy losses and trajectories, with the colours and arrows of the explorers."""
+"""Static pictures, with the colours and arrows of the explorers, and pages that draw the same."""
 
 import base64
 import io
@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from PIL import Image
 
+from lookbehind.explore.shared.page import Living, style
 from lookbehind.explore.shared.palette import METHOD_COLORS as METHOD_COLORS
 from lookbehind.explore.shared.palette import ROLE_COLORS, color_of
 from lookbehind.toy import ToyLoss, Trajectory
@@ -27,6 +28,24 @@ LABELS = {
     "interpolation": "interpolation",
 }  # fmt: skip
 LEVELS = np.linspace(0, 1, 15) ** 3  # of the loss across the window: closer together near a minimum
+
+
+class Sheet(Living):
+    """A page, and what stands for it where none may run: a static figure of `SIZE` inches.
+
+    `_figure` draws what the page shows, if anything, and returns it in words.
+    """
+
+    SIZE = (9.0, 3.4)
+    _css = style()
+
+    def _figure(self, figure: Any) -> str:
+        raise NotImplementedError
+
+    def _picture(self) -> tuple[str, str]:
+        figure = Figure(figsize=self.SIZE, dpi=110, layout="constrained")
+        words = self._figure(figure)
+        return small_png(figure) if figure.axes else "", words
 
 
 def contour(loss: ToyLoss, ax: Axes | None = None, window: Sequence[float] | None = None) -> Axes:
@@ -43,19 +62,6 @@ def contour(loss: ToyLoss, ax: Axes | None = None, window: Sequence[float] | Non
         ax.plot(*minimum, "*", color="black", markersize=11)
     ax.set(xlim=(x0, x1), ylim=(y0, y1), aspect="equal", xlabel="x", ylabel="y")
     return ax
-
-
-def small_map(loss: ToyLoss, ways: Mapping[str, Array]) -> str:
-    """The points (T, 2) of each name over the contour lines, as a small PNG in base64."""
-    figure = Figure(figsize=(5.2, 4), dpi=110, layout="constrained")
-    ax = contour(loss, figure.subplots())
-    for name, way in ways.items():
-        ax.plot(*way.T, ".-", color=color_of(name), markersize=3, linewidth=1.2, label=name)
-        ax.plot(*way[-1], "o", color=color_of(name), markeredgecolor="white")
-        ax.plot(*way[0], "o", color="none", markeredgecolor="black")
-    if ways:
-        ax.legend(fontsize="small")
-    return small_png(figure)
 
 
 def small_png(figure: Figure) -> str:

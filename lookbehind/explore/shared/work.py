@@ -1,7 +1,15 @@
-"""Work in a thread beside the page."""
+"""Work in a thread beside the page, and on how many images."""
 
 import threading
+from dataclasses import replace
 from typing import Any
+
+from lookbehind.train.data import Split
+
+
+def first_images(split: Split, count: int) -> Split:
+    """Any images of a split, whose rows are in random order."""
+    return replace(split, images=split.images[:count], labels=split.labels[:count])
 
 
 class Stopped(Exception):
@@ -11,23 +19,17 @@ class Stopped(Exception):
 class Work:
     """What `thread.start()` begins; `error` says in words why it ended early.
 
-    `audience` is told from the thread: `ended(work)` is called once, whatever happens.
+    It calls `audience.ended(work)` from the thread, once, whatever happens.
     """
 
     def __init__(self, audience: Any) -> None:
-        self.error = ""
+        self.error, self.stopped = "", False
         self._audience = audience
-        self._stop = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
-
-    @property
-    def stopped(self) -> bool:
-        """Whether it was asked to stop."""
-        return self._stop.is_set()
 
     def stop(self) -> None:
         """End after the step under way."""
-        self._stop.set()
+        self.stopped = True
 
     def _run(self) -> None:
         try:

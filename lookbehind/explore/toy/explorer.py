@@ -5,9 +5,7 @@ The page (`explorer.js` and what it imports) holds the losses as JavaScript and 
 Python function it computes what is drawn.
 """
 
-import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,9 +14,9 @@ import traitlets
 from numpy.typing import NDArray
 from torch.optim import SGD
 
-from lookbehind.explore.shared.page import Living, plain, script, style
+from lookbehind.explore.shared.page import plain, script, style
 from lookbehind.explore.shared.palette import METHOD_COLORS, PALETTES
-from lookbehind.explore.shared.pictures import small_map
+from lookbehind.explore.shared.pictures import Sheet, contour
 from lookbehind.optim import METHODS, make_method
 from lookbehind.toy import LOSSES, Loss, ToyLoss, Trajectory, descend, hessian_eigenvalues
 
@@ -56,25 +54,24 @@ SETUP = {
 }
 
 
-class ToyExplorer(Living):
+class ToyExplorer(Sheet):
     """The paths of the methods on a 2D loss, with every control under the hand.
 
     `loss` is the name of one of `toy.LOSSES`, an expression in x and y ("(x**2 - 1)**2 + 3*y**2"),
     or any function of a (…, 2) tensor; the last two need a `start` (x, y) and a `window`
-    (x₀, x₁, y₀, y₁). The page computes an expression by itself; a function it asks the kernel for.
+    (x₀, x₁, y₀, y₁). The page computes an expression by itself; a function it asks the kernel for,
+    and in a page of `save_html` it is drawn as it stands.
 
     The controls are traits, to read and to set: `k`, `rho`, `alpha`, `adaptive`, `steps`, `lr`,
     `momentum`, `start`, `methods` (those drawn), `lens` (the method under the microscope) and `t`
     (its outer step). `panels` are what is shown.
 
-    `save_html` writes a page with all losses and methods alive; a loss that is a Python function is
-    drawn in it as it stands.
-
     Raises ValueError for a loss that isn't one, TraitError for a number outside its `LIMITS`.
     """
 
     title = "Lookbehind-SAM on a toy loss"
-    _esm = f"const SETUP = {json.dumps(SETUP)};\n{script(HERE / 'explorer.js')}"
+    SIZE = (5.2, 4)
+    _esm = script(HERE / "explorer.js", SETUP=SETUP)
     _css = style(HERE / "explorer.css")
 
     loss = traitlets.Unicode().tag(sync=True)
@@ -138,24 +135,12 @@ class ToyExplorer(Living):
 
         Shorter where the method diverges.
         """
-        run = self._descent(method)
-        slow, losses = (array[: _length(run), 0] for array in (run.slow, run.losses))
-        return np.column_stack([slow, losses, hessian_eigenvalues(self.toy, slow)[:, 1]])
+        run = self._run(method)
+        return np.column_stack([run[name] for name in ("slow", "losses", "sharp")])
 
     def _new_loss(self, _: Any) -> None:
         with self.hold_sync():
             self.start, self.lr = list(self.toy.start), self.toy.lr
-
-    def _descent(self, method: str) -> Trajectory:
-        """The path of one member, so that it may diverge; `_length` says where."""
-        rho, alpha = (torch.tensor([v], dtype=torch.float64) for v in (self.rho, self.alpha))
-        adaptive = self.adaptive and METHODS[method].adaptive
-        settings: Any = {"rho": rho, "k": self.k, "alpha": "adaptive" if adaptive else alpha}
-
-        def make(w: Any) -> Any:
-            return make_method(method, SGD(w, lr=self.lr, momentum=self.momentum), **settings)
-
-        return descend(self.toy, [self.start], make, self.steps)
 
     def _draw(self, _: Any = None) -> None:
         """For a loss that is a Python function: its paths for the setting that is shown."""
@@ -178,23 +163,36 @@ class ToyExplorer(Living):
         kept = self.drawn.get("paths", {}).get(method, {})
         if kept.get("setting") == setting:
             return kept
-        run = self._descent(method)
+        rho, alpha = (torch.tensor([v], dtype=torch.float64) for v in (self.rho, self.alpha))
+        adaptive = self.adaptive and METHODS[method].adaptive
+        chosen: Any = {"rho": rho, "k": self.k, "alpha": "adaptive" if adaptive else alpha}
+
+        def make(w: Any) -> Any:
+            return make_method(method, SGD(w, lr=self.lr, momentum=self.momentum), **chosen)
+
+        run = descend(self.toy, [self.start], make, self.steps)  # a member may diverge
         n = _length(run)
-        parts = {
+        found = {
             name: getattr(run, name)[: n - 1, :, 0] for name in ("ascent", "fast", "gradients")
         }
-        parts |= {"slow": run.slow[:n, 0], "losses": run.losses[:n, 0]}
-        parts["sharp"] = hessian_eigenvalues(self.toy, parts["slow"])[:, 1]
-        numbers = {name: np.nan_to_num(array).tolist() for name, array in parts.items()}
+        found |= {"slow": run.slow[:n, 0], "losses": run.losses[:n, 0]}
+        found["sharp"] = hessian_eigenvalues(self.toy, found["slow"])[:, 1]
+        numbers = {name: np.nan_to_num(array).tolist() for name, array in found.items()}
         return {"setting": setting, **numbers, "alpha": plain(run.alpha[: n - 1, 0], 17)}
 
-    def _picture(self) -> tuple[str, str]:
+    def _figure(self, figure: Any) -> str:
         if self.error:
-            return "", f"The loss {self.loss} can't be drawn: {self.error}"
-        ways = {method: self.path(method)[:, :2] for method in self.methods}
-        ends = ", ".join(f"{m} is at ({w[-1, 0]:.2f}, {w[-1, 1]:.2f})" for m, w in ways.items())
-        words = f"Map of the loss {self.loss}. After {self.steps} outer steps: {ends}."
-        return small_map(self.toy, ways), words
+            return f"The loss {self.loss} can't be drawn: {self.error}"
+        ax, ends = contour(self.toy, figure.subplots()), []
+        for method in self.methods:
+            way, color = self.path(method)[:, :2], METHOD_COLORS[method]
+            ax.plot(*way.T, ".-", color=color, markersize=3, linewidth=1.2, label=method)
+            ax.plot(*way[-1], "o", color=color, markeredgecolor="white")
+            ax.plot(*way[0], "o", color="none", markeredgecolor="black")
+            ends.append(f"{method} is at ({way[-1, 0]:.2f}, {way[-1, 1]:.2f})")
+        if ends:
+            ax.legend(fontsize="small")
+        return f"Map of the loss {self.loss}. After {self.steps} outer steps: {', '.join(ends)}."
 
 
 def _length(run: Trajectory) -> int:
@@ -222,11 +220,15 @@ def _ground(toy: Any) -> dict[str, Any]:
     return {"values": plain(filled.ravel()), "n": GRID, "window": window}
 
 
-class _Function(SimpleNamespace):
+class _Function:
     """A user's `function` with what the page needs of a `ToyLoss`; it has no formula."""
 
     name, expression, javascript = OWN, "", ""
     minima, lr, noise = (), 0.05, 0.0
+
+    def __init__(self, function: Loss, start: Any, window: Any) -> None:
+        self.function, self.start, self.window = function, start, window
+        self.lesson = (function.__doc__ or "").strip().split("\n")[0]
 
     def __call__(self, w: Any) -> Any:
         return self.function(w)
@@ -236,19 +238,16 @@ def _own(loss: Any, start: Any, window: Any) -> Any:
     """A user's expression or function, with its start and window."""
     if isinstance(loss, ToyLoss):
         return loss
-    if isinstance(loss, str):
-        try:
-            ToyLoss(OWN, loss, (0, 0), (), (0, 1, 0, 1), "")
-        except ValueError as error:
-            names = f"loss must be one of {list(LOSSES)}, a function, or: {error}"
-            raise ValueError(names) from None
-    elif not callable(loss):
-        raise ValueError(f"loss must be a text or a function, got {loss!r}")
+    try:
+        toy = (
+            _Function(loss, start, window)
+            if callable(loss)
+            else ToyLoss(OWN, loss, start, (), window, "")
+        )
+    except ValueError as error:
+        raise ValueError(f"loss must be one of {list(LOSSES)}, a function, or: {error}") from None
     if start is None or window is None:
         raise ValueError("a loss of your own needs start=(x, y) and window=(x0, x1, y0, y1)")
     if not (len(window) == 4 and window[0] < window[1] and window[2] < window[3]):
         raise ValueError(f"window must be (x0, x1, y0, y1) with x0 < x1, y0 < y1, got {window!r}")
-    if isinstance(loss, str):
-        return ToyLoss(OWN, loss, tuple(start), (), tuple(window), "")
-    lesson = (loss.__doc__ or "").strip().split("\n")[0]
-    return _Function(function=loss, start=tuple(start), window=tuple(window), lesson=lesson)
+    return toy

@@ -211,7 +211,7 @@ def test_where_each_start_would_end(page, address):
     run = descend(LOSSES["two basins"], starts, make, 40)
     wide = (np.hypot(*(run.slow[-1] - (1, 0)).T) < 0.6).mean()
     assert share == pytest.approx(100 * wide, abs=6)
-    by = page.get_by_label("coloured by")
+    by = page.get_by_label("colored by")
     assert all(changed(page, lambda: by.select_option("sharpness"), ".lb-under"))
     assert "λ 0" in page.locator(".lb-legend").text_content()
 

@@ -68,7 +68,7 @@ LOSSES = {
             start=(3.0, 0.6),
             minima=((1.0, 1.0),),
             window=(-0.6, 3.6, -0.9, 2.1),
-            lesson="All points of the valley have loss 0, and the flattest is (1, 1): "
+            lesson="All points of its floor have loss 0, and the flattest is (1, 1): "
             "gradient descent stops where it arrives, sharpness-aware methods walk on.",
             lr=0.1,
         ),

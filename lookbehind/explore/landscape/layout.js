@@ -1,7 +1,7 @@
 // The parts of the page: what stands where, and which control changes what.
 
 import { nearest } from "../shared/canvas.js";
-import { Handle, Scrubbed, element, mark, put, say } from "../shared/controls.js";
+import { Handle, Scrubbed, element, mark, put, say, stepWord } from "../shared/controls.js";
 import { Pad, words } from "../shared/drawing.js";
 import { moveGrip } from "./hand.js";
 import { QUANTITIES } from "./scale.js";
@@ -85,8 +85,8 @@ function plane(x) {
 function sentence(x, line) {
   const add = (text) => line.append(text);
   add("Climb ");
-  x.numbers.k = new Scrubbed(line, { name: "k, climbing steps", low: 1, high: x.setup.steps, step: 1, digits: 0, pixels: 16, className: "lb-ascent", get: () => x.state.k, set: (k) => x.set({ k }) });
-  add(" steps of ρ = ");
+  x.numbers.k = new Scrubbed(line, { name: "k, climbing steps", after: stepWord, low: 1, high: x.setup.steps, step: 1, digits: 0, pixels: 16, className: "lb-ascent", get: () => x.state.k, set: (k) => x.set({ k }) });
+  add(" of ρ = ");
   x.numbers.rho = new Listed(line, { name: "ρ, reach of a climbing step", values: x.setup.radii, className: "lb-ascent", get: () => x.state.rho, set: (rho) => x.set({ rho }) });
   add(" each.");
 }

@@ -1,7 +1,7 @@
 // The training atlas: stored runs under k, ρ, α, learning rate and labels.
 
 import { line } from "../shared/canvas.js";
-import { element, still } from "../shared/controls.js";
+import { element, stepWord, still } from "../shared/controls.js";
 import { Labels, between, words } from "../shared/drawing.js";
 import { ground, interval, near, write } from "../shared/plot.js";
 import { Sheet, renders } from "../shared/sheet.js";
@@ -22,10 +22,10 @@ class Atlas extends Sheet {
       ["worst rise of the loss, nats / 1000", (row) => at(row, "rise")],
     ];
     const place = (name) => ({ get: () => axes[name].indexOf(this.state.setting[name]), set: (i) => this.set({ setting: { ...this.state.setting, [name]: axes[name][i] } }) });
-    const scrub = (text, name, says) => this.head.append(text) || this.number({ name: says, values: axes[name].map(String), ...place(name) });
+    const scrub = (text, name, says, after) => this.head.append(text) || this.number({ name: says, after, values: axes[name].map(String), ...place(name) });
     const pick = (text, name, say) => this.menu(text, axes[name].map(say), place(name).get, place(name).set);
-    scrub("Climb ", "k", "k, climbing steps");
-    scrub(" steps of ρ = ", "rho", "ρ, reach of a climbing step");
+    scrub("Climb ", "k", "k, climbing steps", stepWord);
+    scrub(" of ρ = ", "rho", "ρ, reach of a climbing step");
     scrub(" each, and go α = ", "alpha", "α, share of the way");
     this.head.append(" of the way; ");
     pick("learning rate", "lr", String);

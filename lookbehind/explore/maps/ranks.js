@@ -1,7 +1,7 @@
 // One outer step of several ranks: their gradients, the mean of these, and the climb of each.
 
 import { dot } from "../shared/canvas.js";
-import { Handle, Scrubbed, still } from "../shared/controls.js";
+import { Handle, Scrubbed, stepWord, still } from "../shared/controls.js";
 import { Labels, arrow, between, drawGround, project, spanOf, unproject, words } from "../shared/drawing.js";
 import { write } from "../shared/plot.js";
 import { Sheet, renders } from "../shared/sheet.js";
@@ -41,15 +41,15 @@ class Ranks extends Sheet {
   build() {
     const [choices, images] = ["choices", "images"].map((name) => this.model.get(name)), say = (text) => this.head.append(text);
     const pick = (text, name) => this.menu(text, choices[name], () => choices[name].indexOf(this.state[name]), (i) => this.set({ [name]: choices[name][i] }));
-    const scrub = (name, says, low, high, step = 1) => this.controls.push(new Scrubbed(this.head, { name: says, low, high, step, digits: step < 1 ? 1 : 0, pixels: 20, get: () => this.state[name], set: (value) => this.set({ [name]: value }) }));
+    const scrub = (name, says, low, high, step = 1, after) => this.controls.push(new Scrubbed(this.head, { name: says, after, low, high, step, digits: step < 1 ? 1 : 0, pixels: 20, get: () => this.state[name], set: (value) => this.set({ [name]: value }) }));
     this.images = images;
     say(`Split ${images.length} images over R = `);
     scrub("ranks", "R, ranks", 1, 8);
     pick(" in shares: ", "shares");
     pick("; take the mean: ", "mean");
     say("; climb k = ");
-    scrub("k", "k, climbing steps", 1, 5);
-    say(" steps of ρ = ");
+    scrub("k", "k, climbing steps", 1, 5, 1, stepWord);
+    say(" of ρ = ");
     scrub("rho", "ρ, reach of a climbing step", 0.1, 1, 0.1);
     pick(" each, the first: ", "climb");
     say("; show gradient ");

@@ -56,12 +56,14 @@ export function drag(node, { begin = () => true, move, end = () => {} }) {
 }
 
 // A number in a sentence: drag it sideways, type it, or press arrow keys (Page: ten steps).
-// `last` is a word that stands after the highest number, such as "adaptive".
+// `last` is a word that stands after the highest number, such as "adaptive"; `after` says the text
+// that follows a number.
 export class Scrubbed {
-  constructor(parent, { name, low, high, step, digits = 2, pixels = 6, fine = step, last, get, set, className = "" }) {
-    Object.assign(this, { low, high, step, digits, last, get, set });
+  constructor(parent, { name, low, high, step, digits = 2, pixels = 6, fine = step, last, after, get, set, className = "" }) {
+    Object.assign(this, { low, high, step, digits, last, after, get, set });
     const attributes = { role: "spinbutton", "aria-label": name, "aria-valuemin": low, "aria-valuemax": high, inputmode: "decimal", autocomplete: "off", spellcheck: "false" };
     this.input = element("input", parent, { type: "text", className: `lb-number ${className}` }, attributes);
+    this.follows = element("span", parent);
     this.input.title = `${name}: drag sideways, type, or press arrow keys${last ? `; after ${this.text(high)} comes ${last}` : ""}`;
     let from = null, moved = false;
     drag(this.input, {
@@ -124,6 +126,7 @@ export class Scrubbed {
 
   update(disabled = this.input.disabled) {
     const value = this.get(), { input } = this;
+    if (this.after) say(this.follows, this.after(this.text(value)));
     if (value === this.before && disabled === input.disabled && !this.editing) return;
     const text = this.text(value);
     this.before = this.editing ? NaN : value;
@@ -135,6 +138,8 @@ export class Scrubbed {
     if (input.style.width !== width) input.style.width = width;
   }
 }
+
+export const stepWord = (count) => (count === "1" ? " step" : " steps");
 
 // An invisible button over a picture: drag it, or press arrow keys. `key(dx, dy)` gets −1, 0, 1.
 export class Handle {

@@ -1,6 +1,6 @@
 // The parts of the page: what stands where, and which control changes what.
 
-import { Handle, Scrubbed, element, put, say } from "../shared/controls.js";
+import { Handle, Scrubbed, element, put, say, stepWord } from "../shared/controls.js";
 import { Pad, words } from "../shared/drawing.js";
 import { moveAlpha, moveRing, moveStart, scrubTime, tapMap } from "./hand.js";
 
@@ -40,8 +40,8 @@ function number(x, parent, name, options) {
 function sentence(x) {
   const line = element("p", x.root, { className: "lb-say" }), add = (text) => line.append(text);
   add("Climb ");
-  number(x, line, "k", { name: "k, climbing steps", step: 1, digits: 0, pixels: 16, className: "lb-ascent" });
-  add(" steps of ρ = ");
+  number(x, line, "k", { name: "k, climbing steps", after: stepWord, step: 1, digits: 0, pixels: 16, className: "lb-ascent" });
+  add(" of ρ = ");
   number(x, line, "rho", { name: "ρ, reach of a climbing step", step: 0.01, pixels: 6, fine: 0.005, className: "lb-ascent" });
   add(" each, descend by the gradients found there, and go α = ");
   number(x, line, "alpha", { name: "α, share of the way", step: 0.05, pixels: 8, fine: 0.01, last: "adaptive", className: "lb-interpolation",
@@ -67,7 +67,7 @@ function mapPart(x, main) {
   const row = element("div", figure, { className: "lb-row" });
   x.parts.ends = button(row, "Where would each start end?", () => x.set({ ends: x.state.ends ? "" : "place" }), { "aria-pressed": "false" });
   x.parts.endsBox = element("span", row, { className: "lb-row", hidden: true });
-  x.parts.endsBy = choice(x.parts.endsBox, "coloured by", [["place", "where it ends"], ["sharpness", "the sharpness there"]], (ends) => x.set({ ends }));
+  x.parts.endsBy = choice(x.parts.endsBox, "colored by", [["place", "where it ends"], ["sharpness", "the sharpness there"]], (ends) => x.set({ ends }));
   x.parts.endsOf = choice(x.parts.endsBox, "of", x.setup.methods.map((m) => [m, m]), (lens) => x.set({ lens }));
   x.parts.legend = element("ul", x.parts.endsBox, { className: "lb-legend" });
 }

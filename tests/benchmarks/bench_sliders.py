@@ -107,24 +107,34 @@ def main() -> int:
 
 
 def measured(browser, path, name, moves):
-    """CPU milliseconds of every control's moves, and of the basins; the first picture."""
+    """CPU milliseconds of every control's moves; until the first picture, and of the basins, the
+    medians of five loads."""
+    firsts, basins, rate = [], [], SCREENS[name][1]
+    for _ in range(5):
+        page = opened(browser, path, name)
+        firsts.append(page.evaluate(FIRST_PICTURE))
+        page.wait_for_timeout(1000 + 1000 * rate)
+        basins.append(page.evaluate(BASINS))
+        page.context.close()
+    page = opened(browser, path, name)
+    page.wait_for_timeout(1000 * rate)  # the other losses are made ready
+    times = {}
+    for control, (kind, label) in CONTROLS.items():
+        page.wait_for_timeout(300)
+        times[control] = answers(browser, page, [kind, label, moves])
+    page.context.close()
+    return times, median(firsts), {k: median(one[k] for one in basins) for k in basins[0]}
+
+
+def opened(browser, path, name):
+    """The page in a context of its own, which has nothing in its caches."""
     screen, rate = SCREENS[name]
     page = browser.new_context(**screen).new_page()
     throttle = page.context.new_cdp_session(page)
     throttle.send("Emulation.setCPUThrottlingRate", {"rate": rate})
     page.goto(path.as_uri())
     page.wait_for_function("() => window.__redraws?.length")
-    first = page.evaluate(FIRST_PICTURE)
-    page.wait_for_timeout(1000 * rate)  # the other losses are made ready
-    times = {}
-    for control, (kind, label) in CONTROLS.items():
-        page.wait_for_timeout(300)
-        times[control] = answers(browser, page, [kind, label, moves])
-    page.reload()
-    page.wait_for_timeout(1000 * rate)
-    basins = page.evaluate(BASINS)
-    page.context.close()
-    return times, first, basins
+    return page
 
 
 def answers(browser, page, move):

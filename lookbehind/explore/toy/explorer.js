@@ -107,10 +107,7 @@ class Explorer {
 
   get toy() {
     const given = this.toys.find(({ name }) => name === this.state.loss) ?? this.toys[0], grid = this.model.get("drawn").grid;
-    if (this.made.given !== given || this.made.grid !== grid) {
-      this.made = { ...this.ready(given, grid), given, grid };
-      this.runs.clear();
-    }
+    if (this.made.given !== given || this.made.grid !== grid) this.made = { ...this.ready(given, grid), given, grid };
     return this.made.toy;
   }
 
@@ -130,14 +127,14 @@ class Explorer {
 
   // The path of a method where the controls stand; null while the kernel has not sent it.
   run(method) {
-    const { toy } = this, setting = this.setting(method), key = JSON.stringify(setting), kept = this.runs.get(method);
+    const { toy } = this, setting = this.setting(method), key = JSON.stringify(setting), id = `${toy.name}|${method}`, kept = this.runs.get(id);
     if (toy.kernel) {
       const sent = this.model.get("drawn").paths?.[method];
       return sent ? told(toy, { ...sent.setting, method }, sent, (_, i) => sent.sharp[i]) : null;
     }
     if (kept?.key === key) return kept.run;
     const run = path(toy, setting);
-    this.runs.set(method, { key, run });
+    this.runs.set(id, { key, run }); // of each loss: back and forth between two takes no time
     return run;
   }
 

@@ -51,7 +51,7 @@ student: $(READY) ## notebooks without solutions and outputs, to hand out: stude
 slides: $(READY) ## slides of notebooks 01 to 03 with living explorers, into slides/
 	$(VENV)/bin/python notebooks/teaching/slides.py slides $(NOTEBOOKS)
 
-bench: $(READY) ## run the benchmarks, one after the other
+bench: site ## build the site, run the benchmarks, one after the other
 	@status=0; for bench in tests/benchmarks/bench_*.py; do \
 	    printf '\n== %s\n' "$$bench"; $(VENV)/bin/python "$$bench" || status=1; done; exit $$status
 

@@ -111,12 +111,12 @@ def measured(browser, path, name, moves):
     medians of five loads."""
     firsts, basins, rate = [], [], SCREENS[name][1]
     for _ in range(5):
-        page = opened(browser, path, name)
+        page = opened(browser, path.as_uri(), name)
         firsts.append(page.evaluate(FIRST_PICTURE))
         page.wait_for_timeout(1000 + 1000 * rate)
         basins.append(page.evaluate(BASINS))
         page.context.close()
-    page = opened(browser, path, name)
+    page = opened(browser, path.as_uri(), name)
     page.wait_for_timeout(1000 * rate)  # the other losses are made ready
     times = {}
     for control, (kind, label) in CONTROLS.items():
@@ -126,13 +126,13 @@ def measured(browser, path, name, moves):
     return times, median(firsts), {k: median(one[k] for one in basins) for k in basins[0]}
 
 
-def opened(browser, path, name):
-    """The page in a context of its own, which has nothing in its caches."""
+def opened(browser, address, name):
+    """A page whose explorer has drawn, in a context of its own: nothing is in its caches."""
     screen, rate = SCREENS[name]
     page = browser.new_context(**screen).new_page()
     throttle = page.context.new_cdp_session(page)
     throttle.send("Emulation.setCPUThrottlingRate", {"rate": rate})
-    page.goto(path.as_uri())
+    page.goto(address)
     page.wait_for_function("() => window.__redraws?.length")
     return page
 

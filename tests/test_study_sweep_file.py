@@ -1,6 +1,7 @@
 """The file of a sweep: what was finished is kept, whoever trains, and whatever is killed."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -206,9 +207,11 @@ def test_a_broken_pool_is_no_failure_of_the_runs_and_a_new_one_goes_on(tmp_path)
     measures = {"sum": partial(deadly, tmp_path / "flag"), "settings": process_settings}
     with pool() as first:
         run_here(FOUR[:1], path, executor=first, measures={"settings": process_settings})
-        message = r"killed; 0 of 4 runs are in .*runs.jsonl: the same call with a new executor"
-        with pytest.raises(SweepError, match=message):
+        with pytest.raises(SweepError) as broken:
             run_here(FOUR, path, executor=first, measures=measures)
+    done = sum("sum" in row for row in lines(path))  # the other worker may have been faster
+    words = rf"killed; {done} of 4 runs are in .*runs.jsonl: the same call with a new executor"
+    assert done <= 2 and re.search(words, str(broken.value))
     assert not any("error" in row for row in lines(path))
     with pool() as second:
         rows = run_here(FOUR, path, executor=second, measures=measures)

@@ -74,18 +74,6 @@ CLOSURE = """
 def closures_of(closure: Any, k: int) -> Sequence[Callable[[], Any]]:
     """One closure k times, or the k of them; TypeError or ValueError where it is something else,
     or where Accelerate would skip some of the steps."""
-    _check_not_skipped()
-    found = [closure] * k if callable(closure) else closure
-    if not isinstance(found, Sequence) or not all(map(callable, found)):
-        allowed = "closure must be a function that takes a gradient, or a sequence of k of them"
-        raise TypeError(f"{allowed}; got {closure!r}. A step needs it at several points:{CLOSURE}")
-    if len(found) != k:
-        raise ValueError(f"closure must be one, or a sequence of k = {k}; got {len(found)}")
-    return found
-
-
-def _check_not_skipped() -> None:
-    """Raises ValueError where Accelerate lets `step` through at some minibatches only."""
     accelerate = sys.modules.get("accelerate.state")
     count = accelerate.GradientState().num_steps if accelerate else 1
     if count > 1:
@@ -94,6 +82,13 @@ def _check_not_skipped() -> None:
             "their minibatches. Accumulate in the closure: several backward passes before it "
             "returns the loss"
         )
+    found = [closure] * k if callable(closure) else closure
+    if not isinstance(found, Sequence) or not all(map(callable, found)):
+        allowed = "closure must be a function that takes a gradient, or a sequence of k of them"
+        raise TypeError(f"{allowed}; got {closure!r}. A step needs it at several points:{CLOSURE}")
+    if len(found) != k:
+        raise ValueError(f"closure must be one, or a sequence of k = {k}; got {len(found)}")
+    return found
 
 
 def check_not_scaled(caller: FrameType) -> bool:

@@ -132,10 +132,10 @@ def examples(minibatch: Minibatch) -> int:
 @dataclass(frozen=True)
 class Score:
     """Mean `loss` (cross-entropy in nats, or as asked for) and `accuracy` (a share in [0, 1], NaN
-    where it makes no sense) on some examples."""
+    where it makes no sense) on some examples: numbers, or of an ensemble tensors (E,)."""
 
-    loss: float
-    accuracy: float
+    loss: Any
+    accuracy: Any
 
 
 @dataclass(frozen=True)

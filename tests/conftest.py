@@ -38,6 +38,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
     items[:] = peaks.with_peaks(items)
+    for item in items:
+        if hasattr(item, "output_timeout"):  # of nbval: seconds until a cell says something more
+            item.output_timeout = 60
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

@@ -1,7 +1,10 @@
 """Processes forked from a server that has imported torch and the package: none waits for them."""
 
+import contextlib
 import multiprocessing
 import os
+import random
+import socket
 import sys
 import time
 from typing import ClassVar
@@ -19,6 +22,15 @@ MODULES = (
     "pair",
 )
 CONTEXT.set_forkserver_preload(list(MODULES))
+
+
+def free_port():
+    """One of this machine that no kernel and no browser gets by chance: those take higher ones."""
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 100):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no free port found")
 
 
 def start(target, *arguments, said=os.devnull, **environment):
@@ -44,6 +56,15 @@ def lookbehind(*words):
 
     sys.argv = ["lookbehind", *words]
     main()
+
+
+def unhurried(*words):
+    """The same, with a rest after each epoch, in which to interrupt it."""
+    from lookbehind.train import Run
+
+    plain = Run.save
+    Run.save = lambda run, path: (plain(run, path), time.sleep(0.5))
+    lookbehind(*words)
 
 
 class Kernel:

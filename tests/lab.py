@@ -14,9 +14,9 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from socket import socket
 from typing import Any
 
+import forks
 import nbformat
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
@@ -62,6 +62,11 @@ BLANK_CANVASES = """() => [...document.querySelectorAll('.jp-OutputArea canvas')
 PIXELS = "selector => document.querySelector(selector).toDataURL()"
 FITTING = """() => [...document.querySelectorAll('.lb-explorer figure canvas')].every(one =>
     !one.checkVisibility() || Math.abs(one.width - one.clientWidth * devicePixelRatio) < 2)"""
+DOWN = """panel => {
+    const before = panel.scrollTop;
+    panel.scrollBy(0, 900);
+    return panel.scrollTop > before;
+}"""
 AGAIN = """setting => {
     if (!window.begin) return false;
     window.end();
@@ -78,12 +83,6 @@ def find_browser() -> str | None:
     """Path of a Chromium or Chrome on this machine, or None. LOOKBEHIND_CHROMIUM names another."""
     names = (os.environ.get("LOOKBEHIND_CHROMIUM", ""), *BROWSERS)
     return next(filter(None, map(shutil.which, names)), None)
-
-
-def free_port() -> int:
-    with socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def fresh_environment(folder: Path) -> dict[str, str]:
@@ -132,7 +131,7 @@ def write_notebook(path: Path, cells: Sequence[str]) -> None:
 @contextmanager
 def jupyterlab(folder: Path) -> Iterator[str]:
     """Serve a folder in JupyterLab with fresh settings; yields its address (no token)."""
-    port = free_port()
+    port = forks.free_port()
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch, "log")
         command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
@@ -174,6 +173,7 @@ def blank_page(browser: Browser) -> Iterator[Page]:
     But for anywidget's word on a module that took two seconds to load on a busy machine: it comes.
     """
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.set_default_timeout(120_000)
     page.problems, slow = [], "[anywidget] Failed to initialize model."
     page.on("pageerror", lambda e: str(e) == slow or page.problems.append(str(e)))
     page.on("websocket", lambda socket: socket.on("framereceived", note_trouble(page)))
@@ -211,6 +211,14 @@ def show(page: Page, address: str) -> None:
         page.goto("about:blank")
         page.goto(address)
     page.wait_for_function("() => window.__redraws?.length")
+    rest(page, 0)
+
+
+def rest(page: Page, milliseconds: int) -> None:
+    """Until the page has drawn, and has come to all that it had put off for so long."""
+    frame = "new Promise(done => requestAnimationFrame(() => setTimeout(done)))"
+    wait = "new Promise(done => setTimeout(done, ms))"
+    page.evaluate(f"async ms => {{ await {frame}; await {wait}; await {frame}; }}", milliseconds)
 
 
 def number(page: Page | Locator, name: str) -> Locator:
@@ -228,7 +236,7 @@ def changed(page: Page, act: Callable[[], object], *canvases: str) -> list[bool]
     """Whether each canvas looks otherwise after `act`, and the drawing comes within a frame."""
     before = [page.evaluate(PIXELS, canvas) for canvas in canvases]
     act()
-    page.wait_for_timeout(60)
+    rest(page, 60)
     return [page.evaluate(PIXELS, one) != old for one, old in zip(canvases, before, strict=True)]
 
 
@@ -237,10 +245,10 @@ def run_notebook(page: Page, address: str, name: str, seconds: float = 180) -> N
     workspace = f"{Path(name).stem}-{time.monotonic_ns()}"  # a new one: nothing to restore
     page.goto(f"{address}/lab/workspaces/{workspace}/tree/{name}", wait_until="domcontentloaded")
     # Before the kernel is there, JupyterLab answers "Run All Cells" with a dialog, or not at all.
-    page.wait_for_function(f"() => {CONNECTED}", timeout=90_000)
+    page.wait_for_function(f"() => {CONNECTED}")
     page.wait_for_selector(".jp-CodeCell")
     for name in ("Run", "Run All Cells"):
-        page.get_by_role("menuitem", name=name, exact=True).click(timeout=5000)
+        page.get_by_role("menuitem", name=name, exact=True).click()
     # Every code cell has run ([1], not [*]), or one failed.
     done = f"() => {IDLE} && ({ALL_RAN} || document.querySelector(`{ERRORS}`))"
     page.wait_for_function(done, timeout=seconds * 1000)
@@ -248,13 +256,13 @@ def run_notebook(page: Page, address: str, name: str, seconds: float = 180) -> N
 
 
 def press(page: Page, name: str) -> None:
-    page.get_by_role("button", name=name, exact=True).click(timeout=20_000)
+    page.get_by_role("button", name=name, exact=True).click()
 
 
 def says(page: Page, text: str) -> None:
     """Wait until the page says so: in a line of status, or a table."""
     found = f"() => new RegExp({text!r}).test(document.body.innerText)"
-    page.wait_for_function(found, timeout=30_000)
+    page.wait_for_function(found)
 
 
 def walk(page: Page) -> None:
@@ -263,9 +271,8 @@ def walk(page: Page) -> None:
     scroller = ".jp-WindowedPanel-outer"
     page.eval_on_selector(scroller, "panel => panel.scrollTo(0, 0)")
     for _ in range(200):
-        before = page.eval_on_selector(scroller, "panel => panel.scrollTop")
-        page.mouse.wheel(0, 900)
-        page.wait_for_timeout(120)
-        if page.eval_on_selector(scroller, "panel => panel.scrollTop") == before:
+        went = page.eval_on_selector(scroller, DOWN)
+        rest(page, 120)
+        if not went:
             break
-    page.wait_for_timeout(500)
+    rest(page, 500)

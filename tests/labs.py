@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -69,6 +70,21 @@ def begin(lab: TrainingLab, steps: int = 3) -> Training:
     training = lab._work
     assert training is not None
     until(lambda: training.steps >= steps)
+    return training
+
+
+def held(lab: TrainingLab, steps: int = 3) -> Training:
+    """Start a run that pauses itself: a short one would have ended before a press."""
+    plain = Training._after_step
+
+    def after(training: Training, run: Any) -> None:
+        if training.steps == steps - 1:
+            training.pausing = "Paused"
+        plain(training, run)
+
+    with mock.patch.object(Training, "_after_step", after):
+        training = begin(lab, steps)
+    until(lambda: "Paused at epoch" in lab.message)
     return training
 
 

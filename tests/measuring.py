@@ -3,6 +3,7 @@
 import copy
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +22,11 @@ def a_network():
     model(2 + torch.randn(30, 1, 8, 8, dtype=torch.float64))
     images, labels = torch.randn(9, 1, 8, 8, dtype=torch.float64), torch.randint(10, (9,))
     return model, list(zip(images.split(4), labels.split(4), strict=True))
+
+
+def complete(found):
+    """Whether every point of a line or plane was evaluated."""
+    return not np.isnan(found.loss).any()
 
 
 def elsewhere(model, size=0.3):

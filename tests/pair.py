@@ -1,6 +1,5 @@
 """Two processes (gloo, on loopback) that train together, and all that is checked in them."""
 
-import socket
 import warnings
 from functools import partial
 
@@ -196,9 +195,7 @@ def check(folder):
 
 def run_pair(folder):
     """Both processes, which look for each other here, do all checks; neither may fail."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(forks.free_port())}
     job |= {"WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
     said = {rank: folder / f"said by {rank}" for rank in "01"}
     processes = [

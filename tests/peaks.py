@@ -21,12 +21,16 @@ def watch() -> None:
     while True:
         for pid in forks.Kernel.pids:
             with contextlib.suppress(psutil.Error):  # it, or one of its processes, has ended
-                kernel = psutil.Process(pid)
-                family = [kernel, *kernel.children(recursive=True)]
-                if psutil.LINUX:  # of what it shares with the server that forked it, it has a part
-                    family.append(kernel.parent())
-                most[pid] = max(most.get(pid, 0.0), sum(map(held, family)) / 1e9)
+                look(pid)
         time.sleep(EVERY)
+
+
+def look(pid: int) -> None:
+    kernel = psutil.Process(pid)
+    family = [kernel, *kernel.children(recursive=True)]
+    if psutil.LINUX:  # of what it shares with the server that forked it, it has a part
+        family.append(kernel.parent())
+    most[pid] = max(most.get(pid, 0.0), sum(map(held, family)) / 1e9)
 
 
 def held(process: psutil.Process) -> int:
@@ -37,7 +41,9 @@ def held(process: psutil.Process) -> int:
 
 class Peak(pytest.Item):
     def runtest(self) -> None:
-        peak = most[self.parent.kernel.km.provisioner.pid] + SERVER
+        pid = self.parent.kernel.km.provisioner.pid
+        look(pid)
+        peak = most[pid] + SERVER
         self.user_properties.append(("peak_GB", round(peak, 2)))
         assert peak <= BINDER, f"{self.path.name} needs {peak:.2f} GB"
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from measuring import with_weights
+from measuring import complete, with_weights
 from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
@@ -108,7 +108,7 @@ def test_landscapes_and_noise(name, tmp_path):
     assert np.load(found.save(tmp_path / "line"))["loss"].tolist() == found.loss.tolist()
     wide = plane(model, data, d, e, points=3, **losses)
     assert found.start.loss == pytest.approx(start, rel=1e-12)
-    assert wide.complete and wide.images == 9 and math.isnan(wide.start.accuracy)
+    assert complete(wide) and wide.images == 9 and math.isnan(wide.start.accuracy)
     noisy = weight_noise(model, data, [0.0, 0.1], draws=2, **losses)
     assert noisy.losses[0] == pytest.approx([start, start], rel=1e-12)
     there = mean_loss(with_weights(model, moved(w, (1.0, d))), data, losses)

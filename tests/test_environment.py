@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import forks
 import psutil
 import pytest
 import yaml
@@ -84,7 +85,7 @@ def test_repo2docker_takes_the_environment() -> None:
 def make_lab(tmp_path: Path):
     """`make lab` on a free port with a fresh home; yields port and log, and ends it."""
     lab = pytest.importorskip("lab", exc_type=ImportError)
-    port, log = lab.free_port(), tmp_path / "log"
+    port, log = forks.free_port(), tmp_path / "log"
     environment = lab.fresh_environment(tmp_path)
     for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY", "MAKEFLAGS", "MAKELEVEL"):
         environment.pop(name, None)

@@ -78,13 +78,14 @@ def test_moving_the_sliders_changes_the_run_under_way_at_the_next_step(make, mon
     lab.k, lab.rho, lab.alpha, lab.lr = 4, 0.07, 0.25, 0.01
     moved = len(seen)
     until(lambda: len(seen) > moved + 3)
+    before = len(seen)
     lab.adaptive = True
     adapted = len(seen)
     until(lambda: len(seen) > adapted + 3)
     until(lambda: "moved" in lab.live["row"]["status"])
     end(lab)
     assert set(seen[:3]) == {(2, 0.2, 0.5, 0.03)}
-    assert set(seen[moved + 2 : adapted]) == {(4, 0.07, 0.25, 0.01)}
+    assert set(seen[moved + 2 : before]) == {(4, 0.07, 0.25, 0.01)}
     assert set(seen[adapted + 2 :]) == {(4, 0.07, "adaptive", 0.01)}
     assert "k 4, ρ 0.07, α adaptive, lr 0.01" in lab.runs[0]["words"]
     assert lab.table[0]["status"].startswith("stopped, moved")
@@ -159,7 +160,8 @@ def test_what_a_recipe_refuses_a_control_refuses(make, name, value):
         ([("adaptive", True)], ["α 0.5 → adaptive"]),
     ],
 )
-def test_a_move_leaves_a_mark_and_a_drag_leaves_one(make, moves, words):
+def test_a_move_leaves_a_mark_and_a_drag_leaves_one(make, moves, words, monkeypatch):
+    monkeypatch.setattr(lab_training, "ONE_MOVE", 60.0)
     lab = make(LONG)
     training = begin(lab)
     for name, value in moves:

@@ -63,7 +63,7 @@ def hear(page, **state):
 
 
 def pictures(page):
-    page.wait_for_timeout(60)
+    lab.rest(page, 60)
     return page.evaluate(PIXELS)
 
 
@@ -91,7 +91,7 @@ def test_a_row_is_the_legend_of_its_curves(page):
 
 
 def test_a_move_is_marked_on_the_curves_and_in_words(page, trained):
-    page.wait_for_timeout(350)
+    lab.rest(page, 350)
     told = page.locator(".lb-plots canvas").nth(1).get_attribute("aria-label")
     assert "; ρ 0.5 → 0.4 at epoch 1.5; lr 0.03 → 0.1 at epoch 1.6" in told
     before, after = pictures(page), hear(page, runs=[run | {"ticks": []} for run in trained.runs])
@@ -108,7 +108,7 @@ def test_the_curves_are_read_by_arrow_keys(page, trained):
     said = page.locator(".lb-read").text_content()
     assert f"SAM: ρ 0.2, lr 0.03, epoch 1: test {float(f'{accuracy:.3g}')}" in said
     page.locator(".lb-plots canvas").nth(2).hover(position={"x": 200, "y": 50})
-    page.wait_for_timeout(60)
+    lab.rest(page, 60)
     assert page.locator(".lb-read").text_content() != said
 
 
@@ -120,6 +120,10 @@ def test_before_the_first_run_a_sentence_stands_in_place_of_empty_axes(page):
 
 def test_buttons_and_numbers_tell_the_kernel(page, trained):
     page.get_by_text("Checkpoints").click()
+    chosen = page.get_by_label("checkpoint")
+    assert not chosen.is_visible()  # there is none yet
+    hear(page, checkpoints=["b", "a"], checkpoint="a")
+    assert chosen.is_visible() and chosen.input_value() == "a"
     names = ("Start", "Reset", "How flat?", "Look around", "Save", "Resume")
     for name in names:
         lab.press(page, name)
@@ -132,10 +136,10 @@ def test_buttons_and_numbers_tell_the_kernel(page, trained):
     assert alpha.input_value() == "adaptive"
     alpha.press("ArrowLeft")
     assert page.evaluate("() => [kernel.get('alpha'), kernel.get('adaptive')]") == [1, False]
-    for menu, chosen in (("dataset", "cifar10"), ("method", "SAM")):
-        page.get_by_label(menu).select_option(chosen)
-        page.wait_for_timeout(60)
-        assert page.evaluate(f"() => kernel.get('{menu}')") == chosen
+    for menu, value in (("dataset", "cifar10"), ("method", "SAM")):
+        page.get_by_label(menu).select_option(value)
+        lab.rest(page, 60)
+        assert page.evaluate(f"() => kernel.get('{menu}')") == value
     assert alpha.is_disabled() and page.get_by_role("spinbutton", name="k,").is_disabled()
 
 
@@ -147,7 +151,7 @@ def test_what_is_under_way_is_held_and_stopped_here(page, trained):
     assert start.is_disabled() and page.get_by_label("method").is_disabled()
     assert page.locator("[aria-live]").text_content() == "<b>Training</b>"
     assert "lb-failed" in page.locator(".lb-message").get_attribute("class")
-    page.wait_for_timeout(250)
+    lab.rest(page, 250)
     hear(page, live={**live, "share": 0.006, "images": live["images"] + 300})
     assert "of 1000 · " in page.locator(".lb-bar").text_content()
     assert "images/s · " in page.locator(".lb-bar").text_content()
@@ -192,7 +196,7 @@ def test_the_table_is_downloaded_as_csv(page, trained):
 def test_plots_stand_side_by_side_where_there_is_room(page):
     for width, columns in ((1024, 3), (390, 1)):
         page.set_viewport_size({"width": width, "height": 800})
-        page.wait_for_timeout(60)
+        lab.rest(page, 60)
         figures = page.locator(".lb-plots figure").all()
         assert len({figure.bounding_box()["x"] for figure in figures}) == columns
 

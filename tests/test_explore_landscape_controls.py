@@ -9,6 +9,7 @@ import traitlets
 pytest.importorskip("ipywidgets")
 import landscapes
 from landscapes import IMAGES, QUICK, finished, small
+from measuring import complete
 
 from lookbehind.explore.landscape import LandscapeExplorer
 from lookbehind.explore.landscape import job as jobs
@@ -52,7 +53,7 @@ def gate(monkeypatch):
     plain = jobs.Job._between
 
     def between(job):
-        if all(sight.line is not None and sight.line.complete for sight in job.sights):
+        if all(sight.line is not None and complete(sight.line) for sight in job.sights):
             inside.set()
             assert go.wait(60)
         return plain(job)
@@ -75,7 +76,7 @@ def test_stop_ends_it_and_what_is_there_stays(data, gate):
     gate(lambda: explorer._handle_custom_msg({"kind": "stop"}, []))
     explorer.wait()
     assert "Stopped" in explorer.message and not explorer.running
-    assert explorer.sights[0].line.complete and explorer.scene["networks"][0]["line"]
+    assert complete(explorer.sights[0].line) and explorer.scene["networks"][0]["line"]
     assert len(explorer.sights[0].plane.a) == jobs.COARSE_POINTS
     assert len(explorer.sights[0].climbs) < 3
     assert "Done" in finished(explorer).message
@@ -98,7 +99,7 @@ def test_a_change_stops_what_is_under_way_and_the_last_picture_stays_meanwhile(d
     assert old.stopped and not old.thread.is_alive() and "Done" in explorer.message
     new = [scene for scene in seen if scene["half"] == 0.5]
     assert new and all(len(scene["networks"]) == 2 for scene in new)
-    assert explorer.sights[0].plane.a[-1] == 0.5 and explorer.sights[0].plane.complete
+    assert explorer.sights[0].plane.a[-1] == 0.5 and complete(explorer.sights[0].plane)
 
 
 def test_the_chosen_radius_is_climbed_while_the_planes_are_made(data, gate):

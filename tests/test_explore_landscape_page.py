@@ -42,7 +42,7 @@ def page(tab, address):
 
 def view(page, name):
     page.get_by_role("button", name=name).click()
-    page.wait_for_timeout(60)
+    lab.rest(page, 60)
 
 
 def changed(page, act, canvas=OVER):
@@ -115,7 +115,7 @@ def test_what_is_read_is_what_was_measured_by_hand_and_by_key(page, explorer):
     page.locator(".lb-probe").focus()
     for key in [*["ArrowLeft"] * 3, *["ArrowUp"] * 3]:
         page.keyboard.press(key)
-    page.wait_for_timeout(60)
+    lab.rest(page, 60)
     said = page.locator(".lb-probe").get_attribute("aria-valuetext")
     assert said.startswith(f"a −0.6, b 0.6. {expected}. plain: rise ")
     assert page.locator(".lb-tip").inner_text().startswith(f"a −0.6, b 0.6\n{expected}\nplain")
@@ -126,7 +126,7 @@ def test_the_tooltip_goes_when_the_view_changes_and_every_view_has_its_own(page,
     assert "loss" in hover(page, 0.2, 0.2)
     assert changed(page, lambda: page.get_by_role("button", name=name).focus(), UNDER) is False
     page.keyboard.press("Enter")
-    page.wait_for_timeout(60)
+    lab.rest(page, 60)
     assert not page.locator(".lb-tip").is_visible()
     assert re.search(r"a .*\n?SAM: rise .*, loss .*, accuracy", hover(page, 0.5, 0.5))
 
@@ -158,7 +158,7 @@ def test_all_networks_share_one_scale_and_rise_from_their_own_minimum(page, expl
     planes = [(sight.plane.loss, sight.line.loss) for sight in explorer.sights]
     lows = [min(part.min() for part in parts) for parts in planes]
     high = max(part.max() - low for parts, low in zip(planes, lows, strict=True) for part in parts)
-    page.wait_for_timeout(330)
+    lab.rest(page, 330)
     told = page.locator(".lb-words p").text_content()
     assert f"from 0 to {words(float(f'{high:.4g}'))} for all networks together" in told
     assert "plain: loss" in told and "a is gradient, b Gaussian random" in told
@@ -167,7 +167,7 @@ def test_all_networks_share_one_scale_and_rise_from_their_own_minimum(page, expl
 def test_a_chip_hides_a_network_but_never_the_last(page):
     for name, left in (("plain", "SAM"), ("SAM", "SAM")):
         page.get_by_role("button", name=re.compile(name)).click()
-        page.wait_for_timeout(60)
+        lab.rest(page, 60)
         assert says(page).startswith(f"● {left}") and "plain" not in says(page)
     page.get_by_role("button", name=re.compile("plain")).click()
     color = page.get_by_role("button", name=re.compile("SAM")).evaluate("n => n.style.color")
@@ -177,7 +177,7 @@ def test_a_chip_hides_a_network_but_never_the_last(page):
 
 def test_what_needs_the_kernel_is_said_and_all_is_seen_together_on_a_projector(page):
     page.set_viewport_size({"width": 1024, "height": 768})
-    page.wait_for_timeout(60)
+    lab.rest(page, 60)
     box = page.locator(OVER).bounding_box()
     assert box["y"] + box["height"] <= 768
     text = page.locator("p.lb-plane").inner_text()

@@ -94,12 +94,20 @@ def opened(tab, tmp_path):
     assert not tab.problems
 
 
+LISTENED = """() => {
+    const says = document.querySelector('figcaption'), listen = () => said.push(says.textContent);
+    window.said = [];
+    const options = {subtree: true, childList: true, characterData: true};
+    new MutationObserver(listen).observe(says, options);
+}"""
+
+
 def redrawn(page, act):
     return all(lab.changed(page, act, "canvas"))
 
 
 def words(page):
-    page.wait_for_timeout(40)
+    lab.rest(page, 40)
     return page.locator("figcaption").text_content()
 
 
@@ -169,7 +177,7 @@ def test_the_shifted_loss_says_what_both_minima_cost_and_is_dragged(opened):
     canvas.press("ArrowLeft")
 
     def said(shift):
-        sharp, flat = ShiftedLoss(shift=shift, sharpness=32, lead=0.05).loss([-1.0, 1.0])
+        sharp, flat = ShiftedLoss(shift=shift, sharpness=32, lead=0.05).loss([-1.0, 1.0]).round(2)
         best, by = "sharp" if sharp < flat else "flat", abs(sharp - flat)
         text = f"test loss {sharp:.2f} at the sharp minimum, {flat:.2f} at the flat one. "
         text += f"The {best} one is better by {by:.2f}"
@@ -268,13 +276,13 @@ def test_the_matrices_tell_what_is_known_and_forgotten_so_far_and_play(opened):
     page = opened(PAGES["tasks"]())
     page.get_by_label("Learn", exact=True).select_option(label="permuted")
     page.get_by_label("with", exact=True).select_option(label="a replay of 50 images")
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+    lab.rest(page, 0)
     before = page.evaluate(PIXELS)
+    page.evaluate(LISTENED)
     page.get_by_role("button", name="Play").click()  # from the first task on
-    assert "on the one task learned so far: SGD" in words(page)
-    page.get_by_role("button", name="Pause").wait_for()
-    page.get_by_role("button", name="Play").wait_for(timeout=5000)  # until all are learned
-    assert "on the 3 tasks learned so far" in words(page)
+    page.wait_for_function("() => said.some(one => one.includes('the 3 tasks learned so far'))")
+    page.get_by_role("button", name="Play").wait_for()
+    assert "on the one task learned so far: SGD" in page.evaluate("() => said[0]")
     page.wait_for_function(f"before => ({PIXELS})() === before", arg=before)
     type_in(page, "tasks learned so far", 2)
     R = 100 * torch.tensor([row["accuracy"] for row in LESSONS[6:]])[..., :2, :2]

@@ -69,7 +69,7 @@ def test_it_wakes_up_fits_follows_the_theme_and_axe_finds_nothing(
     for summary in tab.locator("summary").all():
         summary.click()
     assert tab.locator("img").count() == 0
-    tab.wait_for_timeout(330)
+    lab.rest(tab, 330)
     light = tab.evaluate(PIXELS)
     tab.emulate_media(color_scheme="dark")
     tab.wait_for_function(f"light => ({PIXELS})() !== light", arg=light)
@@ -78,6 +78,7 @@ def test_it_wakes_up_fits_follows_the_theme_and_axe_finds_nothing(
         tab.set_viewport_size({"width": width, "height": height})
         tab.emulate_media(color_scheme=scheme)
         tab.wait_for_function(lab.FITTING)
+        lab.rest(tab, 60)
         assert tab.evaluate("() => document.documentElement.scrollWidth") <= width
         assert tab.evaluate(SMALL) == []
         if width != 640:  # between the two nothing has another colour, name or size

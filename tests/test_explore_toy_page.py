@@ -17,6 +17,9 @@ from lookbehind.toy import LOSSES, descend
 pytestmark = pytest.mark.browser
 
 MAP, LENS, TIME = ".lb-map", ".lb-lens", ".lb-timeline"
+FIRST_DESCENT = """() => ['.lb-lensbox figcaption', '.lb-lit']
+    .map(name => document.querySelector(name)?.textContent).join()
+    .match(/Descent 1 of 3.*φᵢ₋₁ − lr ∇L\\(φ′ᵢ\\)/)"""
 SETTINGS = {"methods": ["SGD", "SAM", "Lookbehind-SAM"], "k": 3, "rho": 0.1, "alpha": 0.2}
 
 
@@ -48,7 +51,7 @@ def handle(page, name):
 
 def settled(page):
     """What need not follow the finger has followed it."""
-    page.wait_for_timeout(330)
+    lab.rest(page, 330)
 
 
 def in_words(page):
@@ -160,10 +163,9 @@ def test_the_timeline_chooses_the_outer_step(page):
 
 
 def test_the_inner_loop_plays_and_lights_its_formula(page):
-    caption, lit = page.locator(".lb-lensbox figcaption"), page.locator(".lb-lit")
+    caption = page.locator(".lb-lensbox figcaption")
     page.get_by_role("button", name="Play").click()
-    caption.filter(has_text="Descent 1 of 3").wait_for()
-    assert "φᵢ = φᵢ₋₁ − lr ∇L(φ′ᵢ)" in lit.text_content()
+    page.wait_for_function(FIRST_DESCENT)
     page.get_by_role("button", name="Pause").click()
     page.get_by_role("button", name="Step ▶").click()  # the arrow on its way is whole
     before = caption.text_content()
@@ -175,10 +177,12 @@ def test_the_inner_loop_plays_and_lights_its_formula(page):
 
 def test_nothing_moves_by_itself_where_motion_is_not_wanted(page):
     page.emulate_media(reduced_motion="reduce")
-    for name in ("Step ▶", "▶ Play"):
+    caption = page.locator(".lb-lensbox figcaption")
+    for name, shown in (("Step ▶", "Climb 1 of 3"), ("▶ Play", "Descent 1 of 3")):
         lab.press(page, name)
-    assert not any(changed(page, lambda: page.wait_for_timeout(500), LENS))
-    assert "Climb 1 of 3" in page.locator(".lb-lensbox figcaption").text_content()
+        assert not any(changed(page, lambda: lab.rest(page, 500), LENS))
+        assert shown in caption.text_content()
+    assert page.locator(TIME).get_attribute("aria-valuenow") == "0"
 
 
 def test_reset_stops_and_brings_everything_back(page):
@@ -195,6 +199,7 @@ def test_reset_stops_and_brings_everything_back(page):
 def test_a_path_that_leaves_the_map_says_why(page):
     for name, value in (("k,", "10"), ("ρ, reach", "0.4"), ("α, share", "1")):
         type_in(page, name, value)
+    settled(page)
     said = page.locator(".lb-mapbox figcaption").text_content()
     assert re.match(r"Lookbehind-SAM left the map at step 1; lower α: αk = 10\.", said)
 
@@ -221,7 +226,7 @@ def test_a_link_holds_the_setting(page, address):
     page.locator(".lb-more summary").click()
     page.get_by_label("loss", exact=True).select_option("ring")
     settled(page)
-    link = page.url
+    link = page.evaluate("() => location.href")
     words = in_words(page)
     lab.show(page, link)
     settled(page)

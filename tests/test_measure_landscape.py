@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from measuring import EXACT, Squared, a_network, directions, one_image, with_weights
+from measuring import EXACT, Squared, a_network, complete, directions, one_image, with_weights
 from torch.optim.swa_utils import update_bn
 
 from lookbehind.measure import filter_normalized, line, plane
@@ -46,7 +46,7 @@ def test_lines_and_planes_are_the_loss_of_networks_with_these_weights(statistics
             score = evaluate(other, data)
             assert loss == pytest.approx(score.loss, **EXACT)
             assert found.accuracy[index] == pytest.approx(score.accuracy, **EXACT)
-        assert (found.statistics, found.images, found.complete) == (statistics, 9, True)
+        assert (found.statistics, found.images, complete(found)) == (statistics, 9, True)
     assert one.start == Score(one.loss[1], one.accuracy[1])
 
 
@@ -61,7 +61,7 @@ def test_the_start_is_evaluated_even_off_the_grid():
 def test_a_loss_that_is_not_finite_is_not_taken_for_a_missing_point():
     model, data = a_network()
     found = line(model, data, directions(model)[0], span=(0, 1e200), points=3)
-    assert found.complete and np.isinf(found.loss).tolist() == [False, True, True]
+    assert complete(found) and np.isinf(found.loss).tolist() == [False, True, True]
 
 
 @pytest.mark.parametrize("points", [21, 2])
@@ -75,7 +75,7 @@ def test_pictures_come_coarse_to_fine(points):
         assert after[before].all() and after.sum() > before.sum()
     for picture, k in zip(seen, known, strict=True):
         np.testing.assert_array_equal(picture.loss[k], found.loss[k])
-    assert seen[-1].complete and seen[-1].loss.tolist() == found.loss.tolist()
+    assert complete(seen[-1]) and seen[-1].loss.tolist() == found.loss.tolist()
     if points == 21:
         assert [int(k.sum()) for k in known] == [9, 25, 81, 289, 441]
 
@@ -84,11 +84,11 @@ def test_pictures_come_coarse_to_fine(points):
 def test_a_plane_can_be_stopped(after):
     asked = iter(range(100))
     found = a_plane(stop=lambda: next(asked) == after)
-    assert not found.complete and (~np.isnan(found.loss)).sum() == after
+    assert not complete(found) and (~np.isnan(found.loss)).sum() == after
     whole, filled = a_plane(), found.filled()
     known = ~np.isnan(found.loss)
     np.testing.assert_array_equal(found.loss[known], whole.loss[known])
-    assert found.start == whole.start and filled.complete and not found.complete
+    assert found.start == whole.start and complete(filled) and not complete(found)
     for where in map(tuple, np.argwhere(np.isnan(found.loss)).tolist()):
         steps = [math.dist(where, point) for point in np.argwhere(known)]
         nearest = found.loss[known][np.flatnonzero(steps == np.min(steps))] if steps else []

@@ -77,7 +77,9 @@ def show(page: Page, url: str) -> None:
     """Open a page and wait until its formulas and explorers are there."""
     page.goto(url)
     page.evaluate("() => window.MathJax?.startup.promise")
-    page.wait_for_function("() => !document.querySelector('.lb-alive, .lb-waking:empty')")
+    page.wait_for_function(
+        "() => !document.querySelector('.lb-alive, .lb-waking:not(:has(.lb-explorer))')"
+    )
     page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
 
 
@@ -118,11 +120,11 @@ def move(page: Page, explorer: Locator, key: str) -> None:
             choice.click()
             assert choice.get_attribute("aria-pressed") == "true"
         return
-    page.wait_for_timeout(100)
+    lab.rest(page, 100)
     before = explorer.evaluate(PIXELS)
     explorer.locator("[role=slider]:visible, [role=spinbutton]:enabled").first.press(key)
     changed = f"([explorer, before]) => ({PIXELS})(explorer) !== before"
-    page.wait_for_function(changed, arg=[explorer.element_handle(), before], timeout=15_000)
+    page.wait_for_function(changed, arg=[explorer.element_handle(), before])
 
 
 @pytest.mark.browser

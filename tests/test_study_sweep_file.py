@@ -106,8 +106,11 @@ def sweep_slowly(recipes, path):
 
 
 def wait_for_lines(path, count, process):
-    while not path.exists() or path.read_bytes().count(b"\n") < count:
-        assert process.is_alive()
+    def there():
+        return path.exists() and path.read_bytes().count(b"\n") >= count
+
+    while not there():
+        assert process.is_alive() or there()
         time.sleep(0.01)
 
 

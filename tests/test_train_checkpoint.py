@@ -96,8 +96,11 @@ def test_settings_moved_during_the_run_are_continued_from_any_step(tmp_path):
 
 
 def killed_run(path, epochs, nap):
-    """What the process below runs until it is killed; the naps let a kill come anywhere."""
-    run(path, problem("SGD"), epochs=epochs, resume=True, callbacks=[lambda run: time.sleep(nap)])
+    """What the process below runs until it is killed; the naps let a kill come anywhere in three
+    epochs, after which it waits for it."""
+    last = epoch_of(path) + 3
+    rest = [lambda run: time.sleep(nap if run.epoch < last else 60)]
+    run(path, problem("SGD"), epochs=epochs, resume=True, callbacks=rest)
 
 
 def epoch_of(path):

@@ -23,7 +23,7 @@ from lookbehind.files import written_whole
 from lookbehind.measure.directions import checked
 from lookbehind.measure.objective import Objective
 from lookbehind.scores import Minibatch, Score
-from lookbehind.weights import Weights, moved
+from lookbehind.weights import moved
 
 Array = NDArray[np.float64]
 G = TypeVar("G", bound="Line")
@@ -48,11 +48,6 @@ class Line:
     start: Score
     statistics: str
     images: int
-
-    @property
-    def complete(self) -> bool:
-        """Whether every point was evaluated."""
-        return not np.isnan(self.loss).any()
 
     def filled(self: G) -> G:
         """The same, each missing point as the nearest evaluated one: a picture that sharpens.
@@ -150,12 +145,10 @@ def _explored(
     **losses: Any,
 ) -> G:
     """Evaluate the grid of steps along each direction, the last along `a`, from coarse to fine."""
-    axis, objective = (
-        _axis(span, points),
-        Objective(model, batches, statistics=statistics, **losses),
-    )
+    axis = _axis(span, points)
+    objective = Objective(model, batches, statistics=statistics, **losses)
     ways = [checked(name, d, objective.weights) for name, d in directions.items()]
-    start, axes = _score(objective, objective.weights), dict.fromkeys("ab"[: len(ways)], axis)
+    start, axes = objective.score(), dict.fromkeys("ab"[: len(ways)], axis)
     grid = partial(kind, **axes, start=start, statistics=statistics, images=objective.images)
     loss, accuracy = np.full((2, *(points,) * len(ways)), np.nan)
     try:
@@ -165,7 +158,7 @@ def _explored(
                     return grid(loss=loss, accuracy=accuracy)
                 steps = [(float(axis[i]), d) for i, d in zip(index, ways, strict=True)]
                 at = moved(objective.weights, *steps)
-                score = _score(objective, at) if any(a for a, _ in steps) else start
+                score = objective.score(at) if any(a for a, _ in steps) else start
                 loss[index], accuracy[index] = score.loss, score.accuracy
             if update is not None:
                 update(grid(loss=loss.copy(), accuracy=accuracy.copy()))
@@ -184,12 +177,6 @@ def _levels(shape: tuple[int, ...]) -> Iterator[list[tuple[int, ...]]]:
         yield [index for index in level if index not in seen]
         seen.update(level)
         intervals *= 2
-
-
-def _score(objective: Objective, weights: Weights) -> Score:
-    """A loss that is not a number has diverged; NaN is left to points that weren't evaluated."""
-    score = objective.score(weights)
-    return score if math.isfinite(score.loss) else replace(score, loss=math.inf)
 
 
 def _axis(span: Span, points: int) -> Array:

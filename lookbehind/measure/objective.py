@@ -4,6 +4,7 @@ What the landscape draws and the measures of sharpness probe. The caller's netwo
 and never touched: not its weights, its gradients, nor the mode of a layer.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -65,10 +66,11 @@ class Objective:
 
     @torch.no_grad()
     def score(self, weights: Weights | None = None) -> Score:
-        """The mean loss and the accuracy at `weights` (default: the model's)."""
+        """Mean loss (inf where not finite) and accuracy at `weights` (default: the model's)."""
         pairs = self._each(self._state(self.weights if weights is None else weights))
         loss, hits = (float(torch.stack(sums).sum()) for sums in zip(*pairs, strict=True))
-        return Score(loss / self.images, hits / self.images)
+        loss = loss / self.images if math.isfinite(loss) else math.inf
+        return Score(loss, hits / self.images)
 
     def loss(self, weights: Weights | None = None) -> float:
         """The mean loss, as `score` has it."""

@@ -13,7 +13,8 @@ from lookbehind.optim.neighborhood import AdaptiveBall, Ball
 
 @dataclass(frozen=True)
 class Method:
-    """`axes` are the settings that it has, and `make(base, **settings)` takes these.
+    """`axes` are the settings that it has. `make(base, ball, **settings)` takes its neighborhood,
+    of `rho` and `eta`, and the other settings.
 
     `adaptive` says whether α may be "adaptive", `cost(k)` how many gradients it takes a minibatch.
     """
@@ -31,30 +32,18 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
-    "SGD": Method((), lambda base: base, lambda k: 1),
-    "SAM": Method(("rho",), SAM, lambda k: 2),
-    "ASAM": Method(("rho", "eta"), ASAM, lambda k: 2),
-    "Multistep-SAM": Method(
-        ("k", "rho", "gradient"),
-        lambda base, rho, **settings: MultistepSAM(base, Ball(rho), **settings),
-        lambda k: k + 1,
-    ),
+    "SGD": Method((), lambda base, ball: base, lambda k: 1),
+    "SAM": Method(("rho",), lambda base, ball: SAM(base, ball.rho), lambda k: 2),
+    "ASAM": Method(("rho", "eta"), lambda base, ball: ASAM(base, ball.rho, ball.eta), lambda k: 2),
+    "Multistep-SAM": Method(("k", "rho", "gradient"), MultistepSAM, lambda k: k + 1),
     "Lookahead-SAM": Method(
         ("k", "rho", "alpha"),
-        lambda base, rho, **settings: Lookahead(SAM(base, rho), **settings),
+        lambda base, ball, **settings: Lookahead(SAM(base, ball.rho), **settings),
         lambda k: 2,
     ),
-    "Lookbehind-SAM": Method(
-        ("k", "rho", "alpha"),
-        lambda base, rho, **settings: Lookbehind(base, Ball(rho), **settings),
-        lambda k: k + 1,
-        adaptive=True,
-    ),
+    "Lookbehind-SAM": Method(("k", "rho", "alpha"), Lookbehind, lambda k: k + 1, adaptive=True),
     "Lookbehind-ASAM": Method(
-        ("k", "rho", "alpha", "eta"),
-        lambda base, rho, eta, **settings: Lookbehind(base, AdaptiveBall(rho, eta), **settings),
-        lambda k: k + 1,
-        adaptive=True,
+        ("k", "rho", "alpha", "eta"), Lookbehind, lambda k: k + 1, adaptive=True
     ),
 }
 
@@ -76,9 +65,9 @@ def make_method(
     """
     if name not in METHODS:
         raise ValueError(f"name must be one of {', '.join(METHODS)}, got {name!r}")
-    given = {"rho": rho, "k": k, "alpha": alpha, "eta": eta, "gradient": gradient}
-    method = METHODS[name]
-    return method.make(base, **{axis: given[axis] for axis in method.axes})
+    method, given = METHODS[name], {"k": k, "alpha": alpha, "gradient": gradient}
+    ball = AdaptiveBall(rho, eta) if "eta" in method.axes else Ball(rho)
+    return method.make(base, ball, **{n: v for n, v in given.items() if n in method.axes})
 
 
 def param_groups(model: nn.Module) -> list[dict[str, Any]]:

@@ -21,16 +21,7 @@ from lookbehind.study.ensemble import (
     scale_lr,
 )
 from lookbehind.study.rows import Row, as_json, essence
-from lookbehind.train import (
-    Hardware,
-    Recipe,
-    Run,
-    Session,
-    Setup,
-    evaluation_batches,
-    fit,
-    keep_freed_memory,
-)
+from lookbehind.train import Hardware, Recipe, evaluation_batches, fit, grouped, keep_freed_memory
 from lookbehind.train.data import Dataset
 
 Measure = Callable[[nn.Module, Dataset], Any]  # gives what JSON can hold, mostly a number
@@ -148,24 +139,19 @@ def _fit(
     recipe, records, seen = recipes[0], max(1, job.records), dict[int, list[Row]]()
     failures = torch.zeros(len(recipes), dtype=torch.int64, device=job.hardware.device)
 
-    def watch(run: Run) -> None:
+    def watch(run: Any) -> None:
         if (undone := getattr(run.optimizer, "rolled_back", None)) is not None:
             failures.masked_fill_(undone & (failures == 0), run.gradients)
         due = run.spent * records // run.budget
         if due and due not in seen:
             seen[due] = [{"gradients": run.gradients, **row} for row in score()]
 
-    history = fit(
-        ensemble,
-        _optimizer(ensemble, recipes, job.hardware.device),
-        batches,
-        splits={},
-        loss=partial(member_cross_entropy, label_smoothing=recipe.label_smoothing),
-        callbacks=[watch],
-        setup=Setup(autocast=job.hardware.autocast),
-        session=Session(stop=lambda: bool(failures.all())),
-        **recipe.plan(),
+    options = grouped(
+        autocast=job.hardware.autocast, stop=lambda: bool(failures.all()), **recipe.plan()
     )
+    optimizer = _optimizer(ensemble, recipes, job.hardware.device)
+    loss = partial(member_cross_entropy, label_smoothing=recipe.label_smoothing)
+    history = fit(ensemble, optimizer, batches, splits={}, loss=loss, callbacks=[watch], **options)
     if history.stopped and not failures.all():
         raise KeyboardInterrupt
     return failures.tolist(), [*seen.values()]

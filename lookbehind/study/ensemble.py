@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy, relu
 from torch.optim import Optimizer
 
 from lookbehind.checks import check_bounded, check_members
-from lookbehind.scores import Minibatch
+from lookbehind.scores import Minibatch, Score
 from lookbehind.train import Minibatches, set_epoch
 from lookbehind.weights import PlainWeightNorm, copied, made_by_hooks, members_of, per_member
 
@@ -75,8 +75,10 @@ class Ensemble(nn.Module):
         """Network e as a module of its own, a copy. Raises IndexError where there is none."""
         if not 0 <= e < self.members:
             raise IndexError(f"e must be from 0 to {self.members - 1}, got {e}")
-        state = [*self.parameters(), *self.buffers()]
-        network = copied(self._network[0], {t: _row(t, e) for t in state})
+        of: dict[Tensor, Tensor] = {b: b.detach()[e].clone() for b in self.buffers()}
+        for p in self.parameters():
+            of[p] = nn.Parameter(p.detach()[e].clone(), p.requires_grad)
+        network = copied(self._network[0], of)
         for module, _, hook in made_by_hooks(network):
             hook(module, None)
         return network
@@ -95,11 +97,6 @@ def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
     if layer.bias is None:
         return layer.weight @ x
     return torch.baddbmm(layer.bias.unsqueeze(2), layer.weight, x)
-
-
-def _row(stack: Tensor, e: int) -> Tensor:
-    row = stack.detach()[e].clone()
-    return nn.Parameter(row, stack.requires_grad) if isinstance(stack, nn.Parameter) else row
 
 
 def _check_alike(models: Sequence[nn.Module]) -> None:
@@ -188,17 +185,9 @@ def scale_lr(optimizer: Optimizer, factors: Tensor) -> None:
     optimizer.register_step_post_hook(rescale)
 
 
-@dataclass(frozen=True)
-class MemberScores:
-    """Mean cross-entropy `loss` (nats) and `accuracy` (a share in [0, 1]) of each member, (E,)."""
-
-    loss: Tensor
-    accuracy: Tensor
-
-
 @torch.no_grad()
-def evaluate_members(ensemble: Ensemble, batches: Iterable[Minibatch]) -> MemberScores:
-    """The scores of all members in evaluation mode; the mode is put back.
+def evaluate_members(ensemble: Ensemble, batches: Iterable[Minibatch]) -> Score:
+    """The score of all members, tensors (E,), in evaluation mode; the mode is put back.
 
     `batches`: images (B, …) that all members see, or (E, B, …), and labels (B,) or (E, B).
     Raises ValueError where `batches` holds no image.
@@ -216,4 +205,4 @@ def evaluate_members(ensemble: Ensemble, batches: Iterable[Minibatch]) -> Member
         ensemble.train(training)
     if not count:
         raise ValueError("batches must hold at least one image, got none")
-    return MemberScores(torch.stack(losses).sum(0) / count, torch.stack(hits).sum(0) / count)
+    return Score(torch.stack(losses).sum(0) / count, torch.stack(hits).sum(0) / count)

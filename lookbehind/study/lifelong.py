@@ -50,7 +50,7 @@ def _of_classes(dataset: Dataset, classes: tuple[int, ...]) -> Task:
         if not rows.any():
             names = ", ".join(dataset.classes[c] for c in classes)
             raise ValueError(f"a task must have images, the {name} split has none of {names}")
-        parts[name] = _rows(split, rows)
+        parts[name] = split.take(rows)
         parts |= {"noisy": dataset.noisy[rows]} if name == "train" else {}
     return Task(replace(dataset, **parts), classes)
 
@@ -97,7 +97,7 @@ class Reservoir:
             elif place < self.memory:
                 rows[place] = row
         self.seen += len(split)
-        self.split = _rows(both, torch.tensor(rows, dtype=torch.int64, device=both.labels.device))
+        self.split = both.take(torch.tensor(rows, dtype=torch.int64, device=both.labels.device))
 
     def _places(self, count: int) -> list[int]:
         """For the n-th image of all, n = seen + 1, …, seen + count: one of 0, …, n − 1."""
@@ -278,10 +278,6 @@ def _check_tasks(tasks: Sequence[Task], incremental: str) -> None:
         if incremental == "task" and {*a} != {*b} and {*a} & {*b}:
             allowed = 'tasks must have the same or disjoint classes where incremental is "task"'
             raise ValueError(f"{allowed}, got {a} and {b}")
-
-
-def _rows(split: Split, rows: Tensor) -> Split:
-    return replace(split, images=split.images[rows], labels=split.labels[rows])
 
 
 def _joined(splits: Sequence[Split]) -> Split:

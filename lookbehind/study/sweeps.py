@@ -67,8 +67,9 @@ def sweep(
     _check(recipes, measures, executor)
     whole("records", records, 0)
     kept, wanted = Rows(path), distinct(recipes)
-    needed = [*measures, "records"] if records else [*measures]
-    todo = [recipe for recipe in wanted if not _is_done(kept.of(recipe), needed)]
+    needed = {"recipe", *measures, *["records"] * bool(records)}
+    there = {recipe: kept.of(recipe) or {} for recipe in wanted}
+    todo = [recipe for recipe, row in there.items() if "error" not in row and not needed <= {*row}]
     job = Job(measures, records, hardware or choose_hardware())
     workers = getattr(executor, "_max_workers", None) or 1
     parts = blocks(todo, min(MEMBERS, math.ceil(len(todo) / workers) or 1))
@@ -120,10 +121,6 @@ def _check(recipes: list[Any], measures: dict[str, Any], executor: Executor | No
         except Exception as error:
             allowed = "measures must be functions of a module for a ProcessPoolExecutor"
             raise TypeError(f"{allowed}, got {measures} ({error})") from error
-
-
-def _is_done(row: Row | None, measures: Iterable[str]) -> bool:
-    return row is not None and ("error" in row or all(name in row for name in measures))
 
 
 def _trained(parts: list[list[Recipe]], job: Job, executor: Executor | None) -> Iterator[list[Row]]:

@@ -116,14 +116,10 @@ def formulas(text: str) -> Formulas:
     loss = written.subs(r, sympy.sqrt(x**2 + y**2 + sympy.Float(1e-24)))  # 0 has a slope too
     slope = [sympy.diff(loss, v) for v in (x, y)]
     bend = [sympy.diff(slope[0], x), sympy.diff(slope[0], y), sympy.diff(slope[1], y)]
-    values = _in_torch([loss])
-    return Formulas(
-        value=lambda w: values(w)[..., 0],
-        gradient=_in_torch(slope),
-        hessian=_in_torch(bend),
-        latex=sympy.latex(written),
-        javascript=_in_javascript({"loss": [loss], "gradient": slope, "hessian": bend}),
-    )
+    values, latex = _in_torch([loss]), sympy.latex(written)
+    javascript = _in_javascript({"loss": [loss], "gradient": slope, "hessian": bend})
+    value = lambda w: values(w)[..., 0]  # noqa: E731
+    return Formulas(value, _in_torch(slope), _in_torch(bend), latex, javascript)
 
 
 def _built(node: ast.expr) -> Any:
@@ -209,18 +205,9 @@ def _applied(function: Callable[..., Tensor], *values: Any) -> Tensor:
 def _in_javascript(groups: dict[str, Sequence[Any]]) -> str:
     """An object of arrow functions of x and y, each with its common parts taken out."""
     import sympy
-    from sympy.printing.jscode import JavascriptCodePrinter
-
-    class Printer(JavascriptCodePrinter):
-        def _print_Pow(self, expr: Any) -> str:
-            if expr.exp.is_integer and expr.exp > 0:
-                base = self._print(expr.base)
-                base = base if expr.base.is_Symbol else f"({base})"
-                return f"({base}**{expr.exp})"  # -x**2 is no JavaScript
-            return super()._print_Pow(expr)
 
     own = {"absolute": "Math.abs", "sign": "Math.sign"} | {n: n for n in ("sigmoid", "logaddexp")}
-    js = Printer({"user_functions": own}).doprint
+    js = partial(sympy.jscode, user_functions=own)
     functions = []
     for name, parts in groups.items():
         shared, left = sympy.cse(parts, sympy.numbered_symbols("t"))

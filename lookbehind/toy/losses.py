@@ -63,83 +63,53 @@ LOSSES = {
     loss.name: loss
     for loss in (
         ToyLoss(
-            "valley",
-            "(x*y - 1)**2 / 2",
-            start=(3.0, 0.6),
-            minima=((1.0, 1.0),),
-            window=(-0.6, 3.6, -0.9, 2.1),
+            "valley", "(x*y - 1)**2 / 2", start=(3.0, 0.6), minima=((1.0, 1.0),),
+            window=(-0.6, 3.6, -0.9, 2.1), lr=0.1,
             lesson="All points of its floor have loss 0, and the flattest is (1, 1): "
             "gradient descent stops where it arrives, sharpness-aware methods walk on.",
-            lr=0.1,
         ),
         ToyLoss(
-            "ring",
-            "(5 - 4*x/r) * (r - 1)**2 / 2",
-            start=(-1.4, 0.5),
-            minima=((1.0, 0.0),),
-            window=(-1.9, 1.9, -1.4, 1.4),
+            "ring", "(5 - 4*x/r) * (r - 1)**2 / 2", start=(-1.4, 0.5), minima=((1.0, 0.0),),
+            window=(-1.9, 1.9, -1.4, 1.4), lr=0.15,
             lesson="A curved ravine: the floor is level all round, and its walls are 9 times "
             "steeper on the left than on the right.",
-            lr=0.15,
         ),
         ToyLoss(
-            "two basins",
-            "-logaddexp(-40*((x + 1)**2 + y**2), -5/2*((x - 1)**2 + y**2)) / 5",
-            start=(-1.3, 0.3),
-            minima=((1.0, 0.0), (-1.0, 0.0)),
-            window=(-2.0, 2.2, -1.5, 1.5),
+            "two basins", "-logaddexp(-40*((x + 1)**2 + y**2), -5/2*((x - 1)**2 + y**2)) / 5",
+            start=(-1.3, 0.3), minima=((1.0, 0.0), (-1.0, 0.0)), window=(-2.0, 2.2, -1.5, 1.5),
+            lr=0.1,
             lesson="A sharp basin beside a wide one: SGD stays in the sharp one, SAM often hangs "
             "on the barrier between them, and whether Lookbehind crosses depends on k and ρ.",
-            lr=0.1,
         ),
         ToyLoss(
-            "quadratic",
-            "(x**2 + 25*y**2) / 2",
-            start=(-2.5, 1.0),
-            minima=((0.0, 0.0),),
-            window=(-3.0, 1.2, -1.5, 1.5),
+            "quadratic", "(x**2 + 25*y**2) / 2", start=(-2.5, 1.0), minima=((0.0, 0.0),),
+            window=(-3.0, 1.2, -1.5, 1.5), lr=0.03,
             lesson="One minimum of curvature 25 across and 1 along: there is nothing flatter to "
             "find, and the climb only keeps the weights a distance of about ρ away.",
-            lr=0.03,
         ),
         ToyLoss(
-            "noisy quadratic",
-            "(x**2 + 8*y**2) / 2",
-            start=(2.0, 1.0),
-            minima=((0.0, 0.0),),
-            window=(-1.6, 2.6, -1.5, 1.5),
+            "noisy quadratic", "(x**2 + 8*y**2) / 2", start=(2.0, 1.0), minima=((0.0, 0.0),),
+            window=(-1.6, 2.6, -1.5, 1.5), lr=0.05, noise=1.0,
             lesson="Minibatch noise: k descents on one minibatch repeat its error k times, and α "
             "scales the sum down again.",
-            lr=0.05,
-            noise=1.0,
         ),
         ToyLoss(
-            "Rosenbrock",
-            "((1 - x)**2 + 20*(y - x**2)**2) / 20",
-            start=(-1.2, 1.0),
-            minima=((1.0, 1.0),),
-            window=(-1.8, 1.9, -0.7, 1.9),
+            "Rosenbrock", "((1 - x)**2 + 20*(y - x**2)**2) / 20", start=(-1.2, 1.0),
+            minima=((1.0, 1.0),), window=(-1.8, 1.9, -0.7, 1.9), lr=0.1,
             lesson="The floor of this valley slopes, so loss and flatness pull apart: near the "
             "minimum, the climb costs progress.",
-            lr=0.1,
         ),
         ToyLoss(
-            "Himmelblau",
-            "((x**2 + y - 11)**2 + (x + y**2 - 7)**2) / 100",
-            start=(0.0, 0.0),
-            minima=(
-                (3.0, 2.0),
-                (-2.805118086952745, 3.131312518250573),
-                (-3.779310253377747, -3.283185991286170),
-                (3.584428340330492, -1.848126526964404),
-            ),
-            window=(-6.0, 6.0, -5.0, 5.0),
+            "Himmelblau", "((x**2 + y - 11)**2 + (x + y**2 - 7)**2) / 100", start=(0.0, 0.0),
+            minima=((3.0, 2.0), (-2.805118086952745, 3.131312518250573),
+                    (-3.779310253377747, -3.283185991286170),
+                    (3.584428340330492, -1.848126526964404)),
+            window=(-6.0, 6.0, -5.0, 5.0), lr=0.1,
             lesson="Four minima of height 0: where a method ends is decided early, by small "
             "differences in its path.",
-            lr=0.1,
         ),
     )
-}
+}  # fmt: skip
 
 
 def hessian_eigenvalues(loss: Loss, points: ArrayLike) -> Array:

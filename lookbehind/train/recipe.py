@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -172,7 +172,5 @@ class Recipe:
 
 def evaluation_batches(dataset: Dataset) -> dict[str, Any]:
     """Every split of `dataset` in order, the training split cut to the size of the test split."""
-    count, train = len(dataset.test), dataset.train
-    cut = replace(train, images=train.images[:count], labels=train.labels[:count])
-    parts = {**dataset.splits, "train": cut}
+    parts = {**dataset.splits, "train": dataset.train.take(slice(len(dataset.test)))}
     return {name: part.batches(EVALUATION_BATCH) for name, part in parts.items()}

@@ -12,20 +12,7 @@ from torch import Tensor, nn
 
 from lookbehind.checks import kept
 from lookbehind.scores import Criterion, Minibatch, Record, changed, examples
-from lookbehind.train.checkpoint import (
-    CheckpointError,
-    check_fits,
-    read_checkpoint,
-    save_checkpoint,
-)
-from lookbehind.train.passes import (
-    LossScale,
-    Overflow,
-    evaluate,
-    frozen_statistics,
-    kept_buffers,
-    precision,
-)
+from lookbehind.train import checkpoint, passes
 from lookbehind.train.ranks import Alone
 from lookbehind.train.setup import Setup
 
@@ -93,7 +80,7 @@ class Run:
     plan: dict[str, Any]  # what a checkpoint must agree with
     gradients: int = 0
     images: int = 0
-    scale: LossScale | None = None
+    scale: passes.LossScale | None = None
     records: list[Record] = field(default_factory=list)
 
     @property
@@ -114,7 +101,7 @@ class Run:
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint that `fit` continues bit for bit; all ranks must call this."""
-        self.setup.ranks.once(lambda: save_checkpoint(path, self.state()))
+        self.setup.ranks.once(lambda: checkpoint.save_checkpoint(path, self.state()))
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds; TypeError where the optimizer has what can't be kept."""
@@ -137,16 +124,16 @@ class Run:
 
     def restore(self, path: str | Path) -> None:
         """Go on where the checkpoint was written; CheckpointError where it is another run's."""
-        state = self.setup.ranks.once(lambda: read_checkpoint(path))
-        check_fits(path, state, self.state())
+        state = self.setup.ranks.once(lambda: checkpoint.read_checkpoint(path))
+        checkpoint.check_fits(path, state, self.state())
         try:
             self.optimizer.load_state_dict(state["optimizer"])
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path} holds another optimizer: {error}") from error
+            raise checkpoint.CheckpointError(f"{path} holds another optimizer: {error}") from error
         self.model.load_state_dict(state["model"])
         epoch, taken, self.gradients, self.images = state["position"]
         self.records = [Record(*values) for values in state["records"]]
-        self.scale = self.scale and LossScale(*state.get("scale", ()))
+        self.scale = self.scale and passes.LossScale(*state.get("scale", ()))
         self.stream.go_to(epoch, taken, state["rng"]["epoch"])
         for name, generator in self._generators().items():
             if name in state["rng"]:
@@ -161,9 +148,9 @@ class Run:
         while True:
             closures = [self._closure(minibatch) for minibatch in minibatches]
             try:
-                with kept_buffers(self.model, self.optimizer):
+                with passes.kept_buffers(self.model, self.optimizer):
                     self.optimizer.step(closures if count > 1 else closures[0])
-            except Overflow:
+            except passes.Overflow:
                 if self.scale is None or not self.scale.lower():
                     raise
             else:
@@ -185,11 +172,11 @@ class Run:
             self.gradients += 1
             self.optimizer.zero_grad()
             moving = at_slow or setup.statistics == "every"
-            still = nullcontext() if moving else frozen_statistics(self.model)
+            still = nullcontext() if moving else passes.frozen_statistics(self.model)
             apart = ranks.apart(self.network) if local and at_slow else nullcontext()
             at_slow = False
             with apart:
-                with still, precision(device.type, setup.autocast):
+                with still, passes.precision(device.type, setup.autocast):
                     loss = self.criterion.mean(self.network, minibatch)
                 if self.scale is None:
                     return ranks.backward(loss, own / count)
@@ -202,7 +189,7 @@ class Run:
         found, losses = [], {**vars(self.criterion), "plainly": True}
         precise, ranks = self.setup.autocast, self.setup.ranks
         for name, batches in self.splits.items():
-            score = evaluate(self.network, batches, autocast=precise, ranks=ranks, **losses)
+            score = passes.evaluate(self.network, batches, autocast=precise, ranks=ranks, **losses)
             if not math.isfinite(score.loss):
                 when = f"after {self.gradients} gradients"
                 raise FloatingPointError(f"the loss on {name} is not finite {when}")

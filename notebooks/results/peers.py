@@ -8,13 +8,13 @@ minibatch, with k = 5 and α = 0.7, the values of its authors; Momentum-SAM take
 """
 
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import stored
 import torch
 from tuned import BUDGETS, COMMON, NOISES, Grid, axes_of, keep, measured, tune
 
-from lookbehind import Ball
 from lookbehind.optim import METHODS as KNOWN
 from lookbehind.optim.family import Climber
 from lookbehind.optim.methods import Method
@@ -70,12 +70,8 @@ def dot(one, other, members):
     return sum((a * b).reshape(members or 1, -1).sum(1) for a, b in zip(one, other, strict=True))
 
 
-KNOWN["LookSAM"] = Method(
-    ("rho",), lambda base, rho: LookSAM(base, Ball(rho)), lambda k: 2
-)  # at its dearest minibatch
-KNOWN["Momentum-SAM"] = Method(
-    ("rho",), lambda base, rho: MomentumSAM(base, Ball(rho), k=1), lambda k: 1
-)
+KNOWN["LookSAM"] = Method(("rho",), LookSAM, lambda k: 2)  # at its dearest minibatch
+KNOWN["Momentum-SAM"] = Method(("rho",), partial(MomentumSAM, k=1), lambda k: 1)
 METHODS = {
     "LookSAM": {"method": "LookSAM", "rho": 0.2},
     "Momentum-SAM": {"method": "Momentum-SAM", "rho": 0.2},

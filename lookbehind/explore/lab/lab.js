@@ -136,7 +136,8 @@ class Lab {
     element("summary", box, { textContent: "Checkpoints" });
     const row = element("div", box, { className: "lb-row" });
     parts.save = this.button(row, "Save", "save");
-    parts.checkpoint = element("select", element("label", row, { textContent: "checkpoint " }));
+    const label = (parts.kept = element("label", row, { textContent: "checkpoint " }));
+    parts.checkpoint = element("select", label);
     parts.checkpoint.addEventListener("change", () => this.set({ checkpoint: parts.checkpoint.value }));
     parts.resume = this.button(row, "Resume", "resume");
   }
@@ -235,7 +236,9 @@ class Lab {
     say(parts.pause, held ? "Continue" : "Pause");
     const names = this.get("datasets");
     options(parts.dataset, names.map((name) => [name, name.split(/[\\/]/).filter(Boolean).at(-1) ?? name]));
-    options(parts.checkpoint, (this.get("checkpoints") ?? []).map((name) => [name, name]));
+    const kept = this.get("checkpoints") ?? [];
+    options(parts.checkpoint, kept.map((name) => [name, name]));
+    put(parts.kept, "hidden", !kept.length);
     for (const name of ["method", "model", "dataset", "checkpoint"]) parts[name].value = this.get(name) ?? "";
     const { k, alpha, epochs } = this.numbers;
     k.high = Math.max(10, this.get("k"));

@@ -99,21 +99,18 @@ class TrainingLab(Controls):
         """Start a run in a thread; what the Start button does."""
         recipe, when = self.recipe, time.strftime("%Y%m%d-%H%M%S")
         name = Path(recipe.dataset.replace("\\", "/")).name  # of a folder, its last part
-        path = self._new("-".join([when, name, recipe.model, recipe.method]))
-        self._launch(recipe, path, f"Loading {name}.")
+        with KERNEL.lock:
+            path = self._new("-".join([when, name, recipe.model, recipe.method]))
+            self._launch(recipe, path, f"Loading {name}.")
 
     def pause(self) -> None:
         """Hold the run under way after its step, or let it go on."""
         with KERNEL.lock:
-            if not (training := self._under_way):
-                return
-            if training.pausing:
-                training.pausing = ""
-                self._say(f"Training: {training.wanted}")
-            else:
-                training.pausing = "Paused"
-                self._say("Pausing after the step under way.")
-            self.show(training)
+            if training := self._under_way:
+                going = f"Training: {training.wanted}"
+                self._say(going if training.pausing else "Pausing after the step under way.")
+                training.pausing = "" if training.pausing else "Paused"
+                self.show(training)
 
     def stop(self) -> None:
         """End the run under way after its step; its curves, weights and a checkpoint stay."""
@@ -238,13 +235,15 @@ class TrainingLab(Controls):
 
     def _moved(self, _: Any) -> None:
         """A number was moved: tell the run, and say so at once."""
-        training = self._under_way
-        if training is None or training.stopped or self.method != training.recipe.method:
-            return
-        training.wanted = replace(training.now, **{n: getattr(self.recipe, n) for n in MOVABLE})
-        coming = training.wanted != training.now
-        doing = "Paused" if training.pausing else "Training"
-        self._say(f"{doing}{'; from the next step on' if coming else ''}: {training.wanted}")
+        with KERNEL.lock:  # else the run may have taken it before that is said
+            training = self._under_way
+            if training is None or training.stopped or self.method != training.recipe.method:
+                return
+            moved = {name: getattr(self.recipe, name) for name in MOVABLE}
+            training.wanted = replace(training.now, **moved)
+            coming = training.wanted != training.now
+            doing = "Paused" if training.pausing else "Training"
+            self._say(f"{doing}{'; from the next step on' if coming else ''}: {training.wanted}")
 
     def _measure(self, chosen: Sequence[Training]) -> None:
         """In a thread of its own."""
@@ -270,7 +269,8 @@ class TrainingLab(Controls):
         """A file that no run has, written or not."""
         names = (stem if n == 1 else f"{stem}-{n}" for n in count(1))
         paths = (self._folder / f"{name.lower()}.pt" for name in names)
-        return next(path for path in paths if path not in self._runs and not path.exists())
+        taken = {*self._runs, *(run.path for run in KERNEL.runs)}
+        return next(path for path in paths if path not in taken and not path.exists())
 
     def _list_runs(self) -> None:
         self.runs = [rows.drawn(run) for run in self._runs.values() if run not in KERNEL.runs]

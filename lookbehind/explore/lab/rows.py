@@ -6,7 +6,6 @@ from typing import Any
 
 from lookbehind.explore.lab.training import SHARPNESS_BATCH, SHARPNESS_RADIUS, Training
 from lookbehind.explore.shared.page import plain
-from lookbehind.explore.shared.work import first_images
 from lookbehind.measure import weight_noise, worst_rise
 from lookbehind.optim import METHODS, Ball
 
@@ -107,10 +106,8 @@ def flatness(training: Training) -> dict[str, float]:
     assert training.outcome is not None
     assert training.dataset is not None
     model = training.outcome.model
-    near, far = (
-        first_images(split, FLATNESS_IMAGES).batches(SHARPNESS_BATCH)
-        for split in (training.dataset.train, training.dataset.test)
-    )
+    splits = training.dataset.train, training.dataset.test
+    near, far = (s.take(slice(FLATNESS_IMAGES)).batches(SHARPNESS_BATCH) for s in splits)
     rise = worst_rise(model, near, Ball(SHARPNESS_RADIUS), steps=CLIMB)
     noisy = weight_noise(model, far, [NOISE], seed=training.recipe.seed + 1)
     return dict(zip(FLATNESS, (rise, float(noisy.mean[0])), strict=True))

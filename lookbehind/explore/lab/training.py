@@ -17,7 +17,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
-from lookbehind.explore.shared.work import Work, first_images
+from lookbehind.explore.shared.work import Work
 from lookbehind.measure import worst_rise
 from lookbehind.optim import METHODS, Ball, Event
 from lookbehind.scores import Record
@@ -224,18 +224,18 @@ class Training(Work):
 
     def _measure(self, run: Run) -> None:
         assert self.dataset is not None
-        some = first_images(self.dataset.train, SHARPNESS_IMAGES)
+        some = self.dataset.train.take(slice(SHARPNESS_IMAGES))
         rise = worst_rise(run.model, some.batches(SHARPNESS_BATCH), Ball(SHARPNESS_RADIUS))
         self.sharpness.append((run.epoch, rise))
 
     def _show_if_due(self) -> None:
-        start = time.monotonic()
-        if start < self._due:
+        if time.monotonic() < self._due:
             return
+        start = time.thread_time()  # this thread's own, not what it waited for
         KERNEL.tell("show", self)
-        spent = time.monotonic() - start
+        spent = time.thread_time() - start
         self.seconds_drawing += spent
-        self._due = start + max(SECONDS_BETWEEN_UPDATES, spent / UPDATE_SHARE)
+        self._due = time.monotonic() + max(SECONDS_BETWEEN_UPDATES, spent / UPDATE_SHARE)
 
     def _hold(self, run: Run) -> None:
         KERNEL.tell("show", self)

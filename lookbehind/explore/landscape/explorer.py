@@ -3,6 +3,7 @@
 The page (`explorer.js` and what it imports) draws; the kernel computes planes and climbs, `job.py`.
 """
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from lookbehind.explore.landscape.job import PLANE, RADII, Job, Sight
 from lookbehind.explore.shared.page import plain, script, style
 from lookbehind.explore.shared.palette import PALETTES, ROLE_COLORS
 from lookbehind.explore.shared.pictures import Sheet
-from lookbehind.explore.shared.work import first_images
 from lookbehind.measure import STATISTICS
 from lookbehind.train import Outcome
 from lookbehind.train.data import Dataset
@@ -99,9 +99,10 @@ class LandscapeExplorer(Sheet):
         self.paths = dict(paths or {})
         if unknown := set(self.paths) - set(networks):
             raise ValueError(f"paths must be of {tuple(networks)}, got one of {sorted(unknown)}")
-        self.images = first_images(dataset.train, images)
+        self.images = dataset.train.take(slice(images))
         self._models = {name: _module(network) for name, network in networks.items()}
         self._job: Job | None = None
+        self._lock = threading.RLock()
         self.sights: list[Sight] = []
         needs = {jobs.NEXT: len(networks) > 1, jobs.AFTER: len(networks) > 2}
         needs |= dict.fromkeys((jobs.PATH_1, jobs.PATH_2), bool(self.paths))
@@ -123,8 +124,9 @@ class LandscapeExplorer(Sheet):
         """Compute what the controls say, in a thread; what is under way stops for it."""
         self.stop()
         models = {name: model for name, model in self._models.items() if name in self.shown}
-        self._job = Job(self, models, self._job)
-        self.message, self.progress, self.running = "Computing.", 0.0, True
+        with self._lock:  # the one before may be ending
+            self._job = Job(self, models, self._job)
+            self.message, self.progress, self.running = "Computing.", 0.0, True
         self._job.thread.start()
 
     def wait(self) -> None:
@@ -154,12 +156,12 @@ class LandscapeExplorer(Sheet):
 
     def ended(self, job: Job) -> None:
         """Called from the job's thread, once."""
-        if job is not self._job:
-            return
         done = f"Done, on {len(self.images)} images."
         stopped = "Stopped: what was not evaluated is drawn as the nearest point that was."
-        self.message = job.error or (stopped if job.stopped else done)
-        self.progress, self.running = 1.0, False
+        with self._lock:
+            if job is self._job:
+                self.message = job.error or (stopped if job.stopped else done)
+                self.progress, self.running = 1.0, False
 
     def _asked(self, what: str) -> None:
         """By a page: to stop, or to begin, as it shows this."""

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import traitlets
 
+from lookbehind.explore.shared import pictures
 from lookbehind.explore.shared.page import script
-from lookbehind.explore.shared.palette import PALETTES, ROLE_COLORS
+from lookbehind.explore.shared.palette import PALETTES
 from lookbehind.explore.shared.pictures import Sheet
 
 HERE = Path(__file__).parent
@@ -84,12 +85,9 @@ class SharedStep(Sheet):
     def _figure(self, figure: Any) -> str:
         ax, groups = figure.subplots(), [IMAGES, *np.array_split(IMAGES, self.ranks)]
         mean, *own = gradients = [-(z.T / (1 + np.exp(z @ self.slow))).mean(1) for z in groups]
-        for name, g in zip(
-            ["mean", *(f"rank {r}" for r in range(self.ranks))], gradients, strict=True
-        ):
-            arrow = {"arrowstyle": "-|>", "color": ROLE_COLORS["gradient"], "shrinkA": 0}
-            arrow["linewidth"] = 3.5 if name == "mean" else 1.2
-            ax.annotate("", g, (0, 0), arrowprops=arrow)
+        names = ["mean", *(f"rank {r}" for r in range(self.ranks))]
+        for name, g in zip(names, gradients, strict=True):
+            pictures.arrow(ax, (0, 0), g, "gradient", linewidth=3.5 if name == "mean" else 1.2)
             side = {"ha": "left" if g[0] > 0 else "right", "va": "bottom" if g[1] > 0 else "top"}
             ax.annotate(name, g, **side)
         most = 1.2 * np.abs(gradients).max()

@@ -92,8 +92,9 @@ class ShiftedLoss extends Sheet {
   }
 
   told() {
-    const [sharp, flat] = MINIMA.map(([, at]) => this.loss(at)), better = Math.abs(sharp - flat) < 0.005 ? "They are equally good" : `The ${sharp < flat ? "sharp" : "flat"} one is better by ${Math.abs(sharp - flat).toFixed(2)}`;
-    return [`Shift ${this.state.shift.toFixed(2).replace("-", "−")}: test loss ${sharp.toFixed(2)} at the sharp minimum, ${flat.toFixed(2)} at the flat one.`, `${better}. Drag either picture.`];
+    const [sharp, flat] = MINIMA.map(([, at]) => this.loss(at).toFixed(2)), gap = Math.abs(sharp - flat).toFixed(2); // of what is read
+    const better = sharp === flat ? "They are equally good" : `The ${sharp - flat < 0 ? "sharp" : "flat"} one is better by ${gap}`;
+    return [`Shift ${this.state.shift.toFixed(2).replace("-", "−")}: test loss ${sharp} at the sharp minimum, ${flat} at the flat one.`, `${better}. Drag either picture.`];
   }
 
   count() { return this.listed.shift.length; }

@@ -63,7 +63,7 @@ export class Scrubbed {
     Object.assign(this, { low, high, step, digits, last, after, get, set });
     const attributes = { role: "spinbutton", "aria-label": name, "aria-valuemin": low, "aria-valuemax": high, inputmode: "decimal", autocomplete: "off", spellcheck: "false" };
     this.input = element("input", parent, { type: "text", className: `lb-number ${className}` }, attributes);
-    this.follows = element("span", parent);
+    this.follows = after && element("span", parent);
     this.input.title = `${name}: drag sideways, type, or press arrow keys${last ? `; after ${this.text(high)} comes ${last}` : ""}`;
     let from = null, moved = false;
     drag(this.input, {

@@ -97,12 +97,12 @@ def one_step(
     (x, y), used = middle, run.gradients[t][-len(run.fast[t]) :]
     ax = contour(loss, ax, (x - radius, x + radius, y - radius, y + radius))
     for a, b in pairwise(climb):
-        _arrow(ax, a, b, "ascent")
+        arrow(ax, a, b, "ascent")
     for a, b in pairwise(fast):
-        _arrow(ax, a, b, "descent")
+        arrow(ax, a, b, "descent")
     for at, gradient in zip(climb[-len(used) :], used, strict=True):
-        _arrow(ax, at, at - lr * gradient, "gradient", linestyle="--")
-    _arrow(ax, slow, end, "interpolation", linewidth=3)
+        arrow(ax, at, at - lr * gradient, "gradient", linestyle="--")
+    arrow(ax, slow, end, "interpolation", linewidth=3)
     ax.plot(*slow, "o", color="black", markeredgecolor="white")
     key = [
         Line2D([], [], color=ROLE_COLORS[role], ls="--" if role == "gradient" else "-", label=label)
@@ -152,7 +152,7 @@ def _grid(loss: ToyLoss, window: Sequence[float]) -> Any:
     return x, y, loss(torch.from_numpy(np.stack([x, y], -1))).numpy()
 
 
-def _arrow(ax: Axes, start: Any, end: Any, role: str, **style: Any) -> None:
+def arrow(ax: Axes, start: Any, end: Any, role: str, **style: Any) -> None:
     style = {"linewidth": 1.8, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 10} | style
     ax.annotate(
         "", end, start, arrowprops={"arrowstyle": "-|>", "color": ROLE_COLORS[role], **style}

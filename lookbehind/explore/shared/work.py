@@ -1,15 +1,7 @@
-"""Work in a thread beside the page, and on how many images."""
+"""Work in a thread beside the page."""
 
 import threading
-from dataclasses import replace
 from typing import Any
-
-from lookbehind.train.data import Split
-
-
-def first_images(split: Split, count: int) -> Split:
-    """Any images of a split, whose rows are in random order."""
-    return replace(split, images=split.images[:count], labels=split.labels[:count])
 
 
 class Stopped(Exception):

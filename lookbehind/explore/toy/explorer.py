@@ -26,14 +26,9 @@ OWN = "your loss"
 PARTS = ("name", "expression", "start", "window", "minima", "lesson", "lr", "noise")  # of a loss
 # The lowest and the highest value of each number.
 LIMITS: dict[str, tuple[float, float]] = {
-    "k": (1, 10),
-    "rho": (0.0, 1.0),
-    "alpha": (0.0, 1.0),
-    "steps": (1, 100),
-    "t": (0, 99),
-    "lr": (0.0, 1.0),
-    "momentum": (0.0, 0.99),
-}
+    "k": (1, 10), "rho": (0.0, 1.0), "alpha": (0.0, 1.0), "steps": (1, 100), "t": (0, 99),
+    "lr": (0.0, 1.0), "momentum": (0.0, 0.99),
+}  # fmt: skip
 GRID = 61  # values of the loss along each side of the ground that a page gets
 MARGIN = 0.75  # of that ground around the window, in windows: the lens may look out of it
 FAR = 1e6  # of the weights: a path is followed to here
@@ -172,9 +167,8 @@ class ToyExplorer(Sheet):
 
         run = descend(self.toy, [self.start], make, self.steps)  # a member may diverge
         n = _length(run)
-        found = {
-            name: getattr(run, name)[: n - 1, :, 0] for name in ("ascent", "fast", "gradients")
-        }
+        parts = ("ascent", "fast", "gradients")
+        found = {name: getattr(run, name)[: n - 1, :, 0] for name in parts}
         found |= {"slow": run.slow[:n, 0], "losses": run.losses[:n, 0]}
         found["sharp"] = hessian_eigenvalues(self.toy, found["slow"])[:, 1]
         numbers = {name: np.nan_to_num(array).tolist() for name, array in found.items()}

@@ -147,6 +147,7 @@ export function drawLens(pad, scene, view, arrows, phase) {
   if (!view) return null;
   const at = (p) => project(view, p);
   const labels = new Labels(c, width, height, theme.paperText), last = {}, origin = at(arrows[0].from), whole = arrows.at(-1);
+  const passes = ([x, y], [u, v]) => [0.25, 0.5, 0.75].forEach((s) => labels.keepFree(x + s * (u - x) - 3, y + s * (v - y) - 3, 6, 6));
   if (whole.across) line(c, [origin, at(whole.across)], roles.interpolation, 1.5, [3, 3]);
   arrows.forEach(({ kind, from, to, gradient }, n) => {
     const share = between(phase - n, 0, 1);
@@ -154,6 +155,7 @@ export function drawLens(pad, scene, view, arrows, phase) {
     const [p, q] = [at(from), at(to)], tip = [0, 1].map((i) => p[i] + share * (q[i] - p[i]));
     if (gradient && share === 1) arrow(c, at(gradient.from), at(gradient.to), roles.gradient, 1.5, [4, 3]);
     arrow(c, p, tip, roles[kind], kind === "interpolation" ? 4.5 : 2.5);
+    passes(p, tip);
     if (kind !== "interpolation") dot(c, tip, 2.5, roles[kind]);
     last[kind] = tip;
     if (gradient && share === 1) last.gradient = at(gradient.to);

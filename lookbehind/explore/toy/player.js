@@ -1,9 +1,10 @@
 // Walks through the arrows of one outer step after the other, by itself or by hand.
 
 const ARROWS_A_SECOND = 1.25, REST = 1; // REST: arrows' time for which a finished step stays
+const ALL = 1e9; // arrows: a step that was walked to its end; one that wasn't is shown whole, Infinity
 
 export class Player {
-  // `x`: the explorer, with arrows(), state.t, set and draw.
+  // `x`: the explorer, with arrows(), state.t, set and draw. `phase`: how many arrows are drawn.
   constructor(x) {
     Object.assign(this, { x, phase: Infinity, playing: null });
   }
@@ -18,9 +19,10 @@ export class Player {
 
   move(by) {
     const count = this.count(), { t, steps } = this.x.state;
-    let phase = by > 0 ? Math.floor(Math.min(this.phase, count)) + 1 : Math.ceil(Math.min(this.phase, count)) - 1, to = t;
+    const from = by > 0 && this.phase === Infinity ? 0 : Math.min(this.phase, count);
+    let phase = by > 0 ? Math.floor(from) + 1 : Math.ceil(from) - 1, to = t;
     if (phase > count && t < steps - 1) [phase, to] = [0, t + 1];
-    else if (phase < 0 && t > 0) [phase, to] = [Infinity, t - 1];
+    else if (phase < 0 && t > 0) [phase, to] = [ALL, t - 1];
     else if (phase > count || phase < 0) return false;
     this.phase = phase;
     this.x.set({ t: to });

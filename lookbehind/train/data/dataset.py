@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def take(self, rows: Any) -> "Split":
+        """The images and labels of some rows: a slice, a mask, or their numbers."""
+        return replace(self, images=self.images[rows], labels=self.labels[rows])
 
     def to(self, device: str | torch.device) -> "Split":
         return Split(*(t.to(device) for t in (self.images, self.labels, self.mean, self.std)))

@@ -146,7 +146,7 @@ export function drawLens(pad, scene, view, arrows, phase) {
   const { width, height } = pad, c = pad.clear(), { theme, roles } = scene;
   if (!view) return null;
   const at = (p) => project(view, p);
-  const labels = new Labels(c, width, height, theme.paperText), last = {}, origin = at(arrows[0].from), whole = arrows.at(-1);
+  const labels = new Labels(c, width, height, theme.paperText), last = {}, origin = at(arrows[0].from), whole = arrows.at(-1), end = at(whole.to);
   const passes = ([x, y], [u, v]) => [0.25, 0.5, 0.75].forEach((s) => labels.keepFree(x + s * (u - x) - 3, y + s * (v - y) - 3, 6, 6));
   if (whole.across) line(c, [origin, at(whole.across)], roles.interpolation, 1.5, [3, 3]);
   arrows.forEach(({ kind, from, to, gradient }, n) => {
@@ -163,6 +163,7 @@ export function drawLens(pad, scene, view, arrows, phase) {
   dot(c, origin, 5, theme.inkText, theme.paperText);
   labels.keepFree(origin[0] - 6, origin[1] - 6, 12, 12);
   labels.keepFree(width - 70, height - 30, 70, 30);
+  if (whole.across) labels.keepFree(end[0] - 9, end[1] - 9, 18, 18);
   for (const [kind, tip] of Object.entries(last)) {
     const text = kind === "interpolation" ? `α = ${words(whole.alpha, 2)}` : NAMES[kind];
     labels.put(text, tip, roles[kind], { gap: kind === "interpolation" ? 14 : 9 });
@@ -170,9 +171,8 @@ export function drawLens(pad, scene, view, arrows, phase) {
   labels.put("φ", origin, theme.inkText);
   scaleBar(c, view.x1 - view.x0, width, height, theme.inkText);
   if (!whole.across) return null;
-  const [from, to] = [origin, at(whole.across)], end = at(whole.to);
   dot(c, end, 8, roles.interpolation, theme.paperText);
-  return { from, to, at: end };
+  return { from: origin, to: at(whole.across), at: end };
 }
 
 // ---- the timeline ------------------------------------------------------------------------------

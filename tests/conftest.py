@@ -1,6 +1,7 @@
 """What all tests share: hypothesis without a clock, what a machine lacks, torch as it was."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import forks
@@ -15,6 +16,8 @@ hypothesis.settings.load_profile("shared machine")
 # On a busy machine two threads mostly wait for each other over problems as small as these.
 torch.set_num_threads(1)
 forks.kernels()
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to `make test &`
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # These files take longest; first in line, they leave neither process of `make test` waiting.
 LONGEST = (

@@ -1,6 +1,6 @@
 // The curves of the lab's runs, with a mark where a number was moved.
 
-import { dot, line, ticks } from "../shared/canvas.js";
+import { dot, dots, line, ticks } from "../shared/canvas.js";
 import { FONT, Labels, between, words } from "../shared/drawing.js";
 
 // `lines`: curve, column, width.
@@ -76,7 +76,7 @@ export function drawAlpha(pad, run, theme) {
   }
   const at = run.alpha.map(([, value], i) => [LEFT + ((i + 0.5) / n) * (width - LEFT - RIGHT), y(value)]);
   line(c, at, run.color, 1);
-  for (const point of at) dot(c, point, 3, run.color);
+  dots(c, at, 3, run.color);
 }
 
 const nearestTo = (points, epoch) => points.reduce((best, p) => (Math.abs(p[0] - epoch) < Math.abs(best[0] - epoch) ? p : best), points[0]);

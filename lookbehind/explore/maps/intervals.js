@@ -1,7 +1,7 @@
 // Mean ± standard deviation of each method, and how far each is ahead of one of them, seed by seed.
 
 import { still } from "../shared/controls.js";
-import { dot } from "../shared/canvas.js";
+import { dots } from "../shared/canvas.js";
 import { ground, interval, near, spread, write } from "../shared/plot.js";
 import { Sheet, renders } from "../shared/sheet.js";
 
@@ -39,7 +39,8 @@ class Intervals extends Sheet {
     const { inkText } = this.theme, left = 12 + Math.max(...this.names.map((name) => c.measureText(name).width)), beside = width >= NARROW, whole = this.heightAt(width) / (beside ? 1 : 2);
     const wide = beside ? (width - left - 30) / 2 : width - left - 4;
     const titles = ["test accuracy, %", `points ahead of ${this.state.other}`], long = titles.map((title) => c.measureText(title).width);
-    this.columns().forEach((column, n) => {
+    this.shown = this.columns();
+    this.shown.forEach((column, n) => {
       const box = { x: left + (beside ? n * (wide + 26) : 0), y: TOP + (beside ? 0 : n * whole), width: wide, height: ROW * this.names.length };
       const { across } = ground(c, box, near(column.flatMap(({ values, mean, std }) => [mean - std, mean + std, ...values]), 1), null, inkText);
       write(c, titles[n], Math.min(box.x, width - long[n] - 4), box.y - 14, inkText, "left", 600);
@@ -51,7 +52,7 @@ class Intervals extends Sheet {
           c.globalAlpha = 1;
         }
         if (!n || !beside) write(c, name, box.x - 8, y, color, "right", row === this.now ? 600 : 400);
-        for (const value of column[row].values) dot(c, [across(value), y + 8], 1.8, color);
+        dots(c, column[row].values.map((value) => [across(value), y + 8]), 1.8, color);
         interval(c, across, y, column[row], color);
       });
     });
@@ -59,7 +60,7 @@ class Intervals extends Sheet {
 
   told() {
     this.level.list(this.table.levels);
-    const name = this.names[this.now], [{ mean, std, values }, ahead] = this.columns().map((column) => column[this.now]), of = values.length;
+    const name = this.names[this.now], [{ mean, std, values }, ahead] = this.shown.map((column) => column[this.now]), of = values.length;
     const points = `${Math.abs(ahead.mean).toFixed(1)} ± ${ahead.std.toFixed(1)} points ${ahead.mean < 0 ? "behind" : "ahead of"} ${this.state.other}`;
     const text = `${name}: ${mean.toFixed(1)} % ± ${std.toFixed(1)} over ${of} seeds${name === this.state.other ? "" : `; ${points}`}.`;
     return [text, "A large dot and its line are mean ± standard deviation, a small dot is a seed."];

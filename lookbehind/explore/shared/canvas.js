@@ -32,9 +32,14 @@ export function line(c, points, style, width = 2, dash = []) {
   c.setLineDash([]);
 }
 
-export function dot(c, [x, y], radius, fill, ring) {
+export const dot = (c, point, ...look) => dots(c, [point], ...look);
+
+export function dots(c, points, radius, fill, ring) {
   c.beginPath();
-  c.arc(x, y, radius, 0, 7);
+  for (const [x, y] of points) {
+    c.moveTo(x + radius, y);
+    c.arc(x, y, radius, 0, 7);
+  }
   if (fill) Object.assign(c, { fillStyle: fill }) && c.fill();
   if (ring) Object.assign(c, { strokeStyle: ring, lineWidth: 1.5 }) && c.stroke();
 }

@@ -1,6 +1,6 @@
 // The three pictures: the map with its paths, one outer step under the lens, and the timeline.
 
-import { dot, line, ticks } from "../shared/canvas.js";
+import { dot, dots, line, ticks } from "../shared/canvas.js";
 import { FONT, Labels, arrow, between, drawGround, project, scaleBar, spanOf, star, words } from "../shared/drawing.js";
 
 const AWAY = 5000; // px outside which nothing is drawn
@@ -48,14 +48,7 @@ function trail(c, points, { width, height }, color, strong) {
   });
   Object.assign(c, { strokeStyle: color, lineWidth: strong ? 2.6 : 1.9, lineCap: "round" });
   c.stroke();
-  c.beginPath();
-  for (const [u, v] of points) {
-    if (out([u, v])) continue;
-    c.moveTo(u + 2, v);
-    c.arc(u, v, 2, 0, 7);
-  }
-  c.fillStyle = color;
-  c.fill();
+  dots(c, points.filter((p) => !out(p)), 2, color);
 }
 
 function minima(c, scene, view, labels) {

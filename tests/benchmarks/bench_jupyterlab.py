@@ -93,11 +93,17 @@ def controls(browser, address, moves):
         lab.run_notebook(page, address, "own.ipynb")
         page.eval_on_selector(".jp-WindowedPanel-outer", "panel => panel.scrollTo(0, 0)")
         page.wait_for_function("() => window.__redraws?.length")
-        own = [page.evaluate(AGAIN, key) for key in ("ArrowLeft", "ArrowRight") * 5]
+        own = [again(page, key) for key in ("ArrowLeft", "ArrowRight") * 5]
     for control, found in times.items():
         print(f"{control}: median {median(found):.1f} ms of {len(found)} moves")
     met = [goal(f"{name} p95", p95(found), "<=", GOAL, "ms") for name, found in times.items()]
     return [*met, goal("a Python function", median(own), "<=", OWN, "ms")]
+
+
+def again(page, key):
+    """Milliseconds to the picture; it begins at rest, as what comes within one frame is one."""
+    lab.rest(page, 300)
+    return page.evaluate(AGAIN, key)
 
 
 def memory(browser, address, name):

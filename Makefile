@@ -22,8 +22,10 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
+# JupyterLab's settings in binder/ keep its question about news from covering the page.
 lab: $(READY) ## open the notebooks in JupyterLab on this machine; PORT=8888
-	$(RUN) jupyter lab --ip=127.0.0.1 --port=$(PORT) $(BROWSER_FLAG) $(ROOT_FLAG) \
+	JUPYTER_CONFIG_PATH="$(CURDIR)/binder$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" \
+	    $(RUN) jupyter lab --ip=127.0.0.1 --port=$(PORT) $(BROWSER_FLAG) $(ROOT_FLAG) \
 	    --ServerApp.root_dir=notebooks --LabApp.default_url=/lab/tree/$(START)
 
 test: style ## ruff, then unit tests, types, every notebook (nbval) and the browser tests

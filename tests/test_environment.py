@@ -1,5 +1,6 @@
 """Installing: pyproject.toml, conda and Binder agree, and `make lab` serves safely."""
 
+import json
 import os
 import re
 import subprocess
@@ -113,6 +114,10 @@ def test_make_lab_serves_this_machine_only_and_wants_the_token(make_lab) -> None
     token = address[0].split("=")[1]
     url = f"http://127.0.0.1:{port}/api/contents?token={token}"
     assert urllib.request.urlopen(url).status == 200
+    setting = "lab/api/settings/@jupyterlab/apputils-extension:notification"
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{setting}?token={token}") as answer:
+        asked = json.load(answer)["schema"]["properties"]["fetchNews"]["default"]
+    assert asked == "false"  # or "none": the reader's first page would be covered by a question
     assert listening_hosts(port) == {"127.0.0.1"}
 
 

@@ -18,7 +18,7 @@ class Atlas extends Sheet {
     this.now = common.epochs - 1;
     this.strips = [
       ["test accuracy at the end, %", (row) => row.accuracy && { mean: row.accuracy.at(-1), std: row.spread.at(-1) }],
-      [`the same with noisy weights (level ${noise}), %`, (row) => at(row, "noisy")],
+      [`with noisy weights (level ${noise}), %`, (row) => at(row, "noisy")],
       ["worst rise of the loss, nats / 1000", (row) => at(row, "rise")],
     ];
     const place = (name) => ({ get: () => axes[name].indexOf(this.state.setting[name]), set: (i) => this.set({ setting: { ...this.state.setting, [name]: axes[name][i] } }) });

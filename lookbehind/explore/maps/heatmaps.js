@@ -6,7 +6,7 @@ import { between, star } from "../shared/drawing.js";
 import { shaded, write } from "../shared/plot.js";
 import { Sheet, renders } from "../shared/sheet.js";
 
-const CELL = 34, TOP = 26, FOOT = 44, GAP = 20, NARROW = 300;
+const CELL = 34, TOP = 26, FOOT = 44, GAP = 20, NARROW = 300, SLIM = 42;
 
 class HeatMaps extends Sheet {
   constructor(model, el) { super(model, el, ["span", "at"], "a cell of the maps"); }
@@ -87,7 +87,7 @@ class HeatMaps extends Sheet {
       write(c, map.unit ? `${map.label}, ${map.unit}` : map.label, x, y - 14, inkText, "left", 600);
       write(c, this.axes[across][0], x + (columns * cell) / 2, y + rows * CELL + 32, inkText, "center", 600);
       this.valuesOf(down).forEach((value, row) => write(c, value, x - 8, y + (row + 0.5) * CELL, inkText, "right"));
-      this.valuesOf(across).forEach((value, column) => write(c, value, x + (column + 0.5) * cell, y + rows * CELL + 13, inkText, "center"));
+      this.valuesOf(across).forEach((value, column) => write(c, value, x + (column + 0.5) * cell, y + rows * CELL + 13, inkText, "center", 400, cell < SLIM ? 11 : 13));
       for (let place = 0; place < this.count(); place++) {
         const [mean] = this.value(map, this.at(place));
         shaded(c, map.text(mean), mean === null ? null : (mean - map.low) / (map.high - map.low || 1), corner(place), [cell, CELL], this.theme.paper);
@@ -95,8 +95,8 @@ class HeatMaps extends Sheet {
       const [u, v] = corner(best), [p, q] = corner(this.now);
       line(c, [[p, q], [p + cell, q], [p + cell, q + CELL], [p, q + CELL], [p, q - 1.5]], inkText, 3);
       c.save();
-      c.translate(u + cell - 9, v + 9);
-      c.scale(0.75, 0.75);
+      c.translate(u + cell - 6, v + 6); // clear of the number
+      c.scale(0.5, 0.5);
       star(c, [0, 0], "#000", "#fff");
       c.restore();
     });

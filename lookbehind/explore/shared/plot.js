@@ -6,8 +6,8 @@ import { FONT, between, words } from "./drawing.js";
 
 const VIRIDIS = ["#440154", "#414487", "#2a788e", "#22a884", "#7ad151", "#fde725"].map((color) => rgb(color));
 
-export function write(c, text, x, y, fillStyle, textAlign = "left", weight = 400) {
-  Object.assign(c, { fillStyle, textAlign, textBaseline: "middle", font: `${weight} 13px ${FONT}` });
+export function write(c, text, x, y, fillStyle, textAlign = "left", weight = 400, size = 13) {
+  Object.assign(c, { fillStyle, textAlign, textBaseline: "middle", font: `${weight} ${size}px ${FONT}` });
   c.fillText(text, x, y);
 }
 

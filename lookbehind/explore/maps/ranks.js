@@ -112,7 +112,7 @@ class Ranks extends Sheet {
     const { own, sum } = this.moments[this.now], { inkText, paperText } = this.theme, color = this.roles.gradient, labels = new Labels(c, x + width, y + height, paperText);
     const longest = Math.max(...this.moments.flatMap((moment) => moment.own.map(size))), scale = (0.42 * Math.min(width, height - TOP)) / longest, o = [x + width / 2, y + TOP + (height - TOP) / 2];
     const tip = ([u, v]) => [o[0] + scale * u, o[1] - scale * v];
-    write(c, `gradient ${this.now}, of each rank and their mean`, x, y + 12, inkText, "left", 600);
+    write(c, `gradient ${this.now}: ranks and mean`, x, y + 12, inkText, "left", 600);
     own.forEach((g) => arrow(c, o, tip(g), color, 1.5));
     arrow(c, o, tip(sum), color, 4.5);
     dot(c, o, 3, inkText);

@@ -268,9 +268,10 @@ def test_a_run_with_numbers_of_numpy_everywhere_goes_on(rate, tmp_path):
     schedule = lambda share: RATES[rate](share)  # noqa: E731  # all of one name
     for stop in (stop_after(8), bool):
         model, optimizer = model_and("SGD", lr=np.float64(0.1), weight_decay=np.float32(1e-4))
-        session = Session(path, resume=True, stop=stop, config={"lr": np.float64(0.1)})
+        watch, config = [lambda run: steps.append(run.minibatches)], {"lr": np.float64(0.1)}
+        session = Session(path, resume=True, config=config, callbacks=watch, stop=stop)
         fit(model, optimizer, MINIBATCHES, epochs=3, splits=SPLITS, schedule=schedule,
-            session=session, callbacks=[lambda run: steps.append(run.minibatches)])  # fmt: skip
+            session=session)  # fmt: skip
     assert steps == [*range(1, 19)]
     assert type(optimizer.param_groups[0]["lr"]) is float
     assert read_checkpoint(path)["plan"]["config"] == {"lr": 0.1}
@@ -285,9 +286,9 @@ def test_a_schedule_that_returns_no_number_is_named(value):
 def test_an_optimizer_that_cant_be_kept_is_named_before_the_first_step(tmp_path):
     model, optimizer = model_and("SGD")
     optimizer.param_groups[0]["helper"] = Odd()
+    session = Session(tmp_path / "a.pt", callbacks=[lambda run: pytest.fail("a step")])
     with pytest.raises(TypeError, match=r"optimizer's state\['param_groups'\]\[0\]\['helper'\]"):
-        fit(model, optimizer, MINIBATCHES, epochs=1, splits={}, session=Session(tmp_path / "a.pt"),
-            callbacks=[lambda run: pytest.fail("a step")])  # fmt: skip
+        fit(model, optimizer, MINIBATCHES, epochs=1, splits={}, session=session)
     assert not [*tmp_path.iterdir()]
 
 

@@ -86,8 +86,8 @@ HALF = Setup(autocast=torch.float16)
 def test_float16_trains_as_float32_and_lowers_the_scale_where_gradients_overflow(name, monkeypatch):
     options = {"epochs": 4, "splits": {"all": [(X32, Y)]}, "schedule": constant}
     scales = []
-    note = lambda run: scales.append(run.scale.factor)  # noqa: E731
-    model, half = fitted(name, loss=steep(3000.0), setup=HALF, callbacks=[note], **options)
+    session = Session(callbacks=[lambda run: scales.append(run.scale.factor)])
+    model, half = fitted(name, loss=steep(3000.0), setup=HALF, session=session, **options)
     assert set(scales) == {2048.0}  # from 65536, in the first step
     expected = fitted(name, **options)[1].last("all")
     assert half.last("all").loss == pytest.approx(expected.loss, rel=0.02)
@@ -130,8 +130,8 @@ def test_the_scale_grows_after_good_steps_and_is_kept(tmp_path):
     path, seen = tmp_path / "run.pt", list[Any]()
     note = lambda run: seen.append((run.minibatches, run.scale.good))  # noqa: E731
     for stop in (stop_after(3), bool):
-        session = Session(path, resume=True, stop=stop)
-        fitted("SAM", epochs=2, loss=steep(3000.0), setup=HALF, session=session, callbacks=[note])
+        session = Session(path, resume=True, callbacks=[note], stop=stop)
+        fitted("SAM", epochs=2, loss=steep(3000.0), setup=HALF, session=session)
     assert seen == [(n, n) for n in range(1, 7)]
     assert read_checkpoint(path)["scale"] == [2048.0, 6]
 

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import functools
+import inspect
 import math
 import os
 import signal
@@ -64,6 +65,10 @@ def test_the_loop_is_the_plain_loop(name):
     assert torch.equal(weights(ours), weights(plain))
 
 
+def test_fit_has_at_most_twelve_parameters():
+    assert len(inspect.signature(fit).parameters) <= 12
+
+
 @family
 def test_the_budget_counts_gradients_and_the_last_step_is_finished(name):
     model, optimizer = model_and(name)
@@ -72,7 +77,7 @@ def test_the_budget_counts_gradients_and_the_last_step_is_finished(name):
     seen = []
     history = fit(
         model, optimizer, MINIBATCHES, gradients=23, splits=SPLITS, records=2,
-        callbacks=[lambda run: seen.append(run.gradients)],
+        session=Session(callbacks=[lambda run: seen.append(run.gradients)]),
     )  # fmt: skip
     a_step = FAMILY[name][1]
     assert seen == list(range(a_step, 23 + a_step, a_step)) and sum(calls) == seen[-1]
@@ -86,9 +91,10 @@ def test_a_budget_in_epochs_counts_minibatches_and_announces_and_records_every_e
 
     epochs = []
     seen = []
+    watch = [lambda run: seen.append((run.epoch, run.images, run.minibatches))]
     history = fit(
         *model_and("Lookbehind"), Announced(MINIBATCHES), epochs=3, splits=SPLITS,
-        callbacks=[lambda run: seen.append((run.epoch, run.images, run.minibatches))],
+        session=Session(callbacks=watch),
     )  # fmt: skip
     assert epochs == [0, 1, 2] and not history.stopped
     assert seen == [(pytest.approx(n / 6), 10 * n, n) for n in range(1, 19)]
@@ -98,8 +104,8 @@ def test_a_budget_in_epochs_counts_minibatches_and_announces_and_records_every_e
 
 def test_the_schedule_scales_the_first_lr_by_the_share_of_the_budget():
     rates = []
-    callback = lambda run: rates.append(run.optimizer.param_groups[0]["lr"])  # noqa: E731
-    fit(*model_and("SAM", lr=0.1), MINIBATCHES, gradients=8, splits={}, callbacks=[callback])
+    session = Session(callbacks=[lambda run: rates.append(run.optimizer.param_groups[0]["lr"])])
+    fit(*model_and("SAM", lr=0.1), MINIBATCHES, gradients=8, splits={}, session=session)
     expected = [0.1 * (1 + math.cos(math.pi * p)) / 2 for p in (0, 1 / 4, 1 / 2, 3 / 4)]
     assert rates == pytest.approx(expected)
     assert (cosine(0), cosine(1), constant(0.3)) == (1, 0, 1)
@@ -128,7 +134,7 @@ def interrupted_run(presses):
 
     history = fit(
         model, optimizer, MINIBATCHES, gradients=400, splits=SPLITS, loss=interrupting,
-        callbacks=[lambda run: kept.append(weights(model))],
+        session=Session(callbacks=[lambda run: kept.append(weights(model))]),
     )  # fmt: skip
     assert history.stopped and torch.equal(weights(model), kept[-1])
     return kept

@@ -146,12 +146,11 @@ def _fit(
         if due and due not in seen:
             seen[due] = [{"gradients": run.gradients, **row} for row in score()]
 
-    options = grouped(
-        autocast=job.hardware.autocast, stop=lambda: bool(failures.all()), **recipe.plan()
-    )
+    watched = {"callbacks": [watch], "stop": lambda: bool(failures.all())}
+    options = grouped(autocast=job.hardware.autocast, **watched, **recipe.plan())
     optimizer = _optimizer(ensemble, recipes, job.hardware.device)
     loss = partial(member_cross_entropy, label_smoothing=recipe.label_smoothing)
-    history = fit(ensemble, optimizer, batches, splits={}, loss=loss, callbacks=[watch], **options)
+    history = fit(ensemble, optimizer, batches, splits={}, loss=loss, **options)
     if history.stopped and not failures.all():
         raise KeyboardInterrupt
     return failures.tolist(), [*seen.values()]

@@ -3,7 +3,7 @@
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import nn
 from lookbehind.checks import kept, plain, whole
 from lookbehind.scores import BatchLoss, Criterion, History, Loss, Minibatch
 from lookbehind.train.passes import LossScale, check_last
-from lookbehind.train.run import Callback, Minibatches, Run, Stream
+from lookbehind.train.run import Minibatches, Run, Stream
 from lookbehind.train.setup import Schedule, Session, Setup, cosine
 
 
@@ -30,7 +30,6 @@ def fit(
     schedule: Schedule = cosine,
     loss: Loss | None = None,
     batch_loss: BatchLoss | None = None,
-    callbacks: Sequence[Callback] = (),
     setup: Setup = Setup(),  # noqa: B008  # frozen
     session: Session = Session(),  # noqa: B008
 ) -> History:
@@ -50,8 +49,8 @@ def fit(
     `splits` maps names to what is scored, at the slow weights: at the start and `records` times
     (default: every epoch, or 20 times). `schedule` maps the share of the budget spent, in [0, 1],
     to a factor of each group's "initial_lr" (the lr that it came with; may be changed during
-    training). `callbacks` get the `Run` after each step. `setup` says how a gradient is made,
-    `session` how the run is left, gone on with and watched.
+    training). `setup` says how a gradient is made, `session` how the run is watched, left and gone
+    on with.
 
     Raises FloatingPointError where the loss of a split is no longer finite, TypeError or ValueError
     for a wrong argument, CheckpointError where the checkpoint can't be continued, OSError where it
@@ -76,7 +75,7 @@ def fit(
     if not run.records:
         run.record()
     model.train()
-    stopped = _loop(run, schedule, records, callbacks, session)
+    stopped = _loop(run, schedule, records, session)
     return History(tuple(run.records), stopped)
 
 
@@ -90,9 +89,7 @@ def _check(run: Run) -> None:
     check_last(run.model, run.stream.batches, run.criterion)
 
 
-def _loop(
-    run: Run, schedule: Schedule, records: int, callbacks: Sequence[Callback], session: Session
-) -> bool:
+def _loop(run: Run, schedule: Schedule, records: int, session: Session) -> bool:
     """Returns whether the run was stopped."""
     stopped, file, ranks = False, session.checkpoint, run.setup.ranks
     try:
@@ -107,7 +104,7 @@ def _loop(
                     run.record()
                 if file is not None and run.stream.epoch > epoch:
                     run.save(file)
-                for callback in callbacks:
+                for callback in session.callbacks:
                     callback(run)
                 show()
     except KeyboardInterrupt:

@@ -195,6 +195,3 @@ class Run:
                 raise FloatingPointError(f"the loss on {name} is not finite {when}")
             found.append(Record(self.epoch, self.gradients, name, score.loss, score.accuracy))
         self.records += found
-
-
-Callback = Callable[[Run], None]

@@ -1,7 +1,7 @@
 """What `fit` is told beside the network and its data: schedule, setup and session."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -63,10 +63,11 @@ class Setup:
 
 @dataclass(frozen=True)
 class Session:
-    """How a run is left, gone on with, and watched.
+    """How a run is watched, left, and gone on with.
 
-    `stop` is asked before each step; after it, or after Ctrl-C, the step under way is finished and
-    the history so far returned; a second Ctrl-C ends at once. `progress` shows a tqdm bar.
+    `callbacks` get the `Run` after each step. `progress` shows a tqdm bar. `stop` is asked before
+    each step; after it, or after Ctrl-C, the step under way is finished and the history so far
+    returned; a second Ctrl-C ends at once.
 
     `checkpoint` is written at the end of every epoch, and where the run ends or is stopped. With
     `resume`, a run whose file exists goes on from it, bit for bit, if `batches` draws from its
@@ -80,6 +81,7 @@ class Session:
     checkpoint: str | Path | None = None
     resume: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
+    callbacks: Sequence[Callable[[Any], None]] = ()
     stop: Callable[[], bool] = bool  # never
     progress: bool = False
 

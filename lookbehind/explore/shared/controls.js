@@ -2,7 +2,6 @@
 
 import { between } from "./drawing.js";
 
-const SAVE_EVERY_MS = 60;
 const STEPS = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 };
 
 export function element(tag, parent, properties = {}, attributes = {}) {
@@ -203,15 +202,12 @@ export function later(work, wait) {
   return run;
 }
 
-// Tells what was set of some `names`: the model at once, the kernel a moment after the first of some moves.
+// Tells what was set of some `names`. At once: ipywidgets holds back itself what comes too fast, and
+// only of what it was told does it know that the kernel's echo of an older value is to be ignored.
 export function teller(model, names) {
-  let saving = null;
   return (changes) => {
     for (const name of names) if (name in changes && model.get(name) !== changes[name]) model.set(name, changes[name]);
-    saving ||= setTimeout(() => {
-      saving = null;
-      model.save_changes();
-    }, SAVE_EVERY_MS);
+    model.save_changes();
   };
 }
 

@@ -201,11 +201,9 @@ def _centered(points: Sequence[Weights], name: str) -> Tensor:
 
 
 def project(
-    path: Sequence[Mapping[str, Tensor]],
-    origin: Point,
-    first: Mapping[str, Tensor],
+    path: Sequence[Mapping[str, Tensor]], origin: Point, first: Mapping[str, Tensor],
     second: Mapping[str, Tensor],
-) -> Projection:
+) -> Projection:  # fmt: skip
     """Where the points of a path lie in the plane origin + a d₁ + b d₂, and how far off it.
 
     Orthogonal projection: (a, b) minimizes ‖w − origin − a d₁ − b d₂‖, the directions need not be

@@ -89,31 +89,19 @@ class Plane(Line):
 
 
 def line(
-    model: nn.Module,
-    batches: Iterable[Minibatch],
-    direction: Mapping[str, Tensor],
-    *,
-    span: Span = (-1.0, 1.0),
-    points: int = 41,
-    **options: Any,
-) -> Line:
+    model: nn.Module, batches: Iterable[Minibatch], direction: Mapping[str, Tensor], *,
+    span: Span = (-1.0, 1.0), points: int = 41, **options: Any,
+) -> Line:  # fmt: skip
     """L(w₀ + a d) at `points` steps a from span[0] to span[1]; `options` as in `plane`."""
     return _explored(Line, model, batches, {"direction": direction}, span, points, **options)
 
 
 def plane(
-    model: nn.Module,
-    batches: Iterable[Minibatch],
-    first: Mapping[str, Tensor],
-    second: Mapping[str, Tensor],
-    *,
-    span: Span = (-1.0, 1.0),
-    points: int = 21,
-    statistics: str = "stored",
-    stop: Callable[[], bool] | None = None,
-    update: Callable[[Plane], Any] | None = None,
-    **losses: Any,
-) -> Plane:
+    model: nn.Module, batches: Iterable[Minibatch], first: Mapping[str, Tensor],
+    second: Mapping[str, Tensor], *, span: Span = (-1.0, 1.0), points: int = 21,
+    statistics: str = "stored", stop: Callable[[], bool] | None = None,
+    update: Callable[[Plane], Any] | None = None, **losses: Any,
+) -> Plane:  # fmt: skip
     """L(w₀ + a d₁ + b d₂) on a grid of `points` × `points` steps a and b from span[0] to span[1].
 
     Mean loss and accuracy over all examples of `batches`, in evaluation mode, w₀ the model's
@@ -132,18 +120,11 @@ def plane(
 
 
 def _explored(
-    kind: Callable[..., G],
-    model: nn.Module,
-    batches: Iterable[Minibatch],
-    directions: Mapping[str, Mapping[str, Tensor]],
-    span: Span,
-    points: int,
-    *,
-    statistics: str = "stored",
-    stop: Callable[[], bool] | None = None,
-    update: Callable[[G], Any] | None = None,
-    **losses: Any,
-) -> G:
+    kind: Callable[..., G], model: nn.Module, batches: Iterable[Minibatch],
+    directions: Mapping[str, Mapping[str, Tensor]], span: Span, points: int, *,
+    statistics: str = "stored", stop: Callable[[], bool] | None = None,
+    update: Callable[[G], Any] | None = None, **losses: Any,
+) -> G:  # fmt: skip
     """Evaluate the grid of steps along each direction, the last along `a`, from coarse to fine."""
     axis = _axis(span, points)
     objective = Objective(model, batches, statistics=statistics, **losses)

@@ -39,13 +39,9 @@ class Objective:
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        batches: Iterable[Minibatch],
-        *,
-        statistics: str = "stored",
+        self, model: nn.Module, batches: Iterable[Minibatch], *, statistics: str = "stored",
         **losses: Any,
-    ) -> None:
+    ) -> None:  # fmt: skip
         one_of("statistics", statistics, *STATISTICS)
         self.weights = {name: _fast(w) for name, w in weights_of(model).items()}
         self.device = next(iter(self.weights.values())).device

@@ -60,13 +60,9 @@ def worst_rise(
 
 
 def worst_rises(
-    model: nn.Module,
-    batches: Iterable[Minibatch],
-    balls: Sequence[Ball],
-    *,
-    steps: int = 1,
+    model: nn.Module, batches: Iterable[Minibatch], balls: Sequence[Ball], *, steps: int = 1,
     **losses: Any,
-) -> tuple[float, ...]:
+) -> tuple[float, ...]:  # fmt: skip
     """`worst_rise` in each of several neighborhoods, which share the gradient at w."""
     for ball in balls:
         if ball.members is not None:
@@ -90,15 +86,9 @@ def _highest(objective: Objective, ball: Ball, slope: Weights, steps: int) -> fl
 
 
 def average_rise(
-    model: nn.Module,
-    batches: Iterable[Minibatch],
-    sigma: float,
-    *,
-    draws: int = 20,
-    seed: int = 0,
-    relative: bool = False,
-    **losses: Any,
-) -> Estimate:
+    model: nn.Module, batches: Iterable[Minibatch], sigma: float, *, draws: int = 20, seed: int = 0,
+    relative: bool = False, **losses: Any,
+) -> Estimate:  # fmt: skip
     """E L(w + σ ξ) − L(w) in nats, with ξ as in `weight_noise`.
 
     To second order in σ it is σ² tr(H) / 2, with H the Hessian. Errors as of `weight_noise`.
@@ -124,15 +114,9 @@ class Noise:
 
 
 def weight_noise(
-    model: nn.Module,
-    batches: Iterable[Minibatch],
-    levels: Sequence[float],
-    *,
-    relative: bool = True,
-    draws: int = 10,
-    seed: int = 0,
-    **losses: Any,
-) -> Noise:
+    model: nn.Module, batches: Iterable[Minibatch], levels: Sequence[float], *,
+    relative: bool = True, draws: int = 10, seed: int = 0, **losses: Any,
+) -> Noise:  # fmt: skip
     """Loss and accuracy at w + level · s ⊙ ξ, with ξ ~ N(0, 1) for every trained parameter.
 
     `relative`: s is the root mean square of the parameter's tensor, whose noise then is `level` of

@@ -99,15 +99,9 @@ class Lookbehind(Climber):
         return alphas
 
     def __init__(
-        self,
-        base: Optimizer,
-        ball: Ball,
-        *,
-        k: int = 5,
-        alpha: Alpha = 0.5,
-        reuse_gradients: bool = True,
-        **options: Any,
-    ) -> None:
+        self, base: Optimizer, ball: Ball, *, k: int = 5, alpha: Alpha = 0.5,
+        reuse_gradients: bool = True, **options: Any,
+    ) -> None:  # fmt: skip
         """Lookbehind-ASAM is this with an `AdaptiveBall` and a base made on `param_groups(model)`.
 
         `k` ≥ 1. `alpha` in [0, 1]: a number, a tensor of shape (E,) (one per member), or one per

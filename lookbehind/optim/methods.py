@@ -49,15 +49,9 @@ METHODS: dict[str, Method] = {
 
 
 def make_method(
-    name: str,
-    base: Optimizer,
-    *,
-    rho: Any,
-    k: int,
-    alpha: Alpha,
-    eta: float = 0.01,
+    name: str, base: Optimizer, *, rho: Any, k: int, alpha: Alpha, eta: float = 0.01,
     gradient: str = "last",
-) -> Any:
+) -> Any:  # fmt: skip
     """The optimizer called `name` around `base`; what a method doesn't have is ignored.
 
     `eta` is that of ASAM and Lookbehind-ASAM, `gradient` ("last" or "mean") that of Multistep-SAM.

@@ -128,12 +128,9 @@ def _train_ensemble(
 
 
 def _fit(
-    ensemble: Ensemble,
-    recipes: list[Recipe],
-    batches: MemberBatches,
-    score: Callable[[], list[Row]],
-    job: Job,
-) -> tuple[list[int], list[list[Row]]]:
+    ensemble: Ensemble, recipes: list[Recipe], batches: MemberBatches,
+    score: Callable[[], list[Row]], job: Job,
+) -> tuple[list[int], list[list[Row]]]:  # fmt: skip
     """Train; after how many gradients each member failed (0: it didn't), and what each scored on
     the way, the last time at the end."""
     recipe, records, seen = recipes[0], max(1, job.records), dict[int, list[Row]]()

@@ -146,19 +146,11 @@ class Learned:
 
 
 def learn(
-    model: nn.Module,
-    make_optimizer: Callable[[nn.Module], Any],
-    tasks: Sequence[Task],
-    *,
-    batch_size: int,
-    incremental: str = "class",
-    memory: int = 0,
-    joint: bool = False,
-    seed: int = 0,
-    loss: Callable[..., Tensor] = cross_entropy,
-    score: Callable[..., Any] = evaluate,
-    **options: Any,
-) -> Learned:
+    model: nn.Module, make_optimizer: Callable[[nn.Module], Any], tasks: Sequence[Task], *,
+    batch_size: int, incremental: str = "class", memory: int = 0, joint: bool = False,
+    seed: int = 0, loss: Callable[..., Tensor] = cross_entropy,
+    score: Callable[..., Any] = evaluate, **options: Any,
+) -> Learned:  # fmt: skip
     """Train `model` on one task after the other, and after each measure it on all of them.
 
     `options` are those of `fit`; its budget, `epochs` or `gradients`, is that *of each task*.

@@ -27,15 +27,10 @@ _ALONE = threading.Lock()
 
 
 def sweep(
-    recipes: Iterable[Recipe],
-    path: str | Path | None = None,
-    *,
-    executor: Executor | None = None,
-    measures: Mapping[str, Measure] | None = None,
-    hardware: Hardware | None = None,
-    records: int = 0,
-    progress: bool = False,
-) -> list[Row]:
+    recipes: Iterable[Recipe], path: str | Path | None = None, *, executor: Executor | None = None,
+    measures: Mapping[str, Measure] | None = None, hardware: Hardware | None = None,
+    records: int = 0, progress: bool = False,
+) -> list[Row]:  # fmt: skip
     """Train all `recipes`, and return a row for each, in their order.
 
     A row is {"recipe": {all settings}, "gradients": n, "train": {"loss": nats, "accuracy": share},

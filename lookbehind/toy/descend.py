@@ -37,13 +37,9 @@ class Trajectory:
 
 
 def descend(
-    loss: Loss,
-    start: ArrayLike,
-    make_optimizer: Callable[[list[Tensor]], Any],
-    steps: int,
-    *,
+    loss: Loss, start: ArrayLike, make_optimizer: Callable[[list[Tensor]], Any], steps: int, *,
     seed: int | Sequence[int] = 0,
-) -> Trajectory:
+) -> Trajectory:  # fmt: skip
     """Run `steps` outer steps of `make_optimizer([w])` on `loss` from `start`, in float64.
 
     `start` of shape (2,) is one descent; of shape (E, 2), E members in one call, for which the

@@ -43,12 +43,9 @@ class Hardware:
 
 
 def choose_hardware(
-    device: str = "auto",
-    *,
-    bf16: bool | None = None,
-    channels_last: bool | None = None,
+    device: str = "auto", *, bf16: bool | None = None, channels_last: bool | None = None,
     compile: bool = False,
-) -> Hardware:
+) -> Hardware:  # fmt: skip
     """The hardware called `device`: "auto" (CUDA, else Apple's MPS, else the CPU), "cuda:1", ….
 
     None means: on where it is faster. That is bf16 for CUDA of compute capability ≥ 8.0,

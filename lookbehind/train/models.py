@@ -112,14 +112,9 @@ def network(width: int, classes: int, **layers: nn.Module) -> nn.Sequential:
 
 
 def resnet(
-    block: type[Block],
-    depths: Sequence[int],
-    channels: int = 3,
-    classes: int = 10,
-    *,
-    width: int = 64,
-    stem_stride: int = 1,
-) -> nn.Sequential:
+    block: type[Block], depths: Sequence[int], channels: int = 3, classes: int = 10, *,
+    width: int = 64, stem_stride: int = 1,
+) -> nn.Sequential:  # fmt: skip
     """A ResNet for small images: a 3×3 stem and no max-pool in front of the stages.
 
     These have `depths` blocks and width, 2 width, 4 width, … channels (He et al., section 4.2).

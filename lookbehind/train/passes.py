@@ -15,13 +15,9 @@ from lookbehind.weights import copied, local, norm, per_member
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module,
-    batches: Iterable[Minibatch],
-    *,
-    autocast: torch.dtype | None = None,
-    ranks: Alone = ALONE,
-    **losses: Any,
-) -> Score:
+    model: nn.Module, batches: Iterable[Minibatch], *, autocast: torch.dtype | None = None,
+    ranks: Alone = ALONE, **losses: Any,
+) -> Score:  # fmt: skip
     """Mean loss and accuracy over all examples, in evaluation mode; the mode is put back.
 
     `losses`: loss= or batch_loss= of a `Criterion`. Each of several `ranks` scores its share and

@@ -136,12 +136,9 @@ class Recipe:
         return make_method(self.method, SGD(param_groups(model), **base), **settings)
 
     def run(
-        self,
-        root: str | Path | None = None,
-        hardware: Hardware | None = None,
-        dataset: Dataset | None = None,
-        **options: Any,
-    ) -> Outcome:
+        self, root: str | Path | None = None, hardware: Hardware | None = None,
+        dataset: Dataset | None = None, **options: Any,
+    ) -> Outcome:  # fmt: skip
         """Train, and score every split.
 
         `options` are those of `fit`, of its `Setup` and of its `Session`, each by its own name.

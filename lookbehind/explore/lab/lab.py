@@ -44,13 +44,9 @@ class TrainingLab(Controls):
     """
 
     def __init__(
-        self,
-        recipe: Recipe = OPENING,
-        *,
-        datasets: Sequence[str] = DATASETS,
-        hardware: Hardware | None = None,
-        folder: str | Path = "lab-runs",
-    ) -> None:
+        self, recipe: Recipe = OPENING, *, datasets: Sequence[str] = DATASETS,
+        hardware: Hardware | None = None, folder: str | Path = "lab-runs",
+    ) -> None:  # fmt: skip
         if recipe.epochs is None:
             raise ValueError(
                 "recipe must have its budget in epochs: Recipe(…, epochs=100, gradients=None), "

@@ -106,14 +106,9 @@ class Training(Work):
     """
 
     def __init__(
-        self,
-        recipe: Recipe,
-        path: Path,
-        hardware: Hardware,
-        *,
-        now: Recipe | None = None,
+        self, recipe: Recipe, path: Path, hardware: Hardware, *, now: Recipe | None = None,
         before: "Training | None" = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(KERNEL)
         self.recipe, self.path = recipe, path
         self.now = self.wanted = now or recipe

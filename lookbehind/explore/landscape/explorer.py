@@ -86,14 +86,9 @@ class LandscapeExplorer(Sheet):
     running = traitlets.Bool(False).tag(sync=True)
 
     def __init__(
-        self,
-        networks: Mapping[str, nn.Module | Outcome],
-        dataset: Dataset,
-        *,
-        paths: Mapping[str, Sequence[Weights]] | None = None,
-        images: int = 500,
-        **settings: Any,
-    ) -> None:
+        self, networks: Mapping[str, nn.Module | Outcome], dataset: Dataset, *,
+        paths: Mapping[str, Sequence[Weights]] | None = None, images: int = 500, **settings: Any,
+    ) -> None:  # fmt: skip
         if not networks:
             raise ValueError("networks must hold at least one network, got none")
         self.paths = dict(paths or {})

@@ -100,14 +100,9 @@ class Intervals(Sheet):
     other = traitlets.Unicode().tag(sync=True)
 
     def __init__(
-        self,
-        tables: Mapping[str, Mapping[str, Any]],
-        levels: Mapping[str, Sequence[float]],
-        *,
-        other: str,
-        at: int = 0,
-        words: tuple[str, str] = ("noise", "level"),
-    ) -> None:
+        self, tables: Mapping[str, Mapping[str, Any]], levels: Mapping[str, Sequence[float]], *,
+        other: str, at: int = 0, words: tuple[str, str] = ("noise", "level"),
+    ) -> None:  # fmt: skip
         names, packed = [*next(iter(tables.values()))], {}
         for kind, table in tables.items():
             texts = [f"{level:g}" for level in levels[kind]]

@@ -126,12 +126,9 @@ def dots(values: Mapping[str, Sequence[float]], ax: Axes) -> Axes:
 
 
 def matrix(
-    values: Any,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    ax: Axes,
+    values: Any, rows: Sequence[str], columns: Sequence[str], ax: Axes,
     limits: tuple[float, float] = (0.0, 1.0),
-) -> Axes:
+) -> Axes:  # fmt: skip
     """A heat map with every value written into its cell; yellow is `limits[1]`, NaN left empty."""
     low, high = limits
     ax.imshow(values, cmap="viridis", vmin=low, vmax=high, aspect="auto")

@@ -87,13 +87,9 @@ class ToyExplorer(Sheet):
     error = traitlets.Unicode().tag(sync=True)
 
     def __init__(
-        self,
-        loss: str | Loss = "valley",
-        *,
-        start: tuple[float, float] | None = None,
-        window: tuple[float, float, float, float] | None = None,
-        **settings: Any,
-    ) -> None:
+        self, loss: str | Loss = "valley", *, start: tuple[float, float] | None = None,
+        window: tuple[float, float, float, float] | None = None, **settings: Any,
+    ) -> None:  # fmt: skip
         known = isinstance(loss, str) and loss in LOSSES
         toy = LOSSES[str(loss)] if known else _own(loss, start, window)
         self._losses: dict[str, Any] = LOSSES | {toy.name: toy}

@@ -44,13 +44,9 @@ def load(name: Folder, root: Folder | None = None, **options: Any) -> Dataset:
 
 
 def digits(
-    *,
-    train: int = 500,
-    validation: int = 300,
-    label_noise: float = 0.0,
-    seed: int = 0,
+    *, train: int = 500, validation: int = 300, label_noise: float = 0.0, seed: int = 0,
     device: str | torch.device = "cpu",
-) -> Dataset:
+) -> Dataset:  # fmt: skip
     """scikit-learn's 1,797 real handwritten digits: 1 x 8 x 8 pixels from 0 to 16, no network.
 
     `train` and `validation` are numbers of images, drawn by `seed`; the rest is the test split.

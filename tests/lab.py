@@ -1,4 +1,4 @@
-"""A real JupyterLab on loopback, driven in Chromium, for the browser tests and bench_sliders."""
+"""A real JupyterLab on loopback, driven in Chromium, for the browser tests and bench_pages."""
 
 import json
 import os

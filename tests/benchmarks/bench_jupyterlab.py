@@ -2,7 +2,7 @@
 
 usage: python tests/benchmarks/bench_jupyterlab.py [--moves 60]
 
-The controls are timed as in bench_sliders.py. The first picture counts from the kernel's idle, and
+The controls are timed as in bench_pages.py. The first picture counts from the kernel's idle, and
 may be there before it. A loss that is a Python function is drawn by the kernel: from a key on k to
 the picture. Every explorer's first control is moved 200 times, and its cell is run five times more:
 what that leaves in the page's heap, and what each run leaves there and in the kernel, which keep a
@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import median
 
 import psutil
-from bench import goal, heap, option, p95
-from bench_sliders import CONTROLS, GOAL, answers, lab
+from bench import goal, heap, option
+from bench_pages import CONTROLS, answers, lab, report
 
 FIRST, OWN, MOVED, HEAP, MEMORY, RERUNS = 300, 100, 0.5, 1, 3, 5
 RESULTS = Path(__file__).parents[2] / "notebooks" / "results"
@@ -89,14 +89,12 @@ def main() -> int:
 def controls(browser, address, moves):
     with lab.blank_page(browser) as page:
         lab.run_notebook(page, address, "toy.ipynb")
-        times = {name: answers(browser, page, [*act, moves]) for name, act in CONTROLS.items()}
+        times = {" ".join(act): answers(browser, page, [*act, moves]) for act in CONTROLS["toy"]}
         lab.run_notebook(page, address, "own.ipynb")
         page.eval_on_selector(".jp-WindowedPanel-outer", "panel => panel.scrollTo(0, 0)")
         page.wait_for_function("() => window.__redraws?.length")
         own = [again(page, key) for key in ("ArrowLeft", "ArrowRight") * 5]
-    for control, found in times.items():
-        print(f"{control}: median {median(found):.1f} ms of {len(found)} moves")
-    met = [goal(f"{name} p95", p95(found), "<=", GOAL, "ms") for name, found in times.items()]
+    met = [report(name, found) for name, found in times.items()]
     return [*met, goal("a Python function", median(own), "<=", OWN, "ms")]
 
 

@@ -13,7 +13,7 @@ from statistics import median
 from threading import Thread
 
 from bench import goal
-from bench_sliders import FIRST_PICTURE, lab, opened
+from bench_pages import FIRST_PICTURE, lab, opened
 
 SITE = Path(__file__).parents[2] / "site"
 FIRST = 2000

@@ -102,15 +102,11 @@ def check_not_scaled(caller: FrameType) -> bool:
     return False
 
 
-def alike(one: Any, other: Any) -> bool:
-    """Whether two states have the same names and lengths, whatever the values."""
-    if isinstance(other, dict):
-        same = isinstance(one, dict) and one.keys() == other.keys()
-        return same and all(alike(one[name], other[name]) for name in other)
-    if isinstance(other, list):
-        same = isinstance(one, list) and len(one) == len(other)
-        return same and all(map(alike, one, other))
-    return not isinstance(one, dict | list)
+def outline(state: Any) -> Any:
+    """Of a state its names and lengths only, whatever the values."""
+    if isinstance(state, dict):
+        return {name: outline(part) for name, part in state.items()}
+    return [outline(part) for part in state] if isinstance(state, list) else None
 
 
 def check_members(name: str, members: int | None, groups: Iterable[dict[str, Any]]) -> None:

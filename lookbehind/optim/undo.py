@@ -59,8 +59,8 @@ class Step:
         norm = norm_of(*self.slope())
         loss = torch.as_tensor(loss, device=norm.device).detach()
         if self.members is not None and loss.shape not in ((), (self.members,)):
-            found = f"got shape {tuple(loss.shape)}"
-            raise ValueError(f"closure must return one loss, or one per member; {found}")
+            allowed = "closure must return one loss, or one per member"
+            raise ValueError(f"{allowed}; got shape {tuple(loss.shape)}")
         self.met.append(Evaluation(ascents, loss, norm))
         asked = self.members is None and prompt(norm)
         if asked and not all(map(math.isfinite, (norm, loss.sum() if loss.ndim else loss))):

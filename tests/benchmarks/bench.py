@@ -1,18 +1,40 @@
-"""What every benchmark needs: sides timed in turn, and a line that says if a goal is met."""
+"""What every benchmark needs: options, sides timed in turn, and lines that say if goals are met."""
 
 import argparse
 import operator
 import statistics
+import sys
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import lab as lab
 
 SIGNS = {"<=": operator.le, ">=": operator.ge}
+GOALS = []
 
 
-def option(text, name, default):
-    """What `--name` says on the command line; `text` is a benchmark's own docstring."""
+def goal(name, figure, sign, bound, unit=""):
+    """For the end: `NAME: FIGURE (goal <= BOUND) ok`, or `short`."""
+    space, met = " " if unit else "", SIGNS[sign](figure, bound)
+    told = f"{name}: {figure:.4g}{space}{unit} (goal {sign} {bound:.4g}{space}{unit})"
+    GOALS.append((f"{told} {'ok' if met else 'short'}", met))
+
+
+def run(main, text, **defaults):
+    """Call `main` with what `--name` says of each default; print the goals, and exit by them.
+
+    `text` is a benchmark's own docstring.
+    """
     parser = argparse.ArgumentParser(description=text.splitlines()[0])
-    parser.add_argument(f"--{name}", type=type(default), default=default)
-    return getattr(parser.parse_args(), name)
+    for name, default in defaults.items():
+        kind = {"action": "store_true"} if default is False else {"type": type(default)}
+        parser.add_argument(f"--{name.replace('_', '-')}", default=default, **kind)
+    try:
+        main(**vars(parser.parse_args()))
+    finally:
+        print(*(told for told, _ in GOALS), sep="\n")
+    sys.exit(not all(met for _, met in GOALS))
 
 
 def heap(page):
@@ -20,15 +42,6 @@ def heap(page):
     session = page.context.new_cdp_session(page)
     session.send("HeapProfiler.collectGarbage")
     return session.send("Runtime.getHeapUsage")["usedSize"]
-
-
-def goal(name, figure, sign, bound, unit=""):
-    """Print `NAME: FIGURE (goal <= BOUND) ok`, or `short`. Returns whether the goal is met."""
-    met = SIGNS[sign](figure, bound)
-    space = " " if unit else ""
-    verdict = "ok" if met else "short"
-    print(f"{name}: {figure:.4g}{space}{unit} (goal {sign} {bound:.4g}{space}{unit}) {verdict}")
-    return met
 
 
 def alternate(functions, rounds):

@@ -11,10 +11,8 @@ at a time from an array through PIL, in one worker, which starts once a round, a
 epoch. Ours runs in one thread. The figures are the median of each side and of their ratio.
 """
 
-import argparse
-
 import torch
-from bench import alternate, goal, medians, ratio
+from bench import alternate, goal, medians, ratio, run
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
@@ -54,23 +52,18 @@ def drain(batches):
     return last
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="folder of images with train/ and test/")
-    parser.add_argument("--images", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
+def main(data, images, rounds):
     torch.set_num_threads(1)
-    split = some_images(arguments.data, arguments.images)
+    split = some_images(data, images)
     ours, theirs = split.batches(SIZE, 0, crop=4, flip=True), loader(split)
     sides = {"ours": lambda: drain(ours), "torchvision": lambda: drain(theirs)}
     alternate(sides, 1)  # warm up
-    times = alternate(sides, arguments.rounds)
+    times = alternate(sides, rounds)
     for name, seconds in medians(times).items():
         print(f"{name:12} {len(split) / seconds:10,.0f} images/s")
     factor = ratio(times, "torchvision", "ours")
-    return goal("augmented images/s over torchvision DataLoader", factor, ">=", GOAL)
+    goal("augmented images/s over torchvision DataLoader", factor, ">=", GOAL)
 
 
 if __name__ == "__main__":
-    raise SystemExit(not main())
+    run(main, __doc__, data="", images=20_000, rounds=5)

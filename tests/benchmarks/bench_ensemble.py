@@ -6,12 +6,11 @@ Both sides train an MLP by `fit` with the methods of `Recipe`, on digits, in flo
 of two sizes on all threads of this machine, and alone on one or all of them, whichever is quicker.
 """
 
-import argparse
 from dataclasses import replace
 from functools import partial
 
 import torch
-from bench import alternate, goal, medians, ratio
+from bench import alternate, goal, medians, ratio, run
 
 from lookbehind.optim import make_method, param_groups
 from lookbehind.study import Ensemble, member_cross_entropy
@@ -75,19 +74,11 @@ def compare(recipe, rounds):
     return max(members * ratio(times, one, members) for members in MEMBERS)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    rounds = parser.parse_args().rounds
-    goals = []
+def main(rounds):
     for method, k in (("SAM", 1), ("Lookbehind-SAM", 2)):
-        recipe = Recipe(method=method, k=k, gradients=STEPS * (k + 1))
-        gain = compare(recipe, rounds)
-        goals.append((f"{method} runs a second, together / alone", gain, ">=", GOAL))
-    print()
-    met = [goal(*one) for one in goals]
-    return all(met)
+        gain = compare(Recipe(method=method, k=k, gradients=STEPS * (k + 1)), rounds)
+        goal(f"{method} runs a second, together / alone", gain, ">=", GOAL)
 
 
 if __name__ == "__main__":
-    raise SystemExit(not main())
+    run(main, __doc__, rounds=9)

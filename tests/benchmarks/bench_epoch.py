@@ -10,13 +10,12 @@ of gradients: the official code's own step is slower. The compilation happens be
 starts; how long it takes is printed.
 """
 
-import argparse
 import itertools
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import torch
-from bench import alternate, goal, medians, ratio
+from bench import alternate, goal, medians, ratio, run
 from bench_data import SIZE, drain, loader, some_images
 from torch.nn.functional import cross_entropy
 
@@ -108,25 +107,16 @@ def compare(name, k, split, rounds, compile):
     return gain
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="folder of images with train/ and test/")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--no-compile", action="store_true")
-    options = parser.parse_args()
-    compile = has_compiler() and not options.no_compile
+def main(data, rounds, no_compile):
+    compile = has_compiler() and not no_compile
     print(f"{choose_hardware(compile=compile)}, {torch.get_num_threads()} threads")
     print("network    k  side      epoch    gradients     passes    data     first epoch")
-    goals = []
     for (name, bound), k in itertools.product(GOALS.items(), (2, 5)):
-        split = some_images(options.data, MINIBATCHES[name] * SIZE)
-        gain = compare(name, k, split, options.rounds, compile)
+        split = some_images(data, MINIBATCHES[name] * SIZE)
+        gain = compare(name, k, split, rounds, compile)
         if k == 5:
-            goals.append((f"{name} k=5 naive epoch / ours", gain, ">=", bound, "x"))
-    print()
-    met = [goal(*one) for one in goals]
-    return all(met)
+            goal(f"{name} k=5 naive epoch / ours", gain, ">=", bound, "x")
 
 
 if __name__ == "__main__":
-    raise SystemExit(not main())
+    run(main, __doc__, data="", rounds=3, no_compile=False)

@@ -9,14 +9,13 @@ what that leaves in the page's heap, and what each run leaves there and in the k
 widget's state until the kernel ends (ipywidgets).
 """
 
-import sys
 import tempfile
 from pathlib import Path
 from statistics import median
 
 import psutil
-from bench import goal, heap, option
-from bench_pages import CONTROLS, answers, lab, report
+from bench import goal, heap, lab, run
+from bench_pages import CONTROLS, answers, report
 
 FIRST, OWN, MOVED, HEAP, MEMORY, RERUNS = 300, 100, 0.5, 1, 3, 5
 RESULTS = Path(__file__).parents[2] / "notebooks" / "results"
@@ -74,16 +73,14 @@ FIRST_PICTURE = """() => new Promise(done => {
 })"""
 
 
-def main() -> int:
-    moves, met = option(__doc__, "moves", 60), []
+def main(moves):
     with tempfile.TemporaryDirectory() as scratch, lab.jupyterlab(Path(scratch)) as address:
         for name, source in {**EXPLORERS, "own": FUNCTION}.items():
             lab.write_notebook(Path(scratch, f"{name}.ipynb"), [source])
         with lab.chromium() as browser:
-            met += controls(browser, address, moves)
+            controls(browser, address, moves)
             for name in EXPLORERS:
-                met += memory(browser, address, name)
-    return int(not all(met))
+                memory(browser, address, name)
 
 
 def controls(browser, address, moves):
@@ -94,8 +91,9 @@ def controls(browser, address, moves):
         page.eval_on_selector(".jp-WindowedPanel-outer", "panel => panel.scrollTo(0, 0)")
         page.wait_for_function("() => window.__redraws?.length")
         own = [again(page, key) for key in ("ArrowLeft", "ArrowRight") * 5]
-    met = [report(name, found) for name, found in times.items()]
-    return [*met, goal("a Python function", median(own), "<=", OWN, "ms")]
+    for name, found in times.items():
+        report(name, found)
+    goal("a Python function", median(own), "<=", OWN, "ms")
 
 
 def again(page, key):
@@ -115,12 +113,10 @@ def memory(browser, address, name):
         moved = (resting(page) - before) / 1e6
         found, first = reruns(page)
     grown = [(now - then) / RERUNS / 1e6 for then, now in zip(found[0], found[-1], strict=True)]
-    return [
-        goal(f"{name}, first picture after the cell ran", median(first), "<=", FIRST, "ms"),
-        goal(f"{name}, heap after 200 moves", moved, "<=", MOVED, "MB"),
-        goal(f"{name}, heap, a re-run", grown[0], "<=", HEAP, "MB"),
-        goal(f"{name}, kernel, a re-run", grown[1], "<=", MEMORY, "MB"),
-    ]
+    goal(f"{name}, first picture after the cell ran", median(first), "<=", FIRST, "ms")
+    goal(f"{name}, heap after 200 moves", moved, "<=", MOVED, "MB")
+    goal(f"{name}, heap, a re-run", grown[0], "<=", HEAP, "MB")
+    goal(f"{name}, kernel, a re-run", grown[1], "<=", MEMORY, "MB")
 
 
 def resting(page):
@@ -146,4 +142,4 @@ def is_kernel(process) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main, __doc__, moves=60)

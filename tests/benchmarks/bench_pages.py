@@ -9,16 +9,12 @@ machine don't change; Chromium slows that thread down itself for the phone
 """
 
 import json
-import sys
 import tempfile
 from pathlib import Path
 from statistics import median
 
 import numpy as np
-from bench import goal, option, p95
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import lab
+from bench import goal, lab, p95, run
 
 from lookbehind.explore.maps import HeatMaps, Intervals, TrainingAtlas
 from lookbehind.explore.toy import ToyExplorer
@@ -110,21 +106,19 @@ def explorers():
     yield "atlas", TrainingAtlas(ATLAS)
 
 
-def main() -> int:
-    moves, met = option(__doc__, "moves", 60), []
+def main(moves):
     with tempfile.TemporaryDirectory() as scratch, lab.chromium() as browser:
         for name, explorer in explorers():
             path = Path(scratch, f"{name}.html")
             explorer.save_html(path)
             for screen in SCREENS:
-                met += measured(browser, path, screen, moves)
+                measure(browser, path, screen, moves)
         size = Path(scratch, "toy.html").stat().st_size / 1000
-    met.append(goal("the toy explorer's page", size, "<=", WEIGHT, "kB"))
-    return int(not all(met))
+    goal("the toy explorer's page", size, "<=", WEIGHT, "kB")
 
 
-def measured(browser, path, screen, moves):
-    """Whether a page meets its goals on a screen: first picture, every control, the basins."""
+def measure(browser, path, screen, moves):
+    """A page on a screen: first picture, every control, the basins."""
     name, rate = path.stem, SCREENS[screen][1]
     firsts, basins, called = [], [], f"{name}, {screen}"
     for _ in range(LOADS):
@@ -135,17 +129,17 @@ def measured(browser, path, screen, moves):
             basins.append(page.evaluate(BASINS))
         page.context.close()
     slower = 1 if name == "toy" else rate
-    met = [goal(f"{called}, first picture", median(firsts), "<=", FIRST[name] * slower, "ms")]
+    goal(f"{called}, first picture", median(firsts), "<=", FIRST[name] * slower, "ms")
     page = opened(browser, path.as_uri(), screen)
     page.wait_for_timeout(1000 * rate)  # the other losses are made ready
     for act in CONTROLS[name]:
         page.wait_for_timeout(300)
-        met.append(report(f"{called}, {' '.join(act)}", answers(browser, page, [*act, moves])))
+        report(f"{called}, {' '.join(act)}", answers(browser, page, [*act, moves]))
     page.context.close()
-    for part, most in {"first": COARSE, "whole": WHOLE}.items() if screen == "desktop" else ():
-        found = [one[part] for one in basins]
-        met += [goal(f"basins, {part} picture", median(found), "<=", most, "ms")] if found else []
-    return met
+    if basins and screen == "desktop":
+        for part, most in {"first": COARSE, "whole": WHOLE}.items():
+            found = median(one[part] for one in basins)
+            goal(f"basins, {part} picture", found, "<=", most, "ms")
 
 
 def opened(browser, address, screen):
@@ -170,8 +164,8 @@ def answers(browser, page, move):
 
 def report(called, times):
     print(f"{called}: median {median(times):.1f} ms of {len(times)} moves")
-    return goal(f"{called} p95", p95(times), "<=", GOAL, "ms")
+    goal(f"{called} p95", p95(times), "<=", GOAL, "ms")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main, __doc__, moves=60)

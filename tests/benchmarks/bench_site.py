@@ -5,23 +5,22 @@ usage: make site && python tests/benchmarks/bench_site.py
 The median of five loads from this machine, each with empty caches, the main thread slowed down.
 """
 
-import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
 from threading import Thread
 
-from bench import goal
-from bench_pages import FIRST_PICTURE, lab, opened
+from bench import goal, lab, run
+from bench_pages import FIRST_PICTURE, opened
 
 SITE = Path(__file__).parents[2] / "site"
 FIRST = 2000
 
 
-def main() -> int:
+def main() -> None:
     if not (SITE / "index.html").is_file():
-        sys.exit(f"{SITE} must hold the site: make site")
+        raise SystemExit(f"{SITE} must hold the site: make site")
     quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
     folder, firsts = partial(quiet, directory=str(SITE)), []
     with ThreadingHTTPServer(("127.0.0.1", 0), folder) as server, lab.chromium() as browser:
@@ -32,8 +31,8 @@ def main() -> int:
             firsts.append(page.evaluate(FIRST_PICTURE))
             page.context.close()
         server.shutdown()
-    return int(not goal("the index on a phone", median(firsts), "<=", FIRST, "ms"))
+    goal("the index on a phone", median(firsts), "<=", FIRST, "ms")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main, __doc__)

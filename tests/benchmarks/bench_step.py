@@ -1,14 +1,13 @@
 """What a step of Lookbehind costs beyond its k + 1 gradients; its memory: `test_optim_costs.py`.
 
-usage: python tests/benchmarks/bench_step.py [--seconds 150]
+usage: python tests/benchmarks/bench_step.py [--seconds 150], for all timings together
 """
 
-import argparse
 import itertools
 import time
 
 import torch
-from bench import alternate, goal, ratio
+from bench import alternate, goal, ratio, run
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -64,23 +63,16 @@ def compare(make, k, seconds):
     return ratio(times, "ours", "plain"), ratio(times, "2k", "ours"), rounds
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=150, help="for all timings together")
-    seconds = parser.parse_args().seconds / (len(STEPS) * 2)
+def main(seconds):
     torch.set_num_threads(1)  # two that wait for each other make a noisy figure of a busy machine
-    goals = []
     print("net      k   step / (k + 1) forward-backwards   2k protocol / step   rounds")
     for (net, make), k in itertools.product({"ResNet-8": resnet, "MLP": mlp}.items(), STEPS):
-        overhead, gain, rounds = compare(make, k, seconds)
+        overhead, gain, rounds = compare(make, k, seconds / (len(STEPS) * 2))
         print(f"{net:8} {k:2}   {overhead:8.3f} {gain:36.3f} {rounds:16}", flush=True)
         if net == "ResNet-8":
-            goals.append((f"{net} k={k} step / (k + 1) forward-backwards", overhead, "<=", 1.03))
-        goals.append((f"{net} k={k} 2k protocol / step", gain, ">=", 0.97 * 2 * k / (k + 1)))
-    print()
-    for name, figure, sign, bound in goals:
-        goal(name, figure, sign, bound)
+            goal(f"{net} k={k} step / (k + 1) forward-backwards", overhead, "<=", 1.03)
+        goal(f"{net} k={k} 2k protocol / step", gain, ">=", 0.97 * 2 * k / (k + 1))
 
 
 if __name__ == "__main__":
-    main()
+    run(main, __doc__, seconds=150.0)

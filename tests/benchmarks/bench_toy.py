@@ -6,7 +6,7 @@ usage: python tests/benchmarks/bench_toy.py [--rounds 15]
 from functools import partial
 
 import torch
-from bench import alternate, goal, medians, option
+from bench import alternate, goal, medians, run
 from torch.optim import SGD
 
 from lookbehind import Ball, Lookbehind
@@ -22,8 +22,7 @@ def trajectories(members: int) -> None:
     descend(LOSS, [LOSS.start] * members, make, STEPS)
 
 
-def main() -> None:
-    rounds = option(__doc__, "rounds", 15)
+def main(rounds: int) -> None:
     torch.set_num_threads(1)
     sides = {"one": partial(trajectories, 1), "many": partial(trajectories, MEMBERS)}
     one, many = medians(alternate(sides, rounds)).values()
@@ -33,4 +32,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main, __doc__, rounds=15)

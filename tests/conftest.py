@@ -15,6 +15,7 @@ hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
 # On a busy machine two threads mostly wait for each other over problems as small as these.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 forks.kernels()
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to `make test &`
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -120,9 +120,8 @@ def scores(history):
 def flatness(outcome, dataset):
     """The wrong labels come first, so images are taken evenly from all of the training split."""
     rows = torch.linspace(0, len(dataset.train) - 1, min(1000, len(dataset.train))).long()
-    train = dataset.train
-    train = replace(train, images=train.images[rows], labels=train.labels[rows])
-    seen, unseen = ([*split.batches(500)] for split in (train, dataset.test))
+    splits = dataset.train.take(rows), dataset.test
+    seen, unseen = ([*split.batches(500)] for split in splits)
     model = outcome.model
     wrong = [next(iter(dataset.train.batches(min(2000, int(dataset.noisy.sum()) or 1))))]
     return {

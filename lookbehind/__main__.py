@@ -6,7 +6,7 @@ are the official script's, and some depend on others (`fill_in`).
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -72,10 +72,9 @@ def in_words(kind: type[click.ClickException], *errors: type[Exception]) -> Iter
 
 def alpha(value: str) -> float | str:
     """A number, or "adaptive", which the official script calls -1."""
-    try:
+    with suppress(ValueError):
         return "adaptive" if float(value) == -1 else float(value)
-    except ValueError:
-        return value
+    return value
 
 
 def option(name: str, kind: Any, help: str, shown: str | bool = True) -> click.Option:
@@ -177,13 +176,12 @@ def train(
         recipe, (ranks, device) = fill_in(values), join(device)
         hardware = choose_hardware(device, **form)
     folder = out or Path("runs", journal.folder_name(recipe))
-    with in_words(click.ClickException, ValueError, OSError, RuntimeError):
-        silent = quiet or not ranks.main
-        code = keep(recipe, folder, ranks, hardware, gradient, root, resume, silent)
+    code = keep(recipe, folder, ranks, hardware, gradient, root, resume, quiet or not ranks.main)
     ranks.leave()
     sys.exit(code)
 
 
+@in_words(click.ClickException, ValueError, OSError, RuntimeError)
 def keep(
     recipe: Recipe, folder: Path, ranks: Alone, hardware: Hardware, gradient: dict[str, Any],
     root: Path | None, resume: bool, silent: bool,

@@ -2,13 +2,12 @@
 
 from lookbehind.train.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from lookbehind.train.hardware import Hardware, choose_hardware, has_compiler, keep_freed_memory
-from lookbehind.train.loop import fit
+from lookbehind.train.loop import SCHEDULES, constant, cosine, fit
 from lookbehind.train.models import MODELS, make_model
 from lookbehind.train.passes import evaluate, frozen_statistics
 from lookbehind.train.ranks import ALONE, Alone, Ranks, join
 from lookbehind.train.recipe import CHOICES, EVALUATION_BATCH, Outcome, Recipe, evaluation_batches
-from lookbehind.train.run import Minibatches, Run, set_epoch
-from lookbehind.train.setup import SCHEDULES, Session, Setup, constant, cosine, grouped
+from lookbehind.train.run import Minibatches, Run, Session, Setup, grouped, set_epoch
 
 __all__ = [
     "ALONE", "CHOICES", "EVALUATION_BATCH", "MODELS", "SCHEDULES", "Alone", "CheckpointError",

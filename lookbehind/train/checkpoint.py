@@ -39,19 +39,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         try:
             with zipfile.ZipFile(file) as archive:
                 damaged = archive.testzip()
+            file.seek(0)
+            state = None if damaged else torch.load(file, map_location="cpu", weights_only=True)
         except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
             words = "is not a whole checkpoint: truncated, or a file of another kind"
             raise CheckpointError(f"{path} {words}") from error
-        if damaged is not None:
-            raise CheckpointError(f"{path} is damaged: the checksum of its part {damaged} is wrong")
-        file.seek(0)
-        try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            words = "holds more than tensors and plain values; it was not loaded"
-            raise CheckpointError(f"{path} {words}") from error
-        except (RuntimeError, KeyError, ValueError, TypeError, EOFError) as error:
+            raise CheckpointError(f"{path} holds more than tensors and plain values") from error
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise CheckpointError(f"{path} was not written by lookbehind: {error}") from error
+    if damaged is not None:
+        raise CheckpointError(f"{path} is damaged: the checksum of its part {damaged} is wrong")
     if not isinstance(state, dict) or state.pop("format", None) != FORMAT:
         raise CheckpointError(f"{path} was not written by lookbehind ({FORMAT!r} is missing)")
     if state.pop("fingerprint", None) != _fingerprint(state):

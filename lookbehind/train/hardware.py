@@ -13,11 +13,8 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Hardware:
-    """A device, and what is switched on there.
-
-    `autocast` is as in `Setup`. `channels_last` stores images and convolution weights as
-    (N, H, W, C), `compile` hands the network to `torch.compile`.
-    """
+    """A device, and what is switched on there: `autocast` as in `Setup`, `channels_last` (images
+    and weights of convolutions in memory as N, H, W, C), `compile` (by `torch.compile`)."""
 
     device: torch.device
     autocast: torch.dtype | None = None
@@ -76,9 +73,8 @@ def keep_freed_memory() -> bool:
     fifth of the time of a gradient of ResNet-8 on two cores. The memory of the process then stays
     at its peak.
     """
-    trim_threshold, mmap_threshold = -1, -3  # names of mallopt(3)
+    limits = {-1: 2**31 - 1, -3: 2**25}  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of mallopt(3)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    limits = {trim_threshold: 2**31 - 1, mmap_threshold: 2**25}
     return mallopt is not None and all(mallopt(*limit) for limit in limits.items())
 
 

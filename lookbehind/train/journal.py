@@ -40,10 +40,8 @@ def claim(folder: Path, resume: bool) -> None:
     """Refuse a folder that holds a run which is not to be resumed."""
     files = held(folder)
     if files and not resume:
-        raise FileExistsError(
-            f"{folder} already holds a run ({' and '.join(files)}). "
-            "Add --resume to go on with it, or name another folder with --out."
-        )
+        words = "Add --resume to go on with it, or name another folder with --out."
+        raise FileExistsError(f"{folder} already holds a run ({' and '.join(files)}). {words}")
     if resume and CHECKPOINT not in files:
         print(f"There is no checkpoint in {folder}: the run starts anew.", file=sys.stderr)
         if files:
@@ -101,9 +99,8 @@ class Journal:
         state = "stopped" if history.stopped else "finished"
         result = self._write(state, history)
         lines = [f"{state.capitalize()} after {self._elapsed()}:"]
-        for name, last in result["last"].items():
-            score = f"loss {last['loss']:.4f}  accuracy {last['accuracy']:.2%}"
-            lines.append(f"  {name:<10}  {score}")
+        for last in result["last"].values():
+            lines.append("  {split:<10}  loss {loss:.4f}  accuracy {accuracy:.2%}".format(**last))
         if best := result["best_by_validation"].get("test"):
             score = f"test loss {best['loss']:.4f}, accuracy {best['accuracy']:.2%}"
             lines.append(f"Best by validation, at epoch {best['epoch']:g}: {score}")

@@ -14,8 +14,26 @@ from torch import nn
 from lookbehind.checks import kept, plain, whole
 from lookbehind.scores import BatchLoss, Criterion, History, Loss, Minibatch
 from lookbehind.train.passes import LossScale, check_last
-from lookbehind.train.run import Minibatches, Run, Stream
-from lookbehind.train.setup import Schedule, Session, Setup, cosine
+from lookbehind.train.run import Minibatches, Run, Session, Setup, Stream
+
+
+def constant(progress: float) -> float:
+    """The learning rate stays as it is."""
+    return 1.0
+
+
+def cosine(progress: float) -> float:
+    """The learning rate falls to 0 along half a cosine: (1 + cos(π progress)) / 2."""
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+def multistep(progress: float) -> float:
+    """The official script's: x 0.1 at 1/4, 1/2 and 3/4 (epochs 50, 100 and 150 of 200)."""
+    return 0.1 ** sum(progress >= milestone for milestone in (0.25, 0.5, 0.75))
+
+
+Schedule = Callable[[float], float]  # share of the budget spent -> factor of the learning rate
+SCHEDULES: dict[str, Schedule] = {"cosine": cosine, "multistep": multistep, "constant": constant}
 
 
 def fit(
@@ -49,8 +67,7 @@ def fit(
     `splits` maps names to what is scored, at the slow weights: at the start and `records` times
     (default: every epoch, or 20 times). `schedule` maps the share of the budget spent, in [0, 1],
     to a factor of each group's "initial_lr" (the lr that it came with; may be changed during
-    training). `setup` says how a gradient is made, `session` how the run is watched, left and gone
-    on with.
+    training). How a gradient is made stands in `Setup`, how a run is watched and left in `Session`.
 
     Raises FloatingPointError where the loss of a split is no longer finite, TypeError or ValueError
     for a wrong argument, CheckpointError where the checkpoint can't be continued, OSError where it
@@ -59,15 +76,16 @@ def fit(
     stream, network = Stream(batches, setup.ranks), setup.ranks.network(model)
     unit, budget = check_budget(epochs, gradients, len(batches))
     records = (epochs or 20) if records is None else whole("records", records, 1)
-    named = getattr(schedule, "__name__", repr(schedule))
-    plan = {"budget": [unit, budget], "schedule": named, "records": records,
-            "statistics": setup.statistics, "perturbation": setup.perturbation,
-            "config": dict(session.config)}  # fmt: skip
+    plan = {"budget": [unit, budget], "schedule": getattr(schedule, "__name__", repr(schedule)),
+            "records": records, "statistics": setup.statistics,
+            "perturbation": setup.perturbation, "config": dict(session.config)}  # fmt: skip
     run = Run(
         model, optimizer, unit, budget, setup, stream, network, Criterion(loss, batch_loss), splits,
         plan, scale=LossScale() if setup.autocast is torch.float16 else None,
     )  # fmt: skip
-    _check(run)
+    if run.scale is not None and hasattr(model, "members"):
+        raise ValueError("autocast must be torch.bfloat16 or None for an ensemble")
+    check_last(model, batches, run.criterion)
     if (file := session.checkpoint) is not None:
         run.state()  # else what can't be kept would be found at the end of an epoch
         if session.resume and setup.ranks.once(Path(file).exists):
@@ -77,16 +95,6 @@ def fit(
     model.train()
     stopped = _loop(run, schedule, records, session)
     return History(tuple(run.records), stopped)
-
-
-def _check(run: Run) -> None:
-    """What would fail late: an ensemble where it can't be, the last minibatch."""
-    if hasattr(run.model, "members"):
-        if run.setup.ranks.world > 1:
-            raise ValueError("model must be one network to be shared by processes, no ensemble")
-        if run.scale is not None:
-            raise ValueError("autocast must be torch.bfloat16 or None for an ensemble")
-    check_last(run.model, run.stream.batches, run.criterion)
 
 
 def _loop(run: Run, schedule: Schedule, records: int, session: Session) -> bool:

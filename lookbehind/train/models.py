@@ -84,13 +84,12 @@ class WideBlock(nn.Module):
 
 
 Block = BasicBlock | Bottleneck | WideBlock
+Layers = dict[str, nn.Module]
 
 
-def stages(
-    block: type[Block], depths: Sequence[int], widths: Sequence[int], inputs: int
-) -> dict[str, nn.Module]:
+def stages(block: type[Block], depths: Sequence[int], widths: Sequence[int], inputs: int) -> Layers:
     """layer1, layer2, … of `depths` blocks; each layer but the first halves H and W."""
-    layers: dict[str, nn.Module] = {}
+    layers: Layers = {}
     for depth, width in zip(depths, widths, strict=True):
         blocks = [block(inputs, width, 2 if layers else 1)]
         inputs = width * block.expansion
@@ -102,9 +101,8 @@ def stages(
 def network(width: int, classes: int, **layers: nn.Module) -> nn.Sequential:
     """The layers one after the other, under their names; the average over all positions of their
     `width` channels, then a linear layer. Convolutions are initialized as He et al."""
-    fc = nn.Linear(width, classes)
-    end = {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": fc}
-    model = nn.Sequential(OrderedDict(layers | end))
+    end = {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}
+    model = nn.Sequential(OrderedDict(layers | end, fc=nn.Linear(width, classes)))
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -140,7 +138,7 @@ def wide_resnet(depth: int, widen: int, channels: int, classes: int) -> nn.Seque
 
 def tiny_cnn(channels: int = 3, classes: int = 10) -> nn.Sequential:
     """Three 3×3 convolutions to 16, 24, 32 channels: 10,986 parameters for the digits."""
-    layers: dict[str, nn.Module] = {}
+    layers: Layers = {}
     for i, (inputs, width, stride) in enumerate([(channels, 16, 1), (16, 24, 2), (24, 32, 2)], 1):
         layers[f"conv{i}"] = conv(3, inputs, width, stride)
         layers |= {f"bn{i}": nn.BatchNorm2d(width), f"relu{i}": nn.ReLU()}

@@ -54,9 +54,8 @@ def check_last(model: nn.Module, batches: Any, criterion: Criterion) -> None:
         try:
             criterion.mean(copied(model).train(), first)
         except ValueError as error:
-            found = f"BatchNorm can't take it ({error}). Take another size, or drop_last"
-            must = "batches must not end with a minibatch of one example"
-            raise ValueError(f"{must}: {found}") from error
+            must = "batches must not end with a minibatch of one example: take another size, or"
+            raise ValueError(f"{must} drop_last, as BatchNorm can't take it ({error})") from error
 
 
 def _ends_with_one(batches: Any) -> bool:
@@ -89,7 +88,7 @@ def kept_buffers(model: nn.Module, optimizer: Any) -> Iterator[None]:
 
 
 class Overflow(FloatingPointError):
-    """A gradient is not finite at this scale of the loss, though the loss is."""
+    """A gradient is not finite, though the loss is; its scale is lower now, for another try."""
 
 
 @dataclass
@@ -114,9 +113,8 @@ class LossScale:
         if not finite:
             raise FloatingPointError("the loss is not finite")
         if not small:
-            raise Overflow(
-                f"the gradient is not finite in float16 at a loss scale of {self.factor:g}"
-            )
+            words = f"the gradient is not finite in float16 at a loss scale of {self.factor:g}"
+            raise Overflow(words) if self.lower() else FloatingPointError(words)
         return found
 
     def lower(self) -> bool:

@@ -84,13 +84,14 @@ class Ranks(Alone):
 
         state = self._state = PartialState(cpu=cpu or not torch.cuda.is_available())
         if state.distributed_type not in ("MULTI_CPU", "MULTI_GPU"):
-            starters = "torchrun, accelerate launch or notebook_launcher starts them"
-            found = state.distributed_type
-            raise RuntimeError(f"Ranks takes processes as {starters}, found {found}")
+            starters = "torchrun, accelerate launch or notebook_launcher"
+            raise RuntimeError(f"Ranks takes processes of {starters}, got {state.distributed_type}")
         self.rank, self.world, self.device = state.process_index, state.num_processes, state.device
         self.main = self.rank == 0
 
     def network(self, model: nn.Module) -> nn.Module:
+        if self.world > 1 and hasattr(model, "members"):
+            raise ValueError("model must be one network to be shared by processes, no ensemble")
         devices = None if self.device.type == "cpu" else [self.device]
         return DistributedDataParallel(model, device_ids=devices)
 

@@ -16,12 +16,11 @@ from torch.optim import SGD
 from lookbehind.checks import check_bounded, plain, whole
 from lookbehind.optim import METHODS, make_method, param_groups
 from lookbehind.scores import History
-from lookbehind.train.data.dataset import Dataset
-from lookbehind.train.data.named import load
+from lookbehind.train.data import Dataset, load
 from lookbehind.train.hardware import Hardware, choose_hardware, keep_freed_memory
-from lookbehind.train.loop import check_budget, fit
+from lookbehind.train.loop import SCHEDULES, check_budget, fit
 from lookbehind.train.models import MODELS, make_model
-from lookbehind.train.setup import SCHEDULES, grouped
+from lookbehind.train.run import grouped
 
 SYMBOLS = {"k": "k", "rho": "ρ", "alpha": "α", "lr": "lr"}
 EVALUATION_BATCH = 1000

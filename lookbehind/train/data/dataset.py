@@ -160,7 +160,7 @@ def data_root(root: Folder | None = None) -> Path:
     return platformdirs.user_cache_path("lookbehind")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Draw:
     """Which images become a dataset, and how many labels are noise. None: all that are left."""
 
@@ -173,7 +173,7 @@ class Draw:
 
     def __post_init__(self) -> None:
         check_bounded("label_noise", self.label_noise, 1, also="")
-        whole("seed", self.seed, 0)
+        self.generator = Generator().manual_seed(whole("seed", self.seed, 0))
 
     def dataset(self, pools: Parts, classes: Sequence[str], scale: Scale | None = None) -> Dataset:
         """Splits of a training and a test pool of images and labels; fewer training images leave
@@ -182,21 +182,19 @@ class Draw:
         left = pool - whole("validation", self.validation, 0, pool - 1)
         train = left if self.train is None else whole("train", self.train, 1, left)
         test = count if self.test is None else whole("test", self.test, 1, count)
-        generator = Generator().manual_seed(self.seed)
-        held_out, rows = torch.randperm(pool, generator=generator).tensor_split([self.validation])
-        test_rows = torch.randperm(count, generator=generator)[:test].sort().values
+        order = torch.randperm(pool, generator=self.generator)
+        held_out, rows = order.tensor_split([self.validation])
+        test_rows = torch.randperm(count, generator=self.generator)[:test].sort().values
         chosen = [(pools[0], rows[:train]), (pools[0], held_out), (pools[1], test_rows)]
         parts = [(images[some], labels[some]) for (images, labels), some in chosen]
-        return self.with_noise(parts, classes, generator, scale)
+        return self.noisy(parts, classes, scale)
 
-    def with_noise(
-        self, parts: Parts, classes: Sequence[str], generator: Generator, scale: Scale | None = None
-    ) -> Dataset:
+    def noisy(self, parts: Parts, classes: Sequence[str], scale: Scale | None = None) -> Dataset:
         """Noise on the labels of the first of three parts, whose order is random already."""
         images, labels = parts[0]
         scale = scale or _mean_and_std(images)
         noisy = torch.arange(len(labels)) < round(self.label_noise * len(labels))
-        shift = torch.randint(1, len(classes), (len(labels),), generator=generator)
+        shift = torch.randint(1, len(classes), (len(labels),), generator=self.generator)
         wrong = torch.where(noisy, (labels + shift) % len(classes), labels)
         parts = [(images, wrong), *parts[1:]]
         train, validation, test = (Split(*part, *scale).to(self.device) for part in parts)

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +30,18 @@ def image_folder(root: Folder, **options: Any) -> Dataset:
     TypeError or ValueError for wrong options.
     """
     draw = Draw(**options)
-    root = Path(root).expanduser()
-    parts = {root / part: _list_images(root / part) for part in ("train", "test")}
-    _check_classes(parts)
+    train, test = (Path(root).expanduser() / part for part in ("train", "test"))
+    parts = {part: _list_images(part) for part in (train, test)}
+    for one, other in ((train, test), (test, train)):
+        if missing := sorted(parts[one].keys() - parts[other].keys()):
+            raise DataError(f"{other} lacks the classes {missing} of {one}: both must have all")
+    if len(parts[train]) < 2:
+        raise DataError(f"{train} must hold at least two classes, got {[*parts[train]]}")
     images = _decoded([file for part in parts.values() for some in part.values() for file in some])
     counts = [torch.tensor([*map(len, part.values())]) for part in parts.values()]
     labels = [torch.arange(len(count)).repeat_interleave(count) for count in counts]
     pools = zip(images.split([*map(len, labels)]), labels, strict=True)
-    return draw.dataset([*pools], [*parts[root / "train"]])
+    return draw.dataset([*pools], [*parts[train]])
 
 
 def _list_images(folder: Path) -> Classes:
@@ -86,15 +89,6 @@ def _entries(folder: Path) -> list[Path]:
     return paths
 
 
-def _check_classes(parts: dict[Path, Classes]) -> None:
-    for one, other in permutations(parts):
-        if missing := sorted(parts[one].keys() - parts[other].keys()):
-            words = f"{other} lacks the classes {missing} of {one}"
-            raise DataError(f"{words}: both must hold the same")
-    if len(parts[one]) < 2:
-        raise DataError(f"{one} must hold at least two classes, got {[*parts[one]]}")
-
-
 def _decoded(files: Sequence[Path]) -> Tensor:
     """All images (N, C, H, W): one channel where all are grey, else three."""
     from tqdm.contrib.concurrent import thread_map
@@ -123,6 +117,5 @@ def _pixels(file: Path) -> Images:
             grey = image.mode in ("1", "L", "LA", "La")
             pixels = np.asarray(image.convert("L" if grey else "RGB"))
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and others
-        message = f"{file} does not decode as an image: replace or delete it ({error})"
-        raise DataError(message) from error
+        raise DataError(f"{file} does not decode ({error}): replace or delete it") from error
     return pixels[None] if grey else pixels.transpose(2, 0, 1)

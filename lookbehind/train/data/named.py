@@ -5,6 +5,7 @@ import os
 import shutil
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,10 +21,10 @@ from lookbehind.train.data.folder import image_folder
 
 DIGITS = 1797
 PATIENCE = 60  # seconds without a byte of a download
-# Torchvision's name; mean and standard deviation of red, green, blue, where pixels go from 0 to 1.
+# Mean and standard deviation of red, green, blue, where pixels go from 0 to 1.
 CIFAR = {
-    "cifar10": ("CIFAR10", (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
-    "cifar100": ("CIFAR100", (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
 }
 
 
@@ -64,12 +65,11 @@ def digits(
         raise ModuleNotFoundError("dataset digits needs scikit-learn, which has its images")
     path = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
     table = torch.from_numpy(np.loadtxt(path, dtype=np.int64, delimiter=","))
-    images, labels = table[:, :-1].to(torch.uint8), table[:, -1]
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randperm(DIGITS, generator=generator)
-    counts = [train, validation, DIGITS - train - validation]
-    parts = [(images[some].view(-1, 1, 8, 8), labels[some]) for some in rows.split(counts)]
-    return draw.with_noise(parts, "0123456789", generator)
+    images, labels = table[:, :-1].to(torch.uint8).view(-1, 1, 8, 8), table[:, -1]
+    order = torch.randperm(DIGITS, generator=draw.generator)
+    rows = order.tensor_split([train, train + validation])
+    parts = [(images[some], labels[some]) for some in rows]
+    return draw.noisy(parts, "0123456789")
 
 
 def cifar(name: str, root: Folder | None = None, **options: Any) -> Dataset:
@@ -87,8 +87,8 @@ def cifar(name: str, root: Folder | None = None, **options: Any) -> Dataset:
     """
     from torchvision import datasets
 
-    draw, (kind, *figures) = Draw(**options), CIFAR[name]
-    parts = _cifar_parts(getattr(datasets, kind), data_root(root))
+    draw, figures = Draw(**options), CIFAR[name]
+    parts = _cifar_parts(getattr(datasets, name.upper()), data_root(root))
     images = [torch.from_numpy(part.data).movedim(3, 1).contiguous() for part in parts]
     pools = [(pixels, torch.tensor(p.targets)) for pixels, p in zip(images, parts, strict=True)]
     mean, std = (255 * torch.tensor(each) for each in figures)
@@ -99,10 +99,8 @@ def _cifar_parts(kind: Any, root: Path) -> list[Any]:
     """Torchvision's training and test set, downloaded where they are missing or not whole."""
     from filelock import FileLock
 
-    try:
+    with suppress(RuntimeError, OSError):
         return [kind(root, train=train) for train in (True, False)]
-    except (RuntimeError, OSError):
-        pass
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f".{kind.filename}.lock"):  # a class or a sweep may share the folder
@@ -132,29 +130,25 @@ def download(url: str, path: Path) -> None:
     What has come stands in `path`.part until all is there: the next call asks the host for the rest
     (HTTP's Range; a host that can't starts anew). Raises OSError or HTTPException.
     """
+    from tqdm.auto import tqdm
+
     part = path.with_name(f"{path.name}.part")
     have = part.stat().st_size if part.exists() else 0
     asked = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:
-            _keep(answer, part, have if answer.status == 206 else 0)
+            have = have if answer.status == 206 else 0
+            length = answer.headers["Content-Length"]
+            total = have + int(length) if length else None
+            reading = tqdm.wrapattr(answer, "read", total=total, initial=have, desc=part.stem)
+            with part.open("ab" if have else "wb") as file, reading as source:
+                shutil.copyfileobj(source, file)
+                if total and file.tell() < total:
+                    raise ConnectionError(f"it broke off after {file.tell():,} of {total:,} bytes")
     except urllib.error.HTTPError as error:
         if error.code != 416:  # nothing is left to send: the file was whole but for its name
             raise
     os.replace(part, path)
-
-
-def _keep(answer: Any, part: Path, have: int) -> None:
-    """Append the answer to the `have` bytes that are there."""
-    from tqdm.auto import tqdm
-
-    length = answer.headers["Content-Length"]
-    total = have + int(length) if length else None
-    reading = tqdm.wrapattr(answer, "read", total=total, initial=have, desc=part.stem)
-    with part.open("ab" if have else "wb") as file, reading as source:
-        shutil.copyfileobj(source, file)
-        if total and file.tell() < total:
-            raise ConnectionError(f"it broke off after {file.tell():,} of {total:,} bytes")
 
 
 def _address(kind: Any) -> str:
@@ -176,9 +170,8 @@ def _advice(error: Exception, kind: Any, root: Path) -> str:
         return f"{root} must be a folder, not a file ({error}): {elsewhere}"
     if isinstance(error, OSError | HTTPException):
         return (
-            f"{_address(kind)} cannot be downloaded ({error}): go online and call again, to go on "
-            f"where it was, name the folder of another host in LOOKBEHIND_MIRROR, or get the file "
-            f"elsewhere and put it into {root}"
+            f"{_address(kind)} cannot be downloaded ({error}): go online and call again to go on, "
+            f"name a mirror's folder in LOOKBEHIND_MIRROR, or get the file and put it into {root}"
         )
     return (
         f"{archive} or what it holds has a wrong checksum ({error}). Call again to restart the "

@@ -30,8 +30,8 @@ from sweeps import (
 )
 
 from lookbehind.study import SweepError, grid
-from lookbehind.study import rows as rows_module
 from lookbehind.study import sweeps as module
+from lookbehind.study import sweeps as rows_module
 
 
 @pytest.fixture(scope="module")

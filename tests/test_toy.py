@@ -191,7 +191,8 @@ def own(expression):
         ("exp(-x) * sin(pi*y) + log(e)", np.exp(-2) * np.sin(3 * np.pi) + 1),
         ("tanh(x)/cosh(y) - atan(x)*tan(1.5) + sinh(0.1)*cos(y)", None),
         ("logaddexp(x, 2*y) * r", np.logaddexp(2, 6) * 13**0.5), ("7", 7.0), (" 1e-3 * x ", 2e-3),
-        ("abs(x)**2 + logaddexp(x, y)**3", 4 + np.logaddexp(2, 3) ** 3),
+        ("abs(x)**2 + logaddexp(x, y)**3", 4 + np.logaddexp(2, 3) ** 3), ("abs(x)*y", 6.0),
+        ("sqrt(2)*x", 2 * 2**0.5),
     ],
 )  # fmt: skip
 def test_an_expression_of_ones_own(expression, value):
@@ -203,7 +204,10 @@ def test_an_expression_of_ones_own(expression, value):
         torch.testing.assert_close(loss.gradient(w), slope)
         bend = torch.autograd.functional.hessian(loss, w)
         torch.testing.assert_close(loss.hessian(w), bend[[0, 0, 1], [0, 1, 1]])
-    assert loss(torch.ones(3, 4, 2).double()).shape == (3, 4) and loss.latex and loss.javascript
+    many = w.expand(3, 4, 2)
+    for each in (loss, loss.gradient, loss.hessian):
+        torch.testing.assert_close(each(many), each(w).expand(3, 4, *each(w).shape))
+    assert loss.latex and loss.javascript
 
 
 @pytest.mark.parametrize(

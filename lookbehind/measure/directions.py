@@ -7,6 +7,7 @@ dictionary will do where one is asked for: a gradient or an eigenvector of the H
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,11 +25,8 @@ STREAMS = {"directions": 2**31, "noise": 3 * 2**30}
 
 
 def gaussian_direction(model: nn.Module, *, seed: int = 0) -> Weights:
-    """A direction of independent N(0, 1), which is isotropic; the same on every device.
-
-    It has nothing in common with the weights of a network that was made with the seed, and leaves
-    torch's global generator alone.
-    """
+    """Independent N(0, 1), an isotropic direction, the same on every device: nothing in common with
+    a network that was made with the seed. Torch's global generator is left alone."""
     return normal(weights_of(model), stream("directions", seed))
 
 
@@ -39,10 +37,8 @@ def stream(purpose: str, seed: int) -> torch.Generator:
 
 def normal(weights: Weights, generator: torch.Generator) -> Weights:
     """ξ ~ N(0, 1) for every weight, drawn on the CPU."""
-    draws = {
-        n: torch.randn(w.shape, generator=generator, dtype=w.dtype) for n, w in weights.items()
-    }
-    return {n: xi.to(weights[n].device) for n, xi in draws.items()}
+    draw = partial(torch.randn, generator=generator)
+    return {n: draw(w.shape, dtype=w.dtype).to(w.device) for n, w in weights.items()}
 
 
 def filter_normalized(model: nn.Module, direction: Mapping[str, Tensor]) -> Weights:
@@ -64,10 +60,8 @@ def filter_normalized(model: nn.Module, direction: Mapping[str, Tensor]) -> Weig
 
 
 def difference(start: Point, end: Point) -> Weights:
-    """end − start: a = 0 is the one network, a = 1 the other (Goodfellow et al. 2015).
-
-    Each is a network or its weights. Raises ValueError where they aren't of one architecture.
-    """
+    """end − start of two networks or weights: a = 0 is the one, a = 1 the other (Goodfellow et al.
+    2015). Raises ValueError where they aren't of one architecture."""
     origin, target = points_of(start, end, "end")
     return {name: target[name] - w for name, w in origin.items()}
 
@@ -215,17 +209,12 @@ def project(
     gram = np.array([[dot(d, e) for e in directions] for d in directions])
     if np.linalg.det(gram) <= 1e-10 * gram[0, 0] * gram[1, 1]:
         raise ValueError("first and second must not be parallel")
-    away = (moved(point, (-1.0, start)) for point in points)
-    found = np.array([in_plane(offset, directions, gram) for offset in away])
-    off, distances = found[:, 2], found[:, 3]
-    total = float(distances @ distances)
-    explained = 1 - float(off @ off) / total if total else 1.0
-    return Projection(found[:, :2], off, explained)
+    found = np.array([in_plane(moved(p, (-1.0, start)), directions, gram) for p in points])
+    off, total = found[:, 2], found[:, 3] @ found[:, 3]
+    return Projection(found[:, :2], off, 1 - float(off @ off / total) if total else 1.0)
 
 
-def in_plane(
-    offset: Weights, directions: Sequence[Weights], gram: np.ndarray
-) -> tuple[float, float, float, float]:
+def in_plane(offset: Weights, directions: Sequence[Weights], gram: np.ndarray) -> tuple[float, ...]:
     """(a, b, ‖offset − a d₁ − b d₂‖, ‖offset‖) with (a, b) that make the third least.
 
     `gram` (2, 2) holds the inner products of the two `directions`: G (a, b)ᵀ = ⟨offset, d⟩.

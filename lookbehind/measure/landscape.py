@@ -8,7 +8,8 @@ points lie off the plane; `project` says how far.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -50,10 +51,8 @@ class Line:
     images: int
 
     def filled(self: G) -> G:
-        """The same, each missing point as the nearest evaluated one: a picture that sharpens.
-
-        Nearest in steps of the grid. Where none was evaluated, all are as the start.
-        """
+        """The same, each missing point as the nearest evaluated one, in steps of the grid: a
+        picture that sharpens. Where none was evaluated, all are as the start."""
         missing = np.isnan(self.loss)
         known, holes = np.argwhere(~missing), np.argwhere(missing)
         nearest = [((known - hole) ** 2).sum(1).argmin() for hole in holes] if len(known) else []
@@ -63,16 +62,12 @@ class Line:
         return replace(self, loss=loss, accuracy=accuracy)
 
     def save(self, path: str | Path) -> Path:
-        """The fields as arrays by name, which `np.load` reads; `start` is (loss, accuracy).
-
-        ".npz" is added where `path` doesn't end so; returns the file's path. Raises OSError where
-        it can't be written, whole; an old file then stays.
-        """
+        """The fields as arrays by name, which `np.load` reads; `start` is (loss, accuracy). Returns
+        the file's path, `path` with ".npz" at its end. Raises OSError where the file can't be
+        written, whole; an old one then stays."""
         target = Path(path if str(path).endswith(".npz") else f"{path}.npz")
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        values["start"] = [self.start.loss, self.start.accuracy]
         with written_whole(target) as file:
-            np.savez(file, **values)
+            np.savez(file, **{**vars(self), "start": [self.start.loss, self.start.accuracy]})
         return target
 
 
@@ -132,7 +127,7 @@ def _explored(
     start, axes = objective.score(), dict.fromkeys("ab"[: len(ways)], axis)
     grid = partial(kind, **axes, start=start, statistics=statistics, images=objective.images)
     loss, accuracy = np.full((2, *(points,) * len(ways)), np.nan)
-    try:
+    with suppress(KeyboardInterrupt):
         for level in _levels(loss.shape):
             for index in level:
                 if stop is not None and stop():
@@ -143,8 +138,6 @@ def _explored(
                 loss[index], accuracy[index] = score.loss, score.accuracy
             if update is not None:
                 update(grid(loss=loss.copy(), accuracy=accuracy.copy()))
-    except KeyboardInterrupt:
-        pass
     return grid(loss=loss, accuracy=accuracy)
 
 

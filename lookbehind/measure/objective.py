@@ -120,19 +120,15 @@ class Objective:
     def _state(self, weights: Weights) -> dict[str, Tensor]:
         """What the network is called with: the weights, and statistics made anew."""
         state = {f"network.{name}": w for name, w in weights.items()}
-        if not self._layers:
-            return state
-        state |= {
-            f"{name}.{key}": torch.zeros_like(buffer)
-            for name, layer in self._layers.items()
-            for key, buffer in layer.named_buffers(recurse=False)
-        }
-        try:
-            for layer in self._layers.values():
-                layer.train()
-            list(self._each(state))
-        finally:
-            self.network.eval()
+        for name, layer in self._layers.items():
+            for key, buffer in layer.named_buffers(recurse=False):
+                state[f"{name}.{key}"] = torch.zeros_like(buffer)
+            layer.train()
+        if self._layers:
+            try:
+                list(self._each(state))
+            finally:
+                self.network.eval()
         return state
 
 
@@ -149,10 +145,8 @@ class _Scored(nn.Module):
 
 @contextmanager
 def differentiable(network: nn.Module, twice: bool = False) -> Iterator[None]:
-    """Inside, gradients are recorded, by kernels that have them in evaluation mode.
-
-    cuDNN's recurrent layers have none there; of attention only the plain one has a second one.
-    """
+    """Inside, gradients are recorded, by kernels that have them in evaluation mode: the recurrent
+    layers of cuDNN have none there, and of attention only the plain one has a second one."""
     recurrent = any(isinstance(layer, nn.RNNBase) for layer in network.modules())
     with (
         torch.enable_grad(),

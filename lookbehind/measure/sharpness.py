@@ -89,9 +89,9 @@ def average_rise(
     model: nn.Module, batches: Iterable[Minibatch], sigma: float, *, draws: int = 20, seed: int = 0,
     relative: bool = False, **losses: Any,
 ) -> Estimate:  # fmt: skip
-    """E L(w + σ ξ) − L(w) in nats, with ξ as in `weight_noise`.
+    """E L(w + σ ξ) − L(w) in nats, with ξ and errors as of `weight_noise`.
 
-    To second order in σ it is σ² tr(H) / 2, with H the Hessian. Errors as of `weight_noise`.
+    To second order in σ it is σ² tr(H) / 2, with H the Hessian.
     """
     check_bounded("sigma", sigma, also="")
     batches, options = [*batches], {**losses, "relative": relative, "draws": draws, "seed": seed}
@@ -121,7 +121,6 @@ def weight_noise(
 
     `relative`: s is the root mean square of the parameter's tensor, whose noise then is `level` of
     its norm. Else s = 1. Biases and the scales of BatchNorm are noisy too; its statistics are not.
-
     The draws of ξ are the same for every level, every network of the same shapes and every device,
     and have nothing in common with the first weights of any network, nor with any direction.
     Raises ValueError where a level is negative or not finite, or draws < 2.
@@ -171,34 +170,30 @@ def hessian_eigenpairs(
 
     Lanczos iterations (ARPACK) from a fixed start. The tolerance of √(machine precision) is that of
     H v − λ v; the error of λ is its square. v's largest entry is positive. Few parameters (≤ 20,
-    or ≤ 2 · count + 1) take all of H and its exact eigenpairs.
-
-    Raises ValueError where `count` is not from 1 to the number of parameters.
+    or ≤ 2 · count + 1) take all of H and its exact eigenpairs. Raises ValueError where `count` is
+    not from 1 to the number of parameters.
     """
-    objective = Objective(model, batches, **losses)
-    w = _flat(objective.weights)
-    whole("count", count, 1, len(w))
-    values, vectors = _top(objective, w, count)
-    signs = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(count)])
-    rows = torch.as_tensor((vectors * signs).T[::-1].copy()).to(w)
-    return Eigenpairs(values[::-1].copy(), tuple(_named(row, objective.weights) for row in rows))
-
-
-def _top(objective: Objective, w: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` largest eigenvalues in ascending order, and eigenvectors (n, count)."""
     from scipy.linalg import eigh
     from scipy.sparse.linalg import LinearOperator, eigsh
+
+    objective = Objective(model, batches, **losses)
+    w = _flat(objective.weights)
+    n, kind = len(w), w.new_empty(0, device="cpu").numpy().dtype
+    whole("count", count, 1, n)
 
     def product(u: np.ndarray) -> np.ndarray:
         return _product(objective, torch.as_tensor(u.reshape(-1)).to(w)).cpu().numpy()
 
-    n, kind = len(w), w.new_empty(0, device="cpu").numpy().dtype
     operator = LinearOperator((n, n), product, dtype=kind)
     if n <= max(20, 2 * count + 1):  # ARPACK's subspace would be the whole space
         matrix = (operator @ np.eye(n, dtype=kind)).astype(float)
-        return eigh((matrix + matrix.T) / 2, subset_by_index=(n - count, n - 1))
-    start, tolerance = np.random.default_rng(0).standard_normal(n), torch.finfo(w.dtype).eps ** 0.5
-    return eigsh(operator, k=count, which="LA", v0=start, tol=tolerance)
+        values, vectors = eigh((matrix + matrix.T) / 2, subset_by_index=(n - count, n - 1))
+    else:
+        start, tol = np.random.default_rng(0).standard_normal(n), torch.finfo(w.dtype).eps ** 0.5
+        values, vectors = eigsh(operator, k=count, which="LA", v0=start, tol=tol)
+    signs = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(count)])
+    rows = torch.as_tensor((vectors * signs).T[::-1].copy()).to(w)
+    return Eigenpairs(values[::-1].copy(), tuple(_named(row, objective.weights) for row in rows))
 
 
 def hessian_trace(

@@ -16,12 +16,12 @@ class Method:
     """`axes` are the settings that it has. `make(base, ball, **settings)` takes its neighborhood,
     of `rho` and `eta`, and the other settings.
 
-    `adaptive` says whether α may be "adaptive", `cost(k)` how many gradients it takes a minibatch.
+    `cost(k)` says how many gradients it takes a minibatch, `adaptive` whether α may be "adaptive".
     """
 
     axes: tuple[str, ...]
     make: Callable[..., Any]
-    cost: Callable[[int], int]
+    cost: Callable[[int], int] = lambda k: k + 1
     adaptive: bool = False
 
     @property
@@ -35,16 +35,14 @@ METHODS: dict[str, Method] = {
     "SGD": Method((), lambda base, ball: base, lambda k: 1),
     "SAM": Method(("rho",), lambda base, ball: SAM(base, ball.rho), lambda k: 2),
     "ASAM": Method(("rho", "eta"), lambda base, ball: ASAM(base, ball.rho, ball.eta), lambda k: 2),
-    "Multistep-SAM": Method(("k", "rho", "gradient"), MultistepSAM, lambda k: k + 1),
+    "Multistep-SAM": Method(("k", "rho", "gradient"), MultistepSAM),
     "Lookahead-SAM": Method(
         ("k", "rho", "alpha"),
         lambda base, ball, **settings: Lookahead(SAM(base, ball.rho), **settings),
         lambda k: 2,
     ),
-    "Lookbehind-SAM": Method(("k", "rho", "alpha"), Lookbehind, lambda k: k + 1, adaptive=True),
-    "Lookbehind-ASAM": Method(
-        ("k", "rho", "alpha", "eta"), Lookbehind, lambda k: k + 1, adaptive=True
-    ),
+    "Lookbehind-SAM": Method(("k", "rho", "alpha"), Lookbehind, adaptive=True),
+    "Lookbehind-ASAM": Method(("k", "rho", "alpha", "eta"), Lookbehind, adaptive=True),
 }
 
 

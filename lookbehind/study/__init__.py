@@ -1,6 +1,7 @@
 """Many runs at once (`grid`, `sweep`, `Ensemble`), and tasks in sequence (`lifelong`)."""
 
 from lookbehind.study import lifelong
+from lookbehind.study.block import Row, essence
 from lookbehind.study.ensemble import (
     Ensemble,
     MemberBatches,
@@ -8,8 +9,7 @@ from lookbehind.study.ensemble import (
     member_cross_entropy,
     scale_lr,
 )
-from lookbehind.study.rows import Row, Rows, SweepError, essence, grid
-from lookbehind.study.sweeps import networks, sweep
+from lookbehind.study.sweeps import Rows, SweepError, grid, networks, sweep
 
 __all__ = [
     "Ensemble", "MemberBatches", "Row", "Rows", "SweepError", "essence", "evaluate_members",

@@ -1,8 +1,8 @@
 """Blocks of runs: which train as one ensemble, how many fit in memory, and their rows."""
 
+import json
 import math
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from lookbehind.optim import make_method, param_groups
+from lookbehind.optim import METHODS, make_method, param_groups
 from lookbehind.study.ensemble import (
     Ensemble,
     MemberBatches,
@@ -20,10 +20,10 @@ from lookbehind.study.ensemble import (
     member_cross_entropy,
     scale_lr,
 )
-from lookbehind.study.rows import Row, as_json, essence
 from lookbehind.train import Hardware, Recipe, evaluation_batches, fit, grouped, keep_freed_memory
 from lookbehind.train.data import Dataset
 
+Row = dict[str, Any]  # {"recipe": {all settings}, what was measured}
 Measure = Callable[[nn.Module, Dataset], Any]  # gives what JSON can hold, mostly a number
 MEMORY = 2**30  # bytes that an ensemble may take on a CPU; of a GPU, half of what is free
 EVALUATION_IMAGES = 2**14  # of all members together, evaluated at once
@@ -36,6 +36,14 @@ class Job:
     measures: Mapping[str, Measure]
     records: int
     hardware: Hardware
+
+
+def essence(recipe: Recipe) -> Recipe:
+    """The recipe with the settings that its method doesn't have at their defaults: two recipes are
+    the same run where these are equal."""
+    every = {axis for method in METHODS.values() for axis in method.axes}
+    unused = every - {*METHODS[recipe.method].axes}
+    return replace(recipe, **{name: getattr(Recipe, name) for name in unused})
 
 
 def blocks(recipes: list[Recipe], most: int) -> list[list[Recipe]]:
@@ -59,18 +67,17 @@ def train_block(recipes: list[Recipe], job: Job) -> list[Row]:
     """A row for each of the recipes, which may train as one."""
     if job.hardware.device.type == "cpu":
         keep_freed_memory()
-    datasets, rows = dict[int, Dataset](), dict[Recipe, Row]()
+    datasets, rows = dict[int, Dataset](), list[Row]()
     for seed, first in {recipe.seed: recipe for recipe in recipes}.items():
         try:
             datasets[seed] = first.load(device=job.hardware.device)
         except Exception as error:
-            rows |= {r: _failed(r, error) for r in recipes if r.seed == seed}
-    if good := [recipe for recipe in recipes if recipe not in rows]:
-        rows |= _rows(good, datasets, job)
-    return [rows[recipe] for recipe in recipes]
+            rows += [_failed(recipe, error) for recipe in recipes if recipe.seed == seed]
+    good = [recipe for recipe in recipes if recipe.seed in datasets]
+    return rows + (_rows(good, datasets, job) if good else [])
 
 
-def _rows(recipes: list[Recipe], datasets: Mapping[int, Dataset], job: Job) -> dict[Recipe, Row]:
+def _rows(recipes: list[Recipe], datasets: Mapping[int, Dataset], job: Job) -> list[Row]:
     """As one ensemble, or in parts: what fits in memory; halves of one that fails, until the guilty
     runs are alone."""
     try:
@@ -79,9 +86,9 @@ def _rows(recipes: list[Recipe], datasets: Mapping[int, Dataset], job: Job) -> d
             return _train_ensemble(recipes, datasets, job)
     except Exception as error:
         if len(recipes) == 1:
-            return {recipes[0]: _failed(recipes[0], error)}
+            return [_failed(recipes[0], error)]
         parts = cut(recipes, math.ceil(len(recipes) / 2))
-    return dict(pair for part in parts for pair in _rows(part, datasets, job).items())
+    return [row for part in parts for row in _rows(part, datasets, job)]
 
 
 def _failed(recipe: Recipe, error: BaseException) -> Row:
@@ -102,17 +109,16 @@ def _room(recipe: Recipe, dataset: Dataset, device: torch.device) -> int:
     return max(1, free // (values * images.element_size()))
 
 
-def _train_ensemble(
-    recipes: list[Recipe], datasets: Mapping[int, Dataset], job: Job
-) -> dict[Recipe, Row]:
+def _train_ensemble(recipes: list[Recipe], datasets: Mapping[int, Dataset], job: Job) -> list[Row]:
     firsts = {recipe.seed: recipe for recipe in reversed(recipes)}
     gather = partial(MemberBatches, of=[[*firsts].index(recipe.seed) for recipe in recipes])
     models = {seed: first.make_model(datasets[seed]) for seed, first in firsts.items()}
     ensemble = Ensemble([models[recipe.seed] for recipe in recipes]).to(job.hardware.device)
     batches = gather([first.batches(datasets[seed]) for seed, first in firsts.items()])
-    score = partial(_scores, ensemble, [datasets[seed] for seed in firsts], gather, job.hardware)
+    scored = [datasets[seed] for seed in firsts]
+    score = partial(_scores, ensemble, scored, gather, job.hardware.autocast)
     failures, seen = _fit(ensemble, recipes, batches, score, job)
-    rows = {}
+    rows = list[Row]()
     for e, recipe in enumerate(recipes):
         points = [some[e] for some in seen]
         row = {"recipe": asdict(recipe), **points[-1]} if points else {}
@@ -120,10 +126,10 @@ def _train_ensemble(
             _check_finite(failures[e], points)
             network = ensemble.member(e).eval()
             for name, measure in job.measures.items():
-                row[name] = as_json(name, measure(network, datasets[recipe.seed]))
-            rows[recipe] = row | ({"records": points} if job.records else {})
+                row[name] = _as_json(name, measure(network, datasets[recipe.seed]))
+            rows.append(row | ({"records": points} if job.records else {}))
         except Exception as error:
-            rows[recipe] = _failed(recipe, error)
+            rows.append(_failed(recipe, error))
     return rows
 
 
@@ -160,39 +166,44 @@ def _optimizer(ensemble: Ensemble, recipes: list[Recipe], device: torch.device) 
         values = [getattr(recipe, name) for recipe in recipes]
         return torch.tensor(values, dtype=torch.get_default_dtype(), device=device)
 
-    one, lr = essence(recipes[0]), max(recipe.lr for recipe in recipes)
+    recipes = [essence(recipe) for recipe in recipes]
+    one, lr = recipes[0], max(recipe.lr for recipe in recipes)
     base = SGD(param_groups(ensemble), lr=lr, momentum=one.momentum, weight_decay=one.weight_decay)
     if any(recipe.lr != lr for recipe in recipes):
         scale_lr(base, each("lr") / lr)
-    recipes = [essence(recipe) for recipe in recipes]
-    return make_method(
-        one.method, base, rho=each("rho"), k=one.k, eta=one.eta, gradient=one.gradient,
-        alpha=one.alpha if one.alpha == "adaptive" else each("alpha"),
-    )  # fmt: skip
+    alpha = one.alpha if one.alpha == "adaptive" else each("alpha")
+    options: Any = {"k": one.k, "eta": one.eta, "gradient": one.gradient}
+    return make_method(one.method, base, rho=each("rho"), alpha=alpha, **options)
 
 
-def _scores(
-    ensemble: Ensemble, datasets: list[Dataset], gather: Any, hardware: Hardware
-) -> list[Row]:
+def _scores(ensemble: Ensemble, datasets: list[Dataset], gather: Any, autocast: Any) -> list[Row]:
     """What each member scores on every split, in minibatches that stay small."""
     splits = [evaluation_batches(dataset) for dataset in datasets]
-    size, kind = max(1, EVALUATION_IMAGES // ensemble.members), hardware.device.type
+    size = max(1, EVALUATION_IMAGES // ensemble.members)
     rows: list[Row] = [{} for _ in range(ensemble.members)]
     for name, first in splits[0].items():
         batches = gather([of[name].split.batches(min(size, of[name].size)) for of in splits])
-        with torch.autocast(kind, hardware.autocast) if hardware.autocast else nullcontext():
-            scores = evaluate_members(ensemble, batches)
+        scores = evaluate_members(ensemble, batches, autocast=autocast)
         each, count = (scores.loss.tolist(), scores.accuracy.tolist()), len(first.split)
         for row, loss, share in zip(rows, *each, strict=True):
             row[name] = {"loss": loss, "accuracy": round(share * count) / count}
     return rows
 
 
+def _as_json(name: str, value: Any) -> Any:
+    """What a measure gave, as it is read again from the file: tensors and arrays become lists."""
+
+    def listed(part: Any) -> Any:
+        if not hasattr(part, "tolist"):
+            raise TypeError(f"the measure {name!r} must give what JSON can hold, got {part!r}")
+        return part.tolist()
+
+    return json.loads(json.dumps(value, default=listed))
+
+
 def _check_finite(failure: int, points: list[Row]) -> None:
     if failure:
-        raise FloatingPointError(
-            f"the loss or its gradient is not finite after {failure} gradients"
-        )
+        raise FloatingPointError(f"the loss or gradient is not finite after {failure} gradients")
     for name, score in points[-1].items():
         if name != "gradients" and not math.isfinite(score["loss"]):
             raise FloatingPointError(f"the loss on {name} is not finite at the end of training")

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from lookbehind.checks import check_bounded, check_members
 from lookbehind.scores import Minibatch, Score
-from lookbehind.train import Minibatches, set_epoch
+from lookbehind.train import Minibatches, evaluate, set_epoch
 from lookbehind.weights import PlainWeightNorm, copied, made_by_hooks, members_of, per_member
 
 
@@ -123,10 +123,8 @@ def _description(model: nn.Module) -> dict[str, Any]:
 
 
 def member_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """The mean cross-entropy (nats) of each member, shape (E,).
-
-    `logits` (E, B, classes); `labels` (E, B), or (B,) where all members see the same images.
-    """
+    """The mean cross-entropy (nats) of each member, (E,), of `logits` (E, B, classes) and `labels`
+    (E, B), or (B,) where all members see the same images."""
     labels = labels.expand(len(logits), -1)
     # Images are innermost in memory, see `_linear`.
     losses = cross_entropy(logits.mT, labels, reduction="none", label_smoothing=label_smoothing)
@@ -135,10 +133,8 @@ def member_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float 
 
 @dataclass(eq=False)
 class MemberBatches:
-    """Minibatches of an ensemble, for `fit`: images (E, B, …) and labels (E, B).
-
-    Member e gets those of streams[of[e]]; all are of the same lengths and shapes.
-    """
+    """Minibatches of an ensemble, for `fit`: images (E, B, …) and labels (E, B). Member e gets what
+    streams[of[e]] gives; all are of the same lengths and shapes."""
 
     streams: Sequence[Minibatches]
     of: Sequence[int]
@@ -185,24 +181,17 @@ def scale_lr(optimizer: Optimizer, factors: Tensor) -> None:
     optimizer.register_step_post_hook(rescale)
 
 
-@torch.no_grad()
-def evaluate_members(ensemble: Ensemble, batches: Iterable[Minibatch]) -> Score:
-    """The score of all members, tensors (E,), in evaluation mode; the mode is put back.
+def evaluate_members(ensemble: Ensemble, batches: Iterable[Minibatch], **options: Any) -> Score:
+    """The score of all members, tensors (E,), on images (B, …) that all see, or (E, B, …), with
+    labels (B,) or (E, B); `options` and errors as of `evaluate`."""
+    sums: list[tuple[Tensor, Tensor, int]] = []
 
-    `batches`: images (B, …) that all members see, or (E, B, …), and labels (B,) or (E, B).
-    Raises ValueError where `batches` holds no image.
-    """
-    device, training = next(ensemble.parameters()).device, ensemble.training
-    losses, hits, count = [], [], 0
-    ensemble.eval()
-    try:
-        for images, given in batches:
-            logits, labels = ensemble(images.to(device)), given.to(device)
-            count += labels.shape[-1]
-            losses.append(member_cross_entropy(logits, labels) * labels.shape[-1])
-            hits.append((logits.argmax(2) == labels).sum(1))
-    finally:
-        ensemble.train(training)
-    if not count:
-        raise ValueError("batches must hold at least one image, got none")
-    return Score(torch.stack(losses).sum(0) / count, torch.stack(hits).sum(0) / count)
+    def note(network: nn.Module, minibatch: Minibatch) -> Tensor:
+        logits, labels = network(minibatch[0]), minibatch[1]
+        losses, count = member_cross_entropy(logits, labels), labels.shape[-1]
+        sums.append((losses * count, (logits.argmax(2) == labels).sum(1), count))
+        return losses.mean()
+
+    evaluate(ensemble, batches, batch_loss=note, **options)
+    losses, hits, counts = zip(*sums, strict=True)
+    return Score(*(torch.stack(some).sum(0) / sum(counts) for some in (losses, hits)))

@@ -108,11 +108,8 @@ class Reservoir:
 
 @dataclass(eq=False)
 class Replay:
-    """The minibatches of `batches`, each joined by one of `remembered` ones.
-
-    Every epoch goes through the remembered images, as often as it needs, in new random orders that
-    depend on their seed and the epoch alone.
-    """
+    """The minibatches of `batches`, each joined by one of `remembered`, which an epoch goes through
+    as often as it needs, in new random orders that depend on their seed and the epoch alone."""
 
     batches: Batches
     remembered: Batches
@@ -134,12 +131,9 @@ class Replay:
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """What a sequence of T tasks left, by the name of the split that it was measured on.
-
-    `accuracy` R (T, T): R[i, j] on task j after task i was learned, NaN for tasks that were not;
-    float64, on the CPU; an ensemble's has its members as first dimension. `stopped`: whether the
-    sequence ended early.
-    """
+    """What T tasks in sequence left. `accuracy`, by the name of the split, is R (T, T): R[i, j] on
+    task j after task i was learned, NaN for tasks that were not; float64, on the CPU; an ensemble's
+    has its members as first dimension. `stopped`: whether the sequence ended early."""
 
     accuracy: dict[str, Tensor]
     stopped: bool
@@ -193,8 +187,9 @@ def learn(
         history = fit(model, made, batches, splits={}, loss=within, **plan)
         if history.stopped:
             break
-        for (name, matrix), j in product(accuracy.items(), range(len(tasks))):
-            matrix[..., i, j] = _accuracy(model, tasks, j, name, bool(groups), score)
+        for (name, matrix), (j, task) in product(accuracy.items(), enumerate(tasks)):
+            split, own = task.data.splits[name], task.classes if groups else ()
+            matrix[..., i, j] = _accuracy(model, split, own, score, f"{name} of task {j}")
         reservoir.add(lesson)
     return Learned(accuracy, history.stopped)
 
@@ -207,10 +202,8 @@ def _groups(tasks: Sequence[Task], told: bool, device: torch.device) -> list[Ten
 
 
 def _loss_within(groups: list[Tensor], loss: Any, logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean of losses over the classes of each image's own task: its label tells which it is.
-
-    No logit is masked: label smoothing would make −∞ of it.
-    """
+    """The mean of losses over the classes of each image's own task, which its label tells. No logit
+    is masked: label smoothing would make −∞ of it."""
     found = []
     for classes in groups:
         rows = torch.isin(labels, classes).nonzero()[:, 0]
@@ -221,22 +214,19 @@ def _loss_within(groups: list[Tensor], loss: Any, logits: Tensor, labels: Tensor
     return torch.stack(found).sum(0)
 
 
-def _accuracy(
-    model: nn.Module, tasks: Sequence[Task], j: int, name: str, narrow: bool, score: Any
-) -> Tensor:
-    """On a split of task j, () or (E,), NaN for a member that diverged; `narrow`: among the task's
-    own classes."""
+def _accuracy(model: nn.Module, split: Split, own: Sequence[int], score: Any, name: str) -> Tensor:
+    """() or (E,), NaN for a member that diverged; among the `own` classes of the task, if any."""
 
     def within(*of: Any) -> Tensor:
-        own = torch.tensor(tasks[j].classes, device=of[-1].device)
-        kept = torch.zeros_like(of[-1], dtype=torch.bool).index_fill_(-1, own, True)
+        classes = torch.tensor(own, device=of[-1].device)
+        kept = torch.zeros_like(of[-1], dtype=torch.bool).index_fill_(-1, classes, True)
         return of[-1].where(kept, -math.inf)
 
-    with model.register_forward_hook(within) if narrow else nullcontext():
-        found = score(model, tasks[j].data.splits[name].batches(EVALUATION_BATCH))
+    with model.register_forward_hook(within) if own else nullcontext():
+        found = score(model, split.batches(EVALUATION_BATCH))
     finite = torch.as_tensor(found.loss).isfinite().cpu()
     if finite.ndim == 0 and not finite:
-        raise FloatingPointError(f"the loss on {name} of task {j} is not finite")
+        raise FloatingPointError(f"the loss on {name} is not finite")
     return torch.as_tensor(found.accuracy, dtype=torch.float64).cpu().where(finite, math.nan)
 
 
@@ -268,8 +258,7 @@ def _check_tasks(tasks: Sequence[Task], incremental: str) -> None:
         raise ValueError(f"tasks must have images in the same splits, got {found}")
     for a, b in combinations((task.classes for task in tasks), 2):
         if incremental == "task" and {*a} != {*b} and {*a} & {*b}:
-            allowed = 'tasks must have the same or disjoint classes where incremental is "task"'
-            raise ValueError(f"{allowed}, got {a} and {b}")
+            raise ValueError(f'incremental="task" needs equal or disjoint classes, got {a} and {b}')
 
 
 def _joined(splits: Sequence[Split]) -> Split:

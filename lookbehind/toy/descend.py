@@ -1,8 +1,7 @@
 """Descents on toy losses, by the optimizers that train networks, that record every point."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,9 +44,8 @@ def descend(
     `start` of shape (2,) is one descent; of shape (E, 2), E members in one call, for which the
     optimizer's `rho` must have shape (E,) (and `alpha` may). The noise of a `ToyLoss` is drawn from
     `seed`, the same for all members, or from one seed per member.
-    Raises ValueError or TypeError for a `start` or `steps` outside these bounds, and where `loss`
-    returns another shape; FloatingPointError where a single descent diverges (members are put
-    back).
+    Raises ValueError or TypeError for a wrong `start` or `steps`, and where `loss` returns another
+    shape; FloatingPointError where a single descent diverges (members are put back).
     """
     w = _checked_start(loss, start, steps).requires_grad_()
     optimizer = make_optimizer([w])
@@ -55,10 +53,8 @@ def descend(
     minibatches = getattr(optimizer, "minibatches", 1)
     noise = _noise(getattr(loss, "noise", 0.0), (steps, minibatches, *w.shape), seed)
     record = _Recorder(w, optimizer)
-    closures = [_closure(loss, w, None)] * minibatches
-    for t in range(steps):
-        if noise is not None:
-            closures = [_closure(loss, w, draw) for draw in noise[t]]
+    for draws in noise:
+        closures = [_closure(loss, w, draw) for draw in draws]
         optimizer.step(closures if minibatches > 1 else closures[0])
         record.step()
     return record.trajectory(loss)
@@ -68,24 +64,26 @@ class _Recorder:
     """Copies the weights at every event, and stacks them into a `Trajectory`."""
 
     def __init__(self, w: Tensor, optimizer: Any) -> None:
-        self.w, self.optimizer, self.slow = w, optimizer, [w.detach().clone()]
-        self.points: dict[str, list[Tensor]] = {"ascent": [], "descent": [], "gradient": []}
-        self.alpha: list[Tensor] = []
+        self.w, self.optimizer, self.alpha = w, optimizer, list[Tensor]()
+        self.points = {kind: list[Tensor]() for kind in ("slow", "ascent", "descent", "gradient")}
+        self.keep("slow")
         self.diverged = torch.zeros(w.shape[:-1], dtype=torch.bool)
         # Of an optimizer inside another, only where its gradients were taken, and these.
         climber: Any = getattr(optimizer, "climber", None)
-        for each, kinds in ((optimizer, ("descent", "slow")), (climber, ("ascent", "gradient"))):
+        for each, observer in ((optimizer, self.walked), (climber, self.climbed)):
             if hasattr(each, "observers"):
-                each.observers.append(partial(self.meet, kinds))
+                each.observers.append(observer)
 
-    def meet(self, kinds: Sequence[str], event: Any) -> None:
-        if event.kind not in kinds:
-            return
-        if event.kind != "slow":
-            self.keep(event.kind)
-        elif event.alpha is not None:
+    def walked(self, event: Any) -> None:
+        if event.kind == "descent":
+            self.keep("descent")
+        if event.alpha is not None:
             alpha = torch.as_tensor(event.alpha[0], dtype=torch.float64)
             self.alpha.append(alpha.expand(self.w.shape[:-1]))
+
+    def climbed(self, event: Any) -> None:
+        if event.kind in ("ascent", "gradient"):
+            self.keep(event.kind)
 
     def keep(self, kind: str) -> None:
         tensor = self.w.grad if kind == "gradient" else self.w
@@ -93,7 +91,7 @@ class _Recorder:
         self.points[kind].append(tensor.detach().clone())
 
     def step(self) -> None:
-        self.slow.append(self.w.detach().clone())
+        self.keep("slow")
         if not hasattr(self.optimizer, "observers"):  # a plain torch.optim optimizer
             self.keep("descent")
             self.keep("gradient")
@@ -101,22 +99,18 @@ class _Recorder:
             self.diverged |= undone
 
     def trajectory(self, loss: Loss) -> Trajectory:
-        slow = torch.stack(self.slow)
+        slow, *others = (torch.stack(p) if p else self.w.new_empty(0) for p in self.points.values())
         steps, shape = len(slow) - 1, self.w.shape
-        ascent, fast, gradients = (
-            (torch.stack(p) if p else slow[:0]).reshape(steps, -1, *shape).numpy()
-            for p in self.points.values()
-        )
+        ascent, fast, grads = (p.reshape(steps, -1, *shape).numpy() for p in others)
         losses, none = loss(slow).detach().numpy(), np.full((steps, *shape[:-1]), np.nan)
         alpha = torch.stack(self.alpha).numpy() if self.alpha else none
-        diverged = self.diverged.numpy()
-        return Trajectory(slow.numpy(), ascent, fast, gradients, losses, alpha, diverged)
+        return Trajectory(slow.numpy(), ascent, fast, grads, losses, alpha, self.diverged.numpy())
 
 
 def _closure(loss: Loss, w: Tensor, noise: Tensor | None) -> Callable[[], Tensor]:
     """The loss of one minibatch, L(w) + ⟨ξ, w⟩; its gradient goes to `w.grad`."""
-    at, total = w.detach(), lambda w: loss(w).sum()
-    gradient: Loss = getattr(loss, "gradient", None) or torch.func.grad(total)
+    at = w.detach()
+    gradient: Loss = getattr(loss, "gradient", None) or torch.func.grad(lambda w: loss(w).sum())
 
     def closure() -> Tensor:
         value, w.grad = loss(at), gradient(at)
@@ -128,15 +122,15 @@ def _closure(loss: Loss, w: Tensor, noise: Tensor | None) -> Callable[[], Tensor
     return closure
 
 
-def _noise(sigma: float, shape: Sequence[int], seed: int | Sequence[int]) -> Tensor | None:
-    """Gradient noise of shape (steps, minibatches, [E,] 2), from one stream or one per member."""
-    if not sigma:
-        return None
+def _noise(sigma: float, shape: Sequence[int], seed: int | Sequence[int]) -> Iterable[Any]:
+    """Gradient noise of shape (steps, minibatches, [E,] 2), from one stream or one per member; with
+    σ = 0, None for every minibatch."""
     steps, minibatches, *members, _ = shape
+    if not sigma:
+        return [[None] * minibatches] * steps
     seeds = [seed] if isinstance(seed, int) else seed
     if seeds is seed and [len(seeds)] != members:
-        found = f"{len(seeds)} for {members}"
-        raise ValueError(f"seed must be an int or one int per member, got {found}")
+        raise ValueError(f"seed must be an int or one int per member {members}, got {len(seeds)}")
     by = [torch.Generator().manual_seed(int(s)) for s in seeds]
     drawn = [torch.randn(steps, minibatches, 2, generator=b, dtype=torch.float64) for b in by]
     return sigma * torch.stack(drawn, 2).expand(-1, -1, *(members or [1]), -1).reshape(*shape)
@@ -158,6 +152,6 @@ def _check_members(optimizer: Any, w: Tensor) -> None:
     """Members share nothing only if each has its own norm."""
     climber, members = getattr(optimizer, "climber", None), len(w) if w.ndim == 2 else None
     if climber is not None and climber.ball.members != members:
-        expected = "a number" if members is None else f"a tensor of shape ({members},)"
-        found = f"a start of shape {tuple(w.shape)}, got {climber.ball.rho!r}"
-        raise ValueError(f"rho must be {expected} for {found}")
+        rho = "a number" if members is None else f"a tensor of shape ({members},)"
+        start = f"a start of shape {tuple(w.shape)}"
+        raise ValueError(f"rho must be {rho} for {start}, got {climber.ball.rho!r}")

@@ -8,6 +8,7 @@ import ast
 import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -16,10 +17,8 @@ import torch
 from torch import Tensor
 
 NAMES = ("x", "y", "r", "pi", "e")
-FUNCTIONS = {
-    **dict.fromkeys(("sqrt", "exp", "log", "sin", "cos", "tan", "sinh", "cosh", "tanh", "atan"), 1),
-    **{"abs": 1, "logaddexp": 2},
-}
+OF_ONE = ("sqrt", "exp", "log", "sin", "cos", "tan", "sinh", "cosh", "tanh", "atan", "abs")
+FUNCTIONS = {**dict.fromkeys(OF_ONE, 1), "logaddexp": 2}  # how many values each takes
 LONGEST, DEEPEST, HIGHEST, LARGEST = 200, 6, 20, 1e100  # characters; levels; exponent; number
 ALLOWED = (
     f"numbers, {', '.join(NAMES)} (r is the distance from the origin), + - * /, "
@@ -38,7 +37,7 @@ HELPERS = (
 
 @dataclass(frozen=True)
 class Formulas:
-    """What an expression is in torch and as text; see `ToyLoss`."""
+    """What an expression is in torch and as text; see `ToyLoss`. `value` is (…, 1)."""
 
     value: Callable[[Tensor], Tensor]
     gradient: Callable[[Tensor], Tensor]
@@ -116,10 +115,9 @@ def formulas(text: str) -> Formulas:
     loss = written.subs(r, sympy.sqrt(x**2 + y**2 + sympy.Float(1e-24)))  # 0 has a slope too
     slope = [sympy.diff(loss, v) for v in (x, y)]
     bend = [sympy.diff(slope[0], x), sympy.diff(slope[0], y), sympy.diff(slope[1], y)]
-    values, latex = _in_torch([loss]), sympy.latex(written)
-    javascript = _in_javascript({"loss": [loss], "gradient": slope, "hessian": bend})
-    value = lambda w: values(w)[..., 0]  # noqa: E731
-    return Formulas(value, _in_torch(slope), _in_torch(bend), latex, javascript)
+    parts = {"loss": [loss], "gradient": slope, "hessian": bend}
+    value, gradient, hessian = map(_in_torch, parts.values())
+    return Formulas(value, gradient, hessian, sympy.latex(written), _in_javascript(parts))
 
 
 def _built(node: ast.expr) -> Any:
@@ -145,18 +143,16 @@ def _built(node: ast.expr) -> Any:
 
 
 def _power(base: Any, power: Any) -> float:
-    try:
-        value = float(base) ** float(power)
-        if isinstance(value, float) and abs(value) <= LARGEST:
+    with suppress(TypeError, ValueError, OverflowError):  # complex, or 0 ** -1
+        value = math.pow(base, power)
+        if abs(value) <= LARGEST:
             return value
-    except (TypeError, ArithmeticError):  # complex, or 0 ** -1
-        pass
     raise ValueError(f"expression must have powers up to {LARGEST:g}, got {base}**{power}")
 
 
 @lru_cache(maxsize=1)
 def _own_functions() -> dict[str, Any]:
-    """What sympy lacks, or differentiates into what overflows or is no function."""
+    """What sympy lacks, or differentiates into what overflows or is no function; torch's names."""
     import sympy
 
     def made(name: str, *slopes: Callable[..., Any], latex: str = "") -> Any:
@@ -167,31 +163,28 @@ def _own_functions() -> dict[str, Any]:
             text = latex.format(*map(printer.doprint, self.args))
             return rf"\left({text}\right)^{{{exp}}}" if exp else text
 
-        own = {"fdiff": fdiff, **({"_latex": _latex} if latex else {})}
-        return type(name, (sympy.Function,), own)
+        return type(name, (sympy.Function,), {"fdiff": fdiff, "_latex": _latex})
 
-    sign = made("sign", lambda u: sympy.Integer(0))
+    sign = made("sgn", lambda u: sympy.Integer(0))  # of one number lambdify makes what is "sign"
     sigmoid = made("sigmoid", lambda u: sigmoid(u) * sigmoid(-u))
     slopes = (lambda a, b: sigmoid(a - b)), (lambda a, b: sigmoid(b - a))
     logaddexp = made("logaddexp", *slopes, latex=r"\log\left(e^{{{}}} + e^{{{}}}\right)")
-    absolute = made("absolute", sign, latex=r"\left|{}\right|")
-    return {"abs": absolute, "sign": sign, "sigmoid": sigmoid, "logaddexp": logaddexp}
+    return {"abs": made("absolute", sign, latex=r"\left|{}\right|"), "logaddexp": logaddexp}
 
 
 def _in_torch(parts: Sequence[Any]) -> Callable[[Tensor], Tensor]:
     """The expressions as one function of points (…, 2): (…, number of them)."""
     import sympy
 
-    names = [*FUNCTIONS, "sign", "sigmoid"]
+    names = (*FUNCTIONS, "absolute", "sgn", "sigmoid")
     known: dict[str, Any] = {name: partial(_applied, getattr(torch, name)) for name in names}
-    known["absolute"] = known.pop("abs")
     known |= {"pi": math.pi, "e": math.e}
     function = sympy.lambdify(sympy.symbols("x y"), parts, [known], cse=True)
 
     def of(w: Tensor) -> Tensor:
         x, y = w.unbind(-1)
-        found = [v if isinstance(v, Tensor) else x.new_full(x.shape, v) for v in function(x, y)]
-        return torch.stack(found, -1)
+        found = (v if isinstance(v, Tensor) else x.new_full((), v) for v in function(x, y))
+        return torch.stack([v.expand(x.shape) for v in found], -1)
 
     return of
 
@@ -202,19 +195,17 @@ def _applied(function: Callable[..., Tensor], *values: Any) -> Tensor:
     return function(*exact)
 
 
-def _in_javascript(groups: dict[str, Sequence[Any]]) -> str:
+def _in_javascript(groups: dict[str, list[Any]]) -> str:
     """An object of arrow functions of x and y, each with its common parts taken out."""
     import sympy
 
-    own = {"absolute": "Math.abs", "sign": "Math.sign"} | {n: n for n in ("sigmoid", "logaddexp")}
+    own = {"absolute": "Math.abs", "sgn": "Math.sign"} | {n: n for n in ("sigmoid", "logaddexp")}
     js = partial(sympy.jscode, user_functions=own)
     functions = []
     for name, parts in groups.items():
         shared, left = sympy.cse(parts, sympy.numbered_symbols("t"))
         constants = [f"const {symbol} = {js(value)};" for symbol, value in shared]
         values = ", ".join(map(js, left))
-        body = " ".join([*constants, f"return {values if len(parts) == 1 else f'[{values}]'};"])
+        body = " ".join([*constants, f"return {values if name == 'loss' else f'[{values}]'};"])
         functions.append(f"{name}: (x, y) => {{ {body} }}")
-    made = "{ " + ", ".join(functions) + " }"
-    helped = "sigmoid" in made or "logaddexp" in made
-    return f"(() => {{ {HELPERS} return {made}; }})()" if helped else made
+    return f"(() => {{ {HELPERS} return {{ {', '.join(functions)} }}; }})()"

@@ -41,7 +41,7 @@ class ToyLoss:
         check_expression(self.expression)
 
     def __call__(self, w: Tensor) -> Tensor:
-        return formulas(self.expression).value(w)
+        return formulas(self.expression).value(w)[..., 0]
 
     def gradient(self, w: Tensor) -> Tensor:
         return formulas(self.expression).gradient(w)
@@ -113,10 +113,8 @@ LOSSES = {
 
 
 def hessian_eigenvalues(loss: Loss, points: ArrayLike) -> Array:
-    """λ₁ ≤ λ₂ of ∇²L at each of `points` of shape (…, 2): (…, 2).
-
-    In closed form, or of another function than a `ToyLoss` by automatic differentiation.
-    """
+    """λ₁ ≤ λ₂ of ∇²L at each of `points` (…, 2): (…, 2). In closed form, or of another function
+    than a `ToyLoss` by automatic differentiation."""
     at = torch.as_tensor(np.asarray(points, dtype=np.float64))
     if isinstance(loss, ToyLoss):
         a, b, d = loss.hessian(at).unbind(-1)

@@ -1,11 +1,12 @@
 """What the training lab is steered with: traits that pages show and set, and their recipe."""
 
+from collections import ChainMap
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import ipywidgets
 import traitlets
+from ipywidgets import Widget, widget_serialization
 
 from lookbehind.explore.lab.training import KERNEL
 from lookbehind.explore.shared.page import Living, script, style
@@ -48,9 +49,7 @@ class Controls(Living):
     message = traitlets.Unicode(INVITATION).tag(sync=True)
     failed = traitlets.Bool().tag(sync=True)
     earlier = traitlets.List(traitlets.List(traitlets.Unicode())).tag(sync=True)  # key, words
-    around = traitlets.Instance(ipywidgets.Widget, allow_none=True).tag(
-        sync=True, **ipywidgets.widget_serialization
-    )
+    around = traitlets.Instance(Widget, allow_none=True).tag(sync=True, **widget_serialization)
 
     @traitlets.validate("method", "model", "epochs", "k", "rho", "alpha", "lr")
     def _allowed(self, proposal: Any) -> Any:
@@ -63,16 +62,19 @@ class Controls(Living):
     @property
     def recipe(self) -> Recipe:
         """What the controls say now; the rest as in the recipe that was put."""
-        base = self._base
-        if self.dataset != base.dataset:
-            sizes: dict[str, Any] = {"train": None, "validation": None, "test": None}
-            base = replace(base, augment=base.augment and self.dataset != "digits", **sizes)
+        settings: dict[str, Any] = {name: getattr(self, name) for name in SETTINGS}
+        if self.dataset != self._base.dataset:
+            augment = self._base.augment and self.dataset != "digits"
+            settings |= {"train": None, "validation": None, "test": None, "augment": augment}
         adaptive = self.adaptive and "adaptive" in METHODS[self.method].sliders
-        settings = {name: getattr(self, name) for name in SETTINGS}
-        return replace(base, **settings, alpha="adaptive" if adaptive else self.alpha)
+        return replace(self._base, **settings, alpha="adaptive" if adaptive else self.alpha)
 
     def put(self, recipe: Recipe) -> None:
-        """Set every control."""
+        """Set every control; ValueError where the budget is not in epochs."""
+        if recipe.epochs is None:
+            raise ValueError(
+                f"recipe must have its budget in epochs (gradients=None), got {recipe.gradients=}"
+            )
         self._base = recipe
         with KERNEL.lock, self.hold_sync():
             if recipe.dataset not in self.datasets:
@@ -93,16 +95,13 @@ class Controls(Living):
 
 
 def recipes_in(path: str | Path, state: dict[str, Any]) -> tuple[Recipe, Recipe]:
-    """The recipe that a checkpoint's run began with, and the one it had when it was saved.
-
-    Raises CheckpointError where the checkpoint was not written by a run of a recipe.
-    """
+    """The recipe that a checkpoint's run began with, and the one it had when it was saved; raises
+    CheckpointError where it was not written by a run of a recipe."""
     try:
         began = Recipe(**state["plan"]["config"])
         part = state["optimizer"]
-        settings: dict[str, Any] = {}
-        for own in part.get("settings", ()):  # Lookahead's k, not that of the SAM inside
-            settings = own | settings
+        # The first that names it: Lookahead's k, not that of the SAM inside.
+        settings: dict[str, Any] = dict(ChainMap(*part.get("settings", ())))
         group = part["param_groups"][0]
         settings |= {"lr": group.get("initial_lr", group["lr"])}  # not set before the first step
         settings |= settings.pop("ball", {})

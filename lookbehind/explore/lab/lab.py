@@ -35,9 +35,9 @@ class TrainingLab(Controls):
     goes on, also in another kernel; the controls then stand where they stood. A run belongs to the
     kernel: a lab that is made meanwhile shows it and can stop it, and an interrupt pauses it.
 
-    Sharpness is `lookbehind.measure.worst_rise` in a ball of radius 0.05, on the first 500
-    training images, after every epoch. `outcome` is that of the last run that ended, `table` holds
-    a dict for each finished run, `message` is the line of status, or an error in words (`failed`).
+    Sharpness is `lookbehind.measure.worst_rise` in a ball of radius 0.05, on the first 500 training
+    images, after every epoch. `outcome` is that of the last run that ended, `message` the line of
+    status, or an error in words (`failed`).
 
     Raises ValueError where the recipe's budget is not in epochs, TraitError for a setting that
     `Recipe` refuses.
@@ -47,11 +47,6 @@ class TrainingLab(Controls):
         self, recipe: Recipe = OPENING, *, datasets: Sequence[str] = DATASETS,
         hardware: Hardware | None = None, folder: str | Path = "lab-runs",
     ) -> None:  # fmt: skip
-        if recipe.epochs is None:
-            raise ValueError(
-                "recipe must have its budget in epochs: Recipe(…, epochs=100, gradients=None), "
-                f"got gradients={recipe.gradients}"
-            )
         self._opening, self._hardware, self._folder = recipe, hardware, Path(folder)
         self._work: Training | None = None  # under way, or the last one
         self._runs: dict[Path, Training] = {}
@@ -67,7 +62,11 @@ class TrainingLab(Controls):
         with KERNEL.lock:
             KERNEL.labs.add(self)
             if KERNEL.runs:
-                self._attach(KERNEL.runs[-1])
+                training = KERNEL.runs[-1]  # that another lab began
+                self.put(training.wanted)
+                self._work = self._runs[training.path] = training
+                self._say(f"An earlier run still trains: {training.wanted}. Stop ends it.")
+                self.show(training)
 
     @property
     def table(self) -> list[dict[str, Any]]:
@@ -144,8 +143,6 @@ class TrainingLab(Controls):
             if self.running or path in [run.path for run in KERNEL.runs]:
                 raise ValueError("a run is under way")
             began, now = recipes_in(path, read_checkpoint(path))
-            if began.epochs is None:
-                raise ValueError(f"{path} is of a run with a budget in gradients, not in epochs")
             self.put(now)
             self._launch(began, path, f"Resuming {path.name}.", now)
         except (ValueError, OSError) as error:
@@ -177,8 +174,7 @@ class TrainingLab(Controls):
             self._say(text)
 
     def show(self, training: Training) -> None:
-        others = [run for run in KERNEL.runs if run is not self._work]
-        self.earlier = [[str(run.path), str(run.now)] for run in others]
+        self.earlier = [[str(r.path), str(r.now)] for r in KERNEL.runs if r is not self._work]
         if training is self._work:
             self.live = rows.drawn(training)
 
@@ -208,13 +204,6 @@ class TrainingLab(Controls):
                 if str(run.path) == content.get("key"):
                     run.stop()
 
-    def _attach(self, training: Training) -> None:
-        """Show a run that another lab began."""
-        self.put(training.wanted)
-        self._work = self._runs[training.path] = training
-        self._say(f"An earlier run still trains: {training.wanted}. Stop ends it.")
-        self.show(training)
-
     def _launch(self, recipe: Recipe, path: Path, words: str, now: Recipe | None = None) -> None:
         hardware = self._hardware = self._hardware or choose_hardware()
         with KERNEL.lock:
@@ -242,7 +231,6 @@ class TrainingLab(Controls):
             self._say(f"{doing}{'; from the next step on' if coming else ''}: {training.wanted}")
 
     def _measure(self, chosen: Sequence[Training]) -> None:
-        """In a thread of its own."""
         try:
             for run in chosen:
                 run.flatness = rows.flatness(run)
@@ -255,8 +243,7 @@ class TrainingLab(Controls):
 
     def _chosen(self) -> list[Training]:
         """The finished runs that are shown; says so where there are none."""
-        runs = [run for run in self._runs.values() if run.outcome]
-        chosen = [run for run in runs if run.path.stem not in self.hidden]
+        chosen = [r for r in self._runs.values() if r.outcome and r.path.stem not in self.hidden]
         if not chosen:
             self._say("No finished run is shown: press Start, or click a row of the table.")
         return chosen
@@ -273,7 +260,6 @@ class TrainingLab(Controls):
 
     def _list_checkpoints(self) -> None:
         """Offer what lies in the folder, the newest first and chosen."""
-        files = sorted(self._folder.glob("*.pt"), key=getmtime, reverse=True)
-        names = [path.stem for path in files]
+        names = [p.stem for p in sorted(self._folder.glob("*.pt"), key=getmtime, reverse=True)]
         if names != self.checkpoints:
             self.checkpoints, self.checkpoint = names, names[0] if names else ""

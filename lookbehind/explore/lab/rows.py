@@ -1,6 +1,5 @@
 """A run of the training lab as its page gets it: curves, moves, a row of the table, and words."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,16 +56,14 @@ def end_text(training: Training) -> str:
 
 
 def chance(training: Training) -> float:
-    """The test accuracy of the best constant guess, where the run got no further, else 0.
-
-    Within three standard errors of it, at the end of the budget or after some epochs.
-    """
+    """The test accuracy of the best constant guess, where the run got no further (three standard
+    errors) by the end of its budget or in some epochs, else 0."""
     test = [record.accuracy for record in training.records if record.split == "test"]
     if training.dataset is None or not (training.status == "done" or training.epoch >= SOME):
         return 0.0
     labels = training.dataset.test.labels
     level = labels.bincount().max().item() / len(labels)
-    error = math.sqrt(level * (1 - level) / len(labels))
+    error = (level * (1 - level) / len(labels)) ** 0.5
     return level if test[-1] <= level + 3 * error else 0.0
 
 
@@ -103,10 +100,8 @@ def table_row(training: Training) -> dict[str, Any]:
 
 def flatness(training: Training) -> dict[str, float]:
     """How far the loss rises near a finished run's network, and what noise on its weights costs."""
-    assert training.outcome is not None
-    assert training.dataset is not None
-    model = training.outcome.model
-    splits = training.dataset.train, training.dataset.test
+    assert training.outcome and training.dataset
+    model, splits = training.outcome.model, (training.dataset.train, training.dataset.test)
     near, far = (s.take(slice(FLATNESS_IMAGES)).batches(SHARPNESS_BATCH) for s in splits)
     rise = worst_rise(model, near, Ball(SHARPNESS_RADIUS), steps=CLIMB)
     noisy = weight_noise(model, far, [NOISE], seed=training.recipe.seed + 1)

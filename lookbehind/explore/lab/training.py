@@ -15,7 +15,6 @@ from typing import Any
 from weakref import WeakSet
 
 import torch
-from torch import Tensor
 
 from lookbehind.explore.shared.work import Work
 from lookbehind.measure import worst_rise
@@ -124,41 +123,35 @@ class Training(Work):
         self.seconds: float = before.seconds if before else 0.0
         self.steps = self.images = 0
         self._hardware, self._resume = hardware, now is not None
-        self._places: dict[str, int] = {}  # of the parameters, in the order of an event's α
-        self._alphas: list[Any] = []
+        self._alphas: dict[str, Any] = {}
         self._due, self._began = 0.0, 0.0
-        self._random: Tensor | None = torch.get_rng_state()
+        self._random: torch.Tensor | None = torch.get_rng_state()
 
     @property
     def state(self) -> str:
-        """Its status, or "paused"."""
         return "paused" if self.pausing and self.status == "running" else self.status
 
     @property
     def alpha(self) -> dict[str, float]:
         """The α of the latest step of each parameter, first to last layer, if any."""
-        alphas = self._alphas  # one list, whatever the thread does
-        return {name: float(alphas[i]) for name, i in self._places.items()} if alphas else {}
+        return {name: float(alpha) for name, alpha in self._alphas.items()}
 
     def _compute(self) -> None:
         try:
-            self._train()
+            images = {name: getattr(self.recipe, name) for name in IMAGES}
+            self.dataset = loaded(self._hardware.device, **images)
+            self._say("Scoring the network before the first step.")
+            self.outcome = self.recipe.run(
+                hardware=self._hardware, dataset=self.dataset, callbacks=[self._after_step],
+                stop=self._stopped, checkpoint=self.path, resume=self._resume,
+            )  # fmt: skip
+            self.records = list(self.outcome.history.records)
+            self.status = "stopped" if self.outcome.history.stopped else "done"
         except Exception as error:
             self.status = "diverged" if isinstance(error, FloatingPointError) else "failed"
             raise
         finally:
             self._put_random_back()
-
-    def _train(self) -> None:
-        images = {name: getattr(self.recipe, name) for name in IMAGES}
-        self.dataset = loaded(self._hardware.device, **images)
-        self._say("Scoring the network before the first step.")
-        self.outcome = self.recipe.run(
-            hardware=self._hardware, dataset=self.dataset, callbacks=[self._after_step],
-            stop=self._stopped, checkpoint=self.path, resume=self._resume,
-        )  # fmt: skip
-        self.records = list(self.outcome.history.records)
-        self.status = "stopped" if self.outcome.history.stopped else "done"
 
     def _say(self, text: str) -> None:
         KERNEL.tell("hear", self, text)
@@ -202,20 +195,19 @@ class Training(Work):
             self.ticks.append((epoch, name, old, new, now))
 
     def _meet(self, run: Run) -> None:
-        """The first look at the model and the optimizer: read the names, watch α."""
+        """The first look at the model and the optimizer: watch α."""
         if sys.platform == "linux":  # what answers the reader goes first; niceness is a thread's
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-        groups = run.optimizer.param_groups  # in the order in which an observer receives them
-        params = [p for group in groups for p in group["params"] if p.requires_grad]
-        place = {p: i for i, p in enumerate(params)}
-        self._places = {n: place[p] for n, p in run.model.named_parameters() if p in place}
         self._say(f"Training: {self.now}")
-        if hasattr(run.optimizer, "observers"):
-            run.optimizer.observers.append(self._observe)
+        names = {p: name for name, p in run.model.named_parameters()}
 
-    def _observe(self, event: Event) -> None:
-        if event.kind == "slow" and event.i == 1 and event.alpha is not None:
-            self._alphas = event.alpha
+        def observe(event: Event) -> None:
+            if event.kind == "slow" and event.i == 1 and event.alpha is not None:
+                alphas = dict(zip(event.params, event.alpha, strict=True))
+                self._alphas = {name: alphas[p] for p, name in names.items() if p in alphas}
+
+        if hasattr(run.optimizer, "observers"):
+            run.optimizer.observers.append(observe)
 
     def _measure(self, run: Run) -> None:
         assert self.dataset is not None
@@ -234,8 +226,7 @@ class Training(Work):
 
     def _hold(self, run: Run) -> None:
         KERNEL.tell("show", self)
-        why, epoch = self.pausing or "Paused", f"{run.epoch:.2f}"
-        self._say(f"{why} at epoch {epoch}, {_saved(run, self.path)}.")
+        self._say(f"{self.pausing or 'Paused'} at epoch {run.epoch:.2f}, {_saved(run, self.path)}.")
         while self.pausing and not self.stopped:
             time.sleep(0.005)
             self._save_if_asked(run)

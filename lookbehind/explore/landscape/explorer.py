@@ -28,7 +28,6 @@ RANGES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 5.0, 10.0, 20.0)
 POINTS = (11, 21, 31, 41, 61)
 QUANTITIES = ("rise", "loss", "accuracy")
 BANDS = np.linspace(0, 1, 15) ** 2  # of a quantity: closer together near the lowest
-VIEWS = ("profile", "contours", "surface")
 LAYERS = ("path", "climb", "ball")
 SETUP = {
     "radii": RADII, "ranges": RANGES, "points": POINTS, "statistics": STATISTICS,
@@ -73,7 +72,7 @@ class LandscapeExplorer(Sheet):
     statistics = traitlets.Enum(STATISTICS, "stored").tag(sync=True)
     shown = traitlets.List(traitlets.Unicode(), minlen=1).tag(sync=True)
     quantity = traitlets.Enum(QUANTITIES, "rise").tag(sync=True)
-    mode = traitlets.Enum(VIEWS, "contours").tag(sync=True)
+    mode = traitlets.Enum(("profile", "contours", "surface"), "contours").tag(sync=True)
     k = traitlets.Int(5, min=1, max=jobs.STEPS).tag(sync=True)
     rho = traitlets.Enum(RADII, 0.2).tag(sync=True)
     layers = traitlets.List(traitlets.Enum(LAYERS), list(LAYERS)).tag(sync=True)
@@ -150,7 +149,6 @@ class LandscapeExplorer(Sheet):
         self.climbs = climbs
 
     def ended(self, job: Job) -> None:
-        """Called from the job's thread, once."""
         done = f"Done, on {len(self.images)} images."
         stopped = "Stopped: what was not evaluated is drawn as the nearest point that was."
         with self._lock:
@@ -166,7 +164,6 @@ class LandscapeExplorer(Sheet):
             self.compute()
 
     def _figure(self, figure: Any) -> str:
-        """The planes side by side on one scale, with paths and climbs."""
         kind, rise = self.quantity.replace("rise", "loss"), self.quantity == "rise"
         planes = [(s, s.plane.filled()) for s in self.sights if s.plane is not None]
         found = [(s, p, np.ma.masked_invalid(getattr(p, kind))) for s, p in planes]

@@ -88,10 +88,9 @@ class Job(Work):
             self._go_on()
             self.sights.append(sight := self._sight(name))
             self._draw(sight, sight.climbed, "plane", COARSE_POINTS)
-        for sight in self.sights:
-            self._draw(sight, sight.scores, "line", LINE_POINTS)
-        for sight in self.sights:
-            self._draw(sight, sight.scores, "plane", self.settings.points)
+        for kind, points in (("line", LINE_POINTS), ("plane", self.settings.points)):
+            for sight in self.sights:
+                self._draw(sight, sight.scores, kind, points)
         for rho in sorted(RADII, key=lambda r: abs(r - self._audience.rho)):
             for sight in self.sights:
                 self._climb(sight, rho)
@@ -114,10 +113,7 @@ class Job(Work):
         return sight
 
     def _span(self, sight: Sight) -> None:
-        """The first direction, and the second's part at right angles to it, as long; their names.
-
-        So a length is the same in every direction of the picture, and a ball's cut is a circle.
-        """
+        """Two directions at right angles and of one length, so that a ball's cut is a circle."""
         one, other = self.settings.first, self.settings.second
         u, w = self._direction(sight, one, 0), self._direction(sight, other, 1)
         if abs(dot(unit(u), unit(w))) > UPRIGHT:

@@ -1,9 +1,10 @@
 """Pages over stored runs (heat maps, methods under noise, atlas), of one thought, of advice."""
 
-from lookbehind.explore.maps.models import SharedStep, ShiftedLoss
-from lookbehind.explore.maps.studies import (
+from lookbehind.explore.maps.pages import (
     HeatMaps,
     Intervals,
+    SharedStep,
+    ShiftedLoss,
     TaskMatrices,
     TradeOff,
     TrainingAtlas,

@@ -9,7 +9,8 @@ import traitlets
 
 from lookbehind.explore.shared.page import HERE, Living, script, style
 
-EMPTY = {"RESUME", "NOP", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST"}  # of "return None"
+IDLE = {"RESUME", "NOP", "RETURN_VALUE"}  # instructions of every function
+Rule = Mapping[str, Any]
 
 
 class Worded(Living):
@@ -41,8 +42,7 @@ class Bet(Worded):
     def __init__(self, question: str, choices: Sequence[str], *, right: str) -> None:
         if not 2 <= len(set(choices)) == len(choices) <= 4 or right not in choices:
             raise ValueError(
-                f"choices must be two to four different texts, the right one ({right!r}) among "
-                f"them, got {[*choices]}"
+                f"choices must be two to four and distinct, {right!r} among them, got {[*choices]}"
             )
         super().__init__(question=question, choices=[*choices], right=right)
 
@@ -83,9 +83,7 @@ class Advice(Living):
     rules = traitlets.List(traitlets.Dict()).tag(sync=True)
     chosen = traitlets.Dict().tag(sync=True)
 
-    def __init__(
-        self, questions: Mapping[str, Sequence[str]], rules: Sequence[Mapping[str, Any]]
-    ) -> None:
+    def __init__(self, questions: Mapping[str, Sequence[str]], rules: Sequence[Rule]) -> None:
         for rule in rules:
             if any(choice not in questions.get(asked, ()) for asked, choice in rule["if"].items()):
                 raise ValueError(f"rules must ask for a choice of questions, got {rule['if']}")
@@ -107,17 +105,13 @@ class Advice(Living):
         return "", f"{self.title} {asked}. For the first choices: {' '.join(self.advice())}"
 
 
-def held(rules: Sequence[Mapping[str, Any]], chosen: Mapping[str, str]) -> list[Mapping[str, Any]]:
+def held(rules: Sequence[Rule], chosen: Mapping[str, str]) -> list[Rule]:
     """The rules whose conditions all hold."""
     return [rule for rule in rules if rule["if"].items() <= chosen.items()]
 
 
 def verdict(check: Callable[[Any], None], answer: object) -> str:
-    """Say whether `check(answer)` passes: "correct", or "not yet: <reason>".
-
-    The reason is the failed assertion, or the error that the answer raised: an exercise that is not
-    solved yet never stops a notebook, and an empty function is told so.
-    """
+    """Whether `check(answer)` passes: "correct", or "not yet: <error>", which stops no notebook."""
     if is_empty(answer):
         return "not yet: the function above is still empty. Write your answer in place of ..."
     try:
@@ -132,6 +126,5 @@ def verdict(check: Callable[[Any], None], answer: object) -> str:
 def is_empty(answer: object) -> bool:
     """Whether it is a function of nothing but a docstring and `...`."""
     code = getattr(answer, "__code__", None)
-    steps = [*dis.get_instructions(code)] if code else []
-    given = [step.argval for step in steps if step.opname in ("LOAD_CONST", "RETURN_CONST")]
-    return given == [None] and {step.opname for step in steps} <= EMPTY
+    steps = dis.get_instructions(code) if code else ()
+    return [step.argval for step in steps if step.opname not in IDLE] == [None]

@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from html import escape
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +36,8 @@ def _modules(path: Path, seen: set[Path]) -> list[str]:
     seen.add(path)
     text = path.read_text(encoding="utf-8")
     needed = [(path.parent / name).resolve() for name in IMPORT.findall(text)]
-    before = [_modules(one, seen) for one in needed if one not in seen]
-    return [*chain(*before), IMPORT.sub("", text)]
+    before = [module for one in needed if one not in seen for module in _modules(one, seen)]
+    return [*before, IMPORT.sub("", text)]
 
 
 def _block(text: str) -> str:
@@ -78,23 +77,20 @@ class Living(anywidget.AnyWidget):
         if picture:
             data["image/png"], metadata["image/png"] = picture, {"alt": words}
             still = f'<img alt="{escape(words)}" src="data:image/png;base64,{picture}">'
-        if (picture or self.in_words) and len(html := self._alive(still)) <= MOST:
-            data["text/html"] = html
+        if picture or self.in_words:  # as part of another page, `still` until its script wakes up
+            text = json.dumps({"script": str(self._esm), "style": str(self._css)}).encode()
+            packed = base64.b64encode(gzip.compress(text, mtime=0)).decode()
+            html = _filled("alive.html", self._state(), STILL=still, PACKED=packed)
+            if len(html) <= MOST:
+                data["text/html"] = html
         return data, metadata
-
-    def _alive(self, still: str) -> str:
-        """A page as part of another, packed: HTML that stands `still` until the script wakes up."""
-        text = json.dumps({"script": str(self._esm), "style": str(self._css)}).encode()
-        packed = base64.b64encode(gzip.compress(text, mtime=0)).decode()
-        fill = {"STILL": still, "PACKED": packed, "STATE": _json(self._state())}
-        return _filled("alive.html", fill)
 
     def save_html(self, path: str | Path) -> None:
         """Write one HTML page that needs no kernel and no network."""
         state = {**self._state(), "address": True}  # the setting stands in the page's address
         fill = {"TITLE": self.title, "STYLE": str(self._css), "SCRIPT": str(self._esm)}
         with written_whole(path) as file:
-            file.write(_filled("page.html", {**fill, "STATE": _json(state)}).encode())
+            file.write(_filled("page.html", state, **fill).encode())
 
 
 def plain(values: Any, digits: int = 5) -> Any:
@@ -104,10 +100,7 @@ def plain(values: Any, digits: int = 5) -> Any:
     return float(f"{values:.{digits}g}") if math.isfinite(values) else None
 
 
-def _json(state: Mapping[str, Any]) -> str:
-    return json.dumps(state).replace("</", "<\\/")  # nothing in it may end the script
-
-
-def _filled(template: str, fill: Mapping[str, str]) -> str:
+def _filled(template: str, state: Mapping[str, Any], **fill: str) -> str:
+    fill["STATE"] = json.dumps(state).replace("</", "<\\/")  # nothing in it may end the script
     text = (HERE / template).read_text(encoding="utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda found: fill[found[1]], text)

@@ -12,17 +12,13 @@ import torch
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from numpy.typing import NDArray
 from PIL import Image
 
 from lookbehind.explore.shared.page import Living, style
 from lookbehind.explore.shared.palette import METHOD_COLORS as METHOD_COLORS
 from lookbehind.explore.shared.palette import ROLE_COLORS, color_of
-from lookbehind.toy import ToyLoss, Trajectory
+from lookbehind.toy import Loss, ToyLoss, Trajectory
 
-Array = NDArray[np.float64]
-GRID = 200
 LABELS = {
     "ascent": "ε: ascent", "descent": "descent of the fast weights", "gradient": "−lr ∇L at φ′",
     "interpolation": "interpolation",
@@ -31,12 +27,9 @@ LEVELS = np.linspace(0, 1, 15) ** 3  # of the loss across the window: closer tog
 
 
 class Sheet(Living):
-    """A page, and what stands for it where none may run: a static figure of `SIZE` inches.
+    """A page. Where none may run stands the figure that `_figure` draws, if any, and its words."""
 
-    `_figure` draws what the page shows, if anything, and returns it in words.
-    """
-
-    SIZE = (9.0, 3.4)
+    SIZE = (9.0, 3.4)  # of the figure, in inches
     _css = style()
 
     def _figure(self, figure: Any) -> str:
@@ -51,10 +44,10 @@ class Sheet(Living):
 def contour(loss: ToyLoss, ax: Axes | None = None, window: Sequence[float] | None = None) -> Axes:
     """Contour lines of `loss` on its window (or another x₀, x₁, y₀, y₁), minima as stars."""
     ax = ax or plt.subplots(figsize=(5, 4), layout="constrained")[1]
-    _, _, z = _grid(loss, loss.window)
+    _, _, z = grid(loss, loss.window)
     levels = z.min() + LEVELS * (z.max() - z.min())
     x0, x1, y0, y1 = window or loss.window
-    x, y, z = _grid(loss, (x0, x1, y0, y1))
+    x, y, z = grid(loss, (x0, x1, y0, y1))
     ax.contourf(x, y, z, levels, cmap="Greys", alpha=0.35, norm="symlog", extend="max")
     ax.contour(x, y, z, levels, colors="grey", linewidths=0.4)
     inside = [(u, v) for u, v in loss.minima if x0 <= u <= x1 and y0 <= v <= y1]
@@ -74,10 +67,7 @@ def small_png(figure: Figure) -> str:
 
 
 def show(figure: Figure, words: str) -> None:
-    """Display a figure as a small PNG, and close it. `words` say what is seen in it, for who can't.
-
-    They are the picture's alternative text, and the output where no picture can be shown.
-    """
+    """Display a figure as a small PNG, and close it; `words` are for those who can't see it."""
     data = {"image/png": small_png(figure), "text/plain": words}
     display(data, metadata={"image/png": {"alt": words}}, raw=True)
     plt.close(figure)
@@ -86,30 +76,24 @@ def show(figure: Figure, words: str) -> None:
 def one_step(
     loss: ToyLoss, run: Trajectory, *, lr: float, t: int = 0, ax: Axes | None = None
 ) -> Axes:
-    """Outer step `t` under the microscope: every ε, every descent, the interpolation.
-
-    The step −lr ∇L that each descent takes (plain SGD) is drawn where its gradient was.
-    """
+    """Outer step `t` under the microscope: every ε, every descent, the interpolation; and the step
+    −lr ∇L that each descent takes (plain SGD), where its gradient was."""
     slow, end = run.slow[t], run.slow[t + 1]
     climb, fast = np.vstack([slow[None], run.ascent[t]]), np.vstack([slow[None], run.fast[t]])
     points = np.vstack([climb, fast, end[None]])
     middle, radius = (points.min(0) + points.max(0)) / 2, 0.65 * np.ptp(points, axis=0).max()
     (x, y), used = middle, run.gradients[t][-len(run.fast[t]) :]
     ax = contour(loss, ax, (x - radius, x + radius, y - radius, y + radius))
-    for a, b in pairwise(climb):
-        arrow(ax, a, b, "ascent")
-    for a, b in pairwise(fast):
-        arrow(ax, a, b, "descent")
+    for way, role in ((climb, "ascent"), (fast, "descent")):
+        for a, b in pairwise(way):
+            arrow(ax, a, b, role)
     for at, gradient in zip(climb[-len(used) :], used, strict=True):
         arrow(ax, at, at - lr * gradient, "gradient", linestyle="--")
     arrow(ax, slow, end, "interpolation", linewidth=3)
     ax.plot(*slow, "o", color="black", markeredgecolor="white")
-    key = [
-        Line2D([], [], color=ROLE_COLORS[role], ls="--" if role == "gradient" else "-", label=label)
-        for role, label in LABELS.items()
-    ]
-    place: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2}
-    ax.legend(handles=key, fontsize="small", **place)
+    for role, label in LABELS.items():
+        ax.plot([], [], "--" if role == "gradient" else "-", color=ROLE_COLORS[role], label=label)
+    ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
     return ax
 
 
@@ -143,14 +127,14 @@ def matrix(
     return ax
 
 
-def _grid(loss: ToyLoss, window: Sequence[float]) -> Any:
+def grid(loss: Loss, window: Sequence[float], n: int = 200) -> tuple[Any, Any, Any]:
+    """x, y and the loss at n × n points of a window."""
     x0, x1, y0, y1 = window
-    x, y = np.meshgrid(np.linspace(x0, x1, GRID), np.linspace(y0, y1, GRID))
-    return x, y, loss(torch.from_numpy(np.stack([x, y], -1))).numpy()
+    x, y = np.meshgrid(np.linspace(x0, x1, n), np.linspace(y0, y1, n))
+    with torch.no_grad():
+        return x, y, loss(torch.from_numpy(np.stack([x, y], -1))).numpy()
 
 
 def arrow(ax: Axes, start: Any, end: Any, role: str, **style: Any) -> None:
-    style = {"linewidth": 1.8, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 10} | style
-    ax.annotate(
-        "", end, start, arrowprops={"arrowstyle": "-|>", "color": ROLE_COLORS[role], **style}
-    )
+    look = {"arrowstyle": "-|>", "color": ROLE_COLORS[role], "linewidth": 1.8, "mutation_scale": 10}
+    ax.annotate("", end, start, arrowprops=look | {"shrinkA": 0, "shrinkB": 0} | style)

@@ -9,10 +9,8 @@ class Stopped(Exception):
 
 
 class Work:
-    """What `thread.start()` begins; `error` says in words why it ended early.
-
-    It calls `audience.ended(work)` from the thread, once, whatever happens.
-    """
+    """What `thread.start()` begins; `error` says in words why it ended early. It calls
+    `audience.ended(work)` from the thread, once, whatever happens."""
 
     def __init__(self, audience: Any) -> None:
         self.error, self.stopped = "", False

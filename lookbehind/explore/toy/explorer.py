@@ -5,6 +5,7 @@ The page (`explorer.js` and what it imports) holds the losses as JavaScript and 
 Python function it computes what is drawn.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.optim import SGD
 
 from lookbehind.explore.shared.page import plain, script, style
 from lookbehind.explore.shared.palette import METHOD_COLORS, PALETTES
-from lookbehind.explore.shared.pictures import Sheet, contour
+from lookbehind.explore.shared.pictures import Sheet, contour, grid
 from lookbehind.optim import METHODS, make_method
 from lookbehind.toy import LOSSES, Loss, ToyLoss, Trajectory, descend, hessian_eigenvalues
 
@@ -32,7 +33,6 @@ LIMITS: dict[str, tuple[float, float]] = {
 GRID = 61  # values of the loss along each side of the ground that a page gets
 MARGIN = 0.75  # of that ground around the window, in windows: the lens may look out of it
 FAR = 1e6  # of the weights: a path is followed to here
-CONTROLS = (*LIMITS, "adaptive", "lens", "methods", "loss", "start")
 
 
 def _given(toy: Any) -> dict[str, Any]:
@@ -94,11 +94,10 @@ class ToyExplorer(Sheet):
         toy = LOSSES[str(loss)] if known else _own(loss, start, window)
         self._losses: dict[str, Any] = LOSSES | {toy.name: toy}
         own = {} if known else {"own": _given(toy)}
-        defaults: dict[str, Any] = {"methods": ["SGD", "SAM", "Lookbehind-SAM"], "lr": toy.lr}
-        chosen = defaults | settings | {"start": list(start or toy.start)}
-        super().__init__(loss=toy.name, **own, **chosen)
+        chosen: Any = {"methods": ["SGD", "SAM", "Lookbehind-SAM"], "lr": toy.lr, **own, **settings}
+        super().__init__(loss=toy.name, start=list(start or toy.start), **chosen)
         self.observe(self._new_loss, "loss")
-        self.observe(self._draw, [*CONTROLS])
+        self.observe(self._draw, [*LIMITS, "adaptive", "lens", "methods", "loss", "start"])
         self._draw()
 
     @traitlets.validate(*LIMITS)
@@ -122,10 +121,7 @@ class ToyExplorer(Sheet):
         return self._losses[self.loss]
 
     def path(self, method: str) -> NDArray[np.float64]:
-        """x, y, loss and sharpness after 0 … `steps` outer steps where the controls stand, (·, 4).
-
-        Shorter where the method diverges.
-        """
+        """x, y, loss and sharpness after 0 … `steps` steps, (·, 4); shorter where it diverges."""
         run = self._run(method)
         return np.column_stack([run[name] for name in ("slow", "losses", "sharp")])
 
@@ -199,9 +195,7 @@ def _ground(toy: Any) -> dict[str, Any]:
     x0, x1, y0, y1 = toy.window
     u, v = MARGIN * (x1 - x0), MARGIN * (y1 - y0)
     window = [x0 - u, x1 + u, y0 - v, y1 + v]
-    x, y = np.meshgrid(np.linspace(x0 - u, x1 + u, GRID), np.linspace(y0 - v, y1 + v, GRID))
-    with torch.no_grad():
-        values = toy(torch.from_numpy(np.stack([x, y], -1))).numpy()
+    _, _, values = grid(toy, window, GRID)
     defined = values[np.isfinite(values)]
     if not len(defined):
         raise ValueError(f"loss must be finite somewhere in the window {tuple(window)}")
@@ -229,11 +223,8 @@ def _own(loss: Any, start: Any, window: Any) -> Any:
     if isinstance(loss, ToyLoss):
         return loss
     try:
-        toy = (
-            _Function(loss, start, window)
-            if callable(loss)
-            else ToyLoss(OWN, loss, start, (), window, "")
-        )
+        kind: Any = _Function if callable(loss) else partial(ToyLoss, OWN, minima=(), lesson="")
+        toy = kind(loss, start=start, window=window)
     except ValueError as error:
         raise ValueError(f"loss must be one of {list(LOSSES)}, a function, or: {error}") from None
     if start is None or window is None:

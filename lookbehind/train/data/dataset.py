@@ -66,8 +66,7 @@ class Dataset:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of an image."""
-        height, width = self.train.images.shape[2:]
-        return height, width
+        return self.train.images.shape[2], self.train.images.shape[3]
 
     @property
     def splits(self) -> dict[str, Split]:

@@ -1,4 +1,4 @@
-"""Pages over the results of studies: heat maps, accuracies seed by seed, and stored runs."""
+"""Pages over the results of studies, and of one thought: a shifted loss, one step of R ranks."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,14 +12,24 @@ import traitlets
 from lookbehind.explore.shared import pictures
 from lookbehind.explore.shared.page import plain, script
 from lookbehind.explore.shared.palette import PALETTES, color_of
-from lookbehind.explore.shared.pictures import Sheet
 
 HERE = Path(__file__).parent
+Lists = Mapping[str, Sequence[Any]]
 KEPT = ("name", "budget", "label_noise", "test", "average_rise", "loss", "rise")  # of a run
 FIRST = {"label_noise": 0.4, "lr": 0.1, "k": 5, "rho": 0.05, "alpha": 0.2}  # of the atlas
+LISTED: dict[str, list[float]] = {
+    "shift": [round(n / 50, 2) for n in range(-30, 31)],
+    "sharpness": [1, 2, 4, 8, 16, 32],
+    "lead": [0.0, 0.05, 0.1, 0.2, 0.4],
+}
+MINIMA = {"sharp": -1.0, "flat": 1.0}
+HARDNESS = 20  # of the minimum of the two parabolas: smooth between them
+CHOICES = {"shares": ["equal", "growing", "half in rank 0"], "mean": ["weighted", "plain"],
+           "climb": ["global", "local"]}  # fmt: skip
+IMAGES = np.random.default_rng(176).normal((0.7, 0.2), 1.3, size=(24, 2)).round(2)
 
 
-class HeatMaps(Sheet):
+class HeatMaps(pictures.Sheet):
     """A map for each of `values`: in a cell the mean over `seeds`, in words its std as well.
 
     `axes` names three settings and gives their values; each of `values` is an array of shape
@@ -40,9 +50,7 @@ class HeatMaps(Sheet):
     span = traitlets.List(traitlets.Unicode()).tag(sync=True)
     at = traitlets.Int().tag(sync=True)
 
-    def __init__(
-        self, values: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], *, seeds: int
-    ) -> None:
+    def __init__(self, values: Mapping[str, Any], axes: Lists, *, seeds: int) -> None:
         shape, maps = (*map(len, axes.values()), 2), list[dict[str, Any]]()
         for name, array in values.items():
             if len(shape) != 4 or np.shape(array) != shape:
@@ -52,9 +60,8 @@ class HeatMaps(Sheet):
                 )
             mean, spread = plain(np.moveaxis(array, 3, 0), 4)
             maps.append({"name": name, "mean": mean, "spread": spread})
-        listed = [[name, [str(value) for value in some]] for name, some in axes.items()]
-        span, at = [*axes][:2], shape[2] // 2
-        super().__init__(maps=maps, axes=listed, seeds=seeds, span=span, at=at)
+        listed = [[name, [*map(str, some)]] for name, some in axes.items()]
+        super().__init__(maps=maps, axes=listed, seeds=seeds, span=[*axes][:2], at=shape[2] // 2)
 
     def shown(self) -> list[np.ndarray]:
         """The means in the cells of each map, (values of the one down, of the one across)."""
@@ -78,7 +85,7 @@ class HeatMaps(Sheet):
         )
 
 
-class Intervals(Sheet):
+class Intervals(pictures.Sheet):
     """Accuracies of methods: mean ± sample standard deviation over seeds, and each of the seeds.
 
     `tables` gives for each kind of noise the accuracies by the name of the method, arrays of shape
@@ -100,7 +107,7 @@ class Intervals(Sheet):
     other = traitlets.Unicode().tag(sync=True)
 
     def __init__(
-        self, tables: Mapping[str, Mapping[str, Any]], levels: Mapping[str, Sequence[float]], *,
+        self, tables: Mapping[str, Mapping[str, Any]], levels: Lists, *,
         other: str, at: int = 0, words: tuple[str, str] = ("noise", "level"),
     ) -> None:  # fmt: skip
         names, packed = [*next(iter(tables.values()))], {}
@@ -128,7 +135,7 @@ class Intervals(Sheet):
         return f"Test accuracy, {of} {self.kind}, {level} {table['levels'][self.at]}: {some}."
 
 
-class TaskMatrices(Sheet):
+class TaskMatrices(pictures.Sheet):
     """Accuracy matrices R of methods, side by side: R[i, j] on task j after task i was learned.
 
     `rows` are those of a study: mappings with a `name`, a `sequence`, a `memory` in images, and the
@@ -149,8 +156,7 @@ class TaskMatrices(Sheet):
     learned = traitlets.Int().tag(sync=True)
 
     def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        names = ("name", "sequence", "memory", "accuracy")
-        kept = [{name: row[name] for name in names} for row in rows]
+        kept = [{n: row[n] for n in ("name", "sequence", "memory", "accuracy")} for row in rows]
         if not kept:
             raise ValueError("rows must hold a row at least, got none")
         for place in product(*({row[name] for row in kept} for name in ("sequence", "memory"))):
@@ -183,7 +189,7 @@ def _at(place: tuple[str, int], rows: Sequence[Mapping[str, Any]]) -> list[Mappi
     return [row for row in rows if (row["sequence"], row["memory"]) == place]
 
 
-class TradeOff(Sheet):
+class TradeOff(pictures.Sheet):
     """Stored runs: average rise in nats against test accuracy, and a line through one of them.
 
     `path` is a file of notebooks/results/lines.py, which says what it holds. The traits
@@ -221,11 +227,11 @@ class TradeOff(Sheet):
         right.set(xlabel="distance, in lengths of the weights", ylabel="rise of the loss, nats")
         right.legend(fontsize=8)
         labels = f"{self.label_noise:.0%} wrong labels" if self.label_noise else "clean labels"
-        what = f"Average rise and test accuracy, {labels}, {self.budget}"
-        return f"{what}, means: {', '.join(told)}."
+        means = ", ".join(told)
+        return f"Average rise and test accuracy, {labels}, {self.budget}, means: {means}."
 
 
-class TrainingAtlas(Sheet):
+class TrainingAtlas(pictures.Sheet):
     """Curves, accuracy, sharpness and robustness of stored runs, under three numbers and two menus.
 
     `path` is a file of notebooks/results/atlas.py, which says what it holds. `setting` are values
@@ -256,9 +262,81 @@ class TrainingAtlas(Sheet):
 
     def _figure(self, figure: Any) -> str:
         accuracy, ax = self.row.get("accuracy", [0.0]), figure.subplots()
-        color = pictures.METHOD_COLORS["Lookbehind-SAM"]
-        ax.plot(range(1, len(accuracy) + 1), accuracy, ".-", color=color)
+        ax.plot(range(1, len(accuracy) + 1), accuracy, ".-", color=color_of("Lookbehind-SAM"))
         ax.set(xlabel="epoch", ylabel="test accuracy, %", ylim=(0, 100))
-        where = ", ".join(f"{name} {value}" for name, value in self.setting.items())
-        told = f"Training of Lookbehind-SAM with {where}"
-        return f"{told}: test accuracy {accuracy[-1]} % at the end."
+        at = ", ".join(f"{name} {value}" for name, value in self.setting.items())
+        return f"Training of Lookbehind-SAM with {at}: test accuracy {accuracy[-1]} % at the end."
+
+
+class ShiftedLoss(pictures.Sheet):
+    """A loss of one weight with a sharp and a flat minimum, and the same loss moved sideways.
+
+    The training loss is nearly the lower of two parabolas, `sharpness` · (φ + 1)² / 2 and
+    (φ − 1)² / 2 + `lead`; the test loss is L(φ − `shift`). The traits are values of `LISTED`:
+    TraitError for another.
+    """
+
+    _esm = script(HERE / "shift.js", PALETTES=PALETTES)
+    title = "A shifted loss"
+
+    listed = traitlets.Dict(LISTED).tag(sync=True)
+    shift = traitlets.Enum(LISTED["shift"], 0.0).tag(sync=True)
+    sharpness = traitlets.Enum(LISTED["sharpness"], 16).tag(sync=True)
+    lead = traitlets.Enum(LISTED["lead"], 0.1).tag(sync=True)
+
+    def loss(self, weight: Any, shift: float | None = None) -> Any:
+        """The loss at `weight`, shifted: of the test where `shift` is None, with 0 of training."""
+        at = np.asarray(weight) - (self.shift if shift is None else shift)
+        parabolas = self.sharpness * (at + 1) ** 2 / 2, (at - 1) ** 2 / 2 + self.lead
+        return -np.logaddexp(*(-HARDNESS * p for p in parabolas)) / HARDNESS
+
+    def _figure(self, figure: Any) -> str:
+        ax, weight = figure.subplots(), np.linspace(-2.2, 2.6, 400)
+        ax.plot(weight, self.loss(weight, 0), color="black", label="training loss")
+        ax.plot(weight, self.loss(weight), "--", color="black", label="test loss, shifted")
+        ax.set(xlabel="weight φ", ylabel="loss", ylim=(-0.05, 2.2))
+        ax.legend()
+        ends = [f"{name} {abs(self.loss(place)):.2f}" for name, place in MINIMA.items()]
+        return f"Test loss shifted by {self.shift}; at the minima of training: {', '.join(ends)}."
+
+
+class SharedStep(pictures.Sheet):
+    """One outer step of Lookbehind-SAM by R ranks, on a loss of two weights w and 24 images.
+
+    Image i has the loss log(1 + exp(−zᵢ·w)) and belongs to one rank. `ranks` is R, `shares` how
+    many images each has, `mean` whether gradients are weighted by them, `climb` by which gradient
+    the first ascent goes, `slow` φ. Descents are those of SGD at `lr`.
+
+    Raises TraitError for more than 8 ranks or 5 steps, and for what isn't in `CHOICES`.
+    """
+
+    _esm = script(HERE / "ranks.js", PALETTES=PALETTES)
+    title = "What each rank sees"
+    SIZE = (5.4, 4.2)
+
+    images = traitlets.List(IMAGES.tolist()).tag(sync=True)
+    choices = traitlets.Dict(CHOICES).tag(sync=True)
+    lr = traitlets.Float(1.5).tag(sync=True)
+    alpha = traitlets.Float(0.5).tag(sync=True)
+    ranks = traitlets.Int(4, min=1, max=8).tag(sync=True)
+    shares = traitlets.Enum(CHOICES["shares"], "equal").tag(sync=True)
+    climb = traitlets.Enum(CHOICES["climb"], "local").tag(sync=True)
+    mean = traitlets.Enum(CHOICES["mean"], "weighted").tag(sync=True)
+    k = traitlets.Int(3, min=1, max=5).tag(sync=True)
+    rho = traitlets.Float(0.2).tag(sync=True)
+    slow = traitlets.List([0.0, 1.0]).tag(sync=True)
+
+    def _figure(self, figure: Any) -> str:
+        ax, groups = figure.subplots(), [IMAGES, *np.array_split(IMAGES, self.ranks)]
+        mean, *own = gradients = [-(z.T / (1 + np.exp(z @ self.slow))).mean(1) for z in groups]
+        names = ["mean", *(f"rank {r}" for r in range(self.ranks))]
+        for name, g in zip(names, gradients, strict=True):
+            pictures.arrow(ax, (0, 0), g, "gradient", linewidth=3.5 if name == "mean" else 1.2)
+            side = {"ha": "left" if g[0] > 0 else "right", "va": "bottom" if g[1] > 0 else "top"}
+            ax.annotate(name, g, **side)
+        most = 1.2 * np.abs(gradients).max()
+        ax.set(xlim=(-most, most), ylim=(-most, most), aspect="equal", title="gradients at φ")
+        ax.set(xlabel="∂L/∂w₁", ylabel="∂L/∂w₂")
+        lengths = ", ".join(f"{np.linalg.norm(g):.2f}" for g in own)
+        told = f"the gradients of {self.ranks} ranks, {lengths} long"
+        return f"Arrows from one origin: {told}; their mean {np.linalg.norm(mean):.2f}."

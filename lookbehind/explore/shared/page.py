@@ -28,7 +28,8 @@ def script(own: Path, **constants: Any) -> str:
     """
     given = [f"const {name} = {json.dumps(value)};" for name, value in constants.items()]
     *needed, last = _modules(own.resolve(), seen=set())
-    return "\n".join([*given, *map(_block, needed), last])
+    text = "\n".join([*given, *map(_block, needed), last])
+    return text.encode("ascii", "backslashreplace").decode()  # half of a page's memory for it
 
 
 def _modules(path: Path, seen: set[Path]) -> list[str]:

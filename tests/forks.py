@@ -14,14 +14,8 @@ import torch
 from jupyter_client.provisioning import local_provisioner
 
 CONTEXT = multiprocessing.get_context("forkserver")
-MODULES = (
-    "torch._dynamo",
-    "lookbehind.__main__",
-    "lookbehind.study",
-    "ipykernel.kernelapp",
-    "pair",
-)
-CONTEXT.set_forkserver_preload(list(MODULES))
+HEAVY = ["torch._dynamo", "lookbehind.__main__", "lookbehind.study", "ipykernel.kernelapp"]
+CONTEXT.set_forkserver_preload([*HEAVY, "pair"])
 
 
 def free_port():
@@ -50,21 +44,15 @@ def _run(target, arguments, said, environment):
     target(*arguments)
 
 
-def lookbehind(*words):
-    """What the console script does."""
-    from lookbehind.__main__ import main
-
-    sys.argv = ["lookbehind", *words]
-    main()
-
-
 def unhurried(*words):
-    """The same, with a rest after each epoch, in which to interrupt it."""
+    """What the console script does, with a rest after each epoch, in which to interrupt it."""
+    from lookbehind.__main__ import main
     from lookbehind.train import Run
 
     plain = Run.save
     Run.save = lambda run, path: (plain(run, path), time.sleep(0.5))
-    lookbehind(*words)
+    sys.argv = ["lookbehind", *words]
+    main()
 
 
 class Kernel:

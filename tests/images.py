@@ -27,13 +27,12 @@ def same(a, b):
     return all(map(torch.equal, fingerprint(a), fingerprint(b)))
 
 
-def numbered(count, channels=3, height=6, width=5):
+def numbered(count):
     """Images of random pixels; the label of each is its number."""
     generator = torch.Generator().manual_seed(0)
-    shape = (count, channels, height, width)
-    images = torch.randint(1, 256, shape, dtype=torch.uint8, generator=generator)
-    mean, std = torch.tensor([120.0, 110.0, 100.0])[:channels], torch.tensor([60.0, 50.0, 40.0])
-    return Split(images, torch.arange(count), mean, std[:channels])
+    images = torch.randint(1, 256, (count, 3, 6, 5), dtype=torch.uint8, generator=generator)
+    mean, std = torch.tensor([120.0, 110.0, 100.0]), torch.tensor([60.0, 50.0, 40.0])
+    return Split(images, torch.arange(count), mean, std)
 
 
 def pixels(split, images):
@@ -41,18 +40,16 @@ def pixels(split, images):
     return images * split.std.view(-1, 1, 1) + split.mean.view(-1, 1, 1)
 
 
-def paint(folder, per_class=3, classes="ab", mode="RGB", size=(5, 4)):
+def paint(folder, per_class=3, mode="RGB", size=(5, 4)):
     """A folder of PNG images of random pixels, as many in train/ as in test/; returns it."""
     rng = np.random.default_rng(0)
-    for part in ("train", "test"):
-        for name in classes:
-            (folder / part / name).mkdir(parents=True, exist_ok=True)
-            for i in range(per_class):
-                draw(folder / part / name / f"{i}.png", rng, mode, size)
+    for name in ("train/a", "train/b", "test/a", "test/b"):
+        (folder / name).mkdir(parents=True)
+        for i in range(per_class):
+            draw(folder / name / f"{i}.png", rng, mode, size)
     return folder
 
 
 def draw(file, seed=0, mode="RGB", size=(5, 4)):
-    shape = (size[1], size[0], 3)
-    noise = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(noise).convert(mode).save(file)

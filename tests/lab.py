@@ -9,30 +9,26 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import forks
 import nbformat
+import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", MAC)
-OFF = ("sandbox", "first-run")
-DISABLED = ("gpu", "quic", "background-networking", "component-update", "sync")
-BROWSER_ARGS = [*(f"--no-{name}" for name in OFF), *(f"--disable-{name}" for name in DISABLED)]
+BROWSER_ARGS = ["--disable-gpu", "--disable-quic"]
 QUIET_SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "docmanager-extension/plugin": {"autosave": False},
 }
-ERRORS = (
-    ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr'],"
-    ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']"
-)
+ERRORS = ".jp-OutputArea-output:is([data-mime-type$='.stderr'], [data-mime-type$='.error'])"
 KERNEL_TROUBLE = re.compile(r'"msg_type": ?"error"|"name": ?"stderr"')
 # JupyterLab asks a fresh kernel for the widgets of the last one, and a page that is left closes its
 # subshell, whose loop then complains of messages that came too late.
@@ -59,9 +55,13 @@ BLANK_CANVASES = """() => [...document.querySelectorAll('.jp-OutputArea canvas')
     return pixels.every(pixel => pixel === pixels[0]);
 }).length"""
 
+HEAD = """<html lang=en><title>saved</title><meta charset=utf-8>
+<meta name=color-scheme content="light dark"><meta name=viewport content="width=device-width">"""
+WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 PIXELS = "selector => document.querySelector(selector).toDataURL()"
 FITTING = """() => [...document.querySelectorAll('.lb-explorer figure canvas')].every(one =>
     !one.checkVisibility() || Math.abs(one.width - one.clientWidth * devicePixelRatio) < 2)"""
+PANEL = ".jp-WindowedPanel-outer"
 DOWN = """panel => {
     const before = panel.scrollTop;
     panel.scrollBy(0, 900);
@@ -98,16 +98,12 @@ def fresh_environment(folder: Path) -> dict[str, str]:
 
 
 def wait_until_up(url: str, process: subprocess.Popen, log: Path, seconds: float = 90) -> None:
-    """Return when `url` answers at all; raise with the log when the server ends or stays silent."""
+    """Return when `url` answers; raise with the log when the server ends or stays silent."""
     deadline = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except urllib.error.HTTPError:
-            return
-        except OSError:
-            time.sleep(0.2)
+        with suppress(OSError):
+            return urllib.request.urlopen(url, timeout=5).close()
+        time.sleep(0.2)
     raise RuntimeError(f"no server at {url}:\n{log.read_text()}")
 
 
@@ -123,8 +119,7 @@ def stop_group(process: subprocess.Popen) -> None:
 
 def write_notebook(path: Path, cells: Sequence[str]) -> None:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook.metadata.kernelspec = kernel
+    notebook.metadata.kernelspec = {"display_name": "Python 3", "name": "python3"}
     nbformat.write(notebook, path)
 
 
@@ -147,17 +142,6 @@ def jupyterlab(folder: Path) -> Iterator[str]:
             stop_group(process)
 
 
-def note_trouble(page: Page) -> Callable[[str | bytes], None]:
-    """Collect the kernel's errors that no cell shows: those of a widget's callback."""
-
-    def note(frame: str | bytes) -> None:
-        text = frame if isinstance(frame, str) else frame.decode("utf-8", "replace")
-        if KERNEL_TROUBLE.search(text) and not JUPYTERS_OWN.search(text):
-            page.problems.append(text)
-
-    return note
-
-
 @contextmanager
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
@@ -170,13 +154,20 @@ def chromium() -> Iterator[Browser]:
 def blank_page(browser: Browser) -> Iterator[Page]:
     """A blank page; its scripts' errors collect in `page.problems`.
 
-    But for anywidget's word on a module that took two seconds to load on a busy machine: it comes.
+    So do the kernel's that no cell shows: those of a widget's callback. Not anywidget's word on a
+    module that took two seconds to load on a busy machine: it comes.
     """
+
+    def note(frame: str | bytes) -> None:
+        text = frame if isinstance(frame, str) else frame.decode("utf-8", "replace")
+        if KERNEL_TROUBLE.search(text) and not JUPYTERS_OWN.search(text):
+            page.problems.append(text)
+
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.set_default_timeout(120_000)
     page.problems, slow = [], "[anywidget] Failed to initialize model."
     page.on("pageerror", lambda e: str(e) == slow or page.problems.append(str(e)))
-    page.on("websocket", lambda socket: socket.on("framereceived", note_trouble(page)))
+    page.on("websocket", lambda socket: socket.on("framereceived", note))
     yield page
     page.close()
 
@@ -221,6 +212,42 @@ def rest(page: Page, milliseconds: int) -> None:
     page.evaluate(f"async ms => {{ await {frame}; await {wait}; await {frame}; }}", milliseconds)
 
 
+@pytest.fixture
+def page(tab: Page, address: str) -> Iterator[Page]:
+    """The page at a module's `address`; no script of it may fail."""
+    show(tab, address)
+    yield tab
+    assert not tab.problems, tab.problems
+
+
+@pytest.fixture
+def opened(tab: Page, tmp_path: Path) -> Iterator[Callable[[Any], Page]]:
+    """Shows an explorer's own page, where no script may fail."""
+    yield lambda explorer: show(tab, saved(explorer, tmp_path / "page.html")) or tab
+    assert not tab.problems, tab.problems
+
+
+def as_document(living: str, path: Path) -> str:
+    """The address of a page that holds what a notebook has saved."""
+    path.write_text(f"{HEAD}<main><h1>saved</h1>{living}</main>", "utf-8")
+    return path.as_uri()
+
+
+def check_with_axe(page: Page, **options: Any) -> None:
+    found = Axe().run(page, **options)
+    assert found.violations_count == 0, found.generate_report()
+    assert not page.problems, page.problems
+
+
+def drag(part: Locator, start: Sequence[float], end: Sequence[float]) -> None:
+    """From one place to another, in pixels from the left upper corner of the part."""
+    box, mouse = part.bounding_box(), part.page.mouse
+    mouse.move(box["x"] + start[0], box["y"] + start[1])
+    mouse.down()
+    mouse.move(box["x"] + end[0], box["y"] + end[1], steps=4)
+    mouse.up()
+
+
 def number(page: Page | Locator, name: str) -> Locator:
     """The number of a sentence whose name begins so."""
     return page.get_by_role("spinbutton", name=re.compile(f"^{re.escape(name)}"))
@@ -252,7 +279,12 @@ def run_notebook(page: Page, address: str, name: str, seconds: float = 180) -> N
     # Every code cell has run ([1], not [*]), or one failed.
     done = f"() => {IDLE} && ({ALL_RAN} || document.querySelector(`{ERRORS}`))"
     page.wait_for_function(done, timeout=seconds * 1000)
-    walk(page)
+    # JupyterLab renders an output when it first comes in view.
+    page.mouse.move(700, 500)
+    page.eval_on_selector(PANEL, "panel => panel.scrollTo(0, 0)")
+    while page.eval_on_selector(PANEL, DOWN):
+        rest(page, 120)
+    rest(page, 500)
 
 
 def press(page: Page, name: str) -> None:
@@ -261,18 +293,4 @@ def press(page: Page, name: str) -> None:
 
 def says(page: Page, text: str) -> None:
     """Wait until the page says so: in a line of status, or a table."""
-    found = f"() => new RegExp({text!r}).test(document.body.innerText)"
-    page.wait_for_function(found)
-
-
-def walk(page: Page) -> None:
-    """Scroll from top to bottom: JupyterLab renders an output when it first comes in view."""
-    page.mouse.move(700, 500)
-    scroller = ".jp-WindowedPanel-outer"
-    page.eval_on_selector(scroller, "panel => panel.scrollTo(0, 0)")
-    for _ in range(200):
-        went = page.eval_on_selector(scroller, DOWN)
-        rest(page, 120)
-        if not went:
-            break
-    rest(page, 500)
+    page.wait_for_function(f"() => new RegExp({text!r}).test(document.body.innerText)")

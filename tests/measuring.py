@@ -1,17 +1,17 @@
 """What the tests of the measures share: networks worked by hand, directions, comparisons."""
 
 import copy
-from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.optim.swa_utils import update_bn
 
 from lookbehind.measure import filter_normalized, gaussian_direction, unit
+from lookbehind.measure.directions import normal
 from lookbehind.train.models import resnet8
 from lookbehind.weights import moved, weights_of
 
-Data = list[tuple[Tensor, Tensor]]
 EXACT = {"rel": 1e-12}
 
 
@@ -30,24 +30,24 @@ def complete(found):
 
 
 def elsewhere(model, size=0.3):
-    generator = torch.Generator().manual_seed(1)
-    weights, draw = weights_of(model), partial(torch.randn, generator=generator)
-    return moved(weights, (size, {n: draw(w.shape, dtype=w.dtype) for n, w in weights.items()}))
+    weights = weights_of(model)
+    return moved(weights, (size, normal(weights, torch.Generator().manual_seed(1))))
 
 
-def with_weights(model, weights):
+def with_weights(model, weights, seen=None):
+    """A copy at these weights, the statistics of its BatchNorm made anew on what it has `seen`."""
     other = copy.deepcopy(model)
     other.load_state_dict({**other.state_dict(), **weights})
+    if seen is not None:
+        update_bn(seen, other)
     return other
 
 
 def all_of(model):
     """Every bit that a caller could see changed."""
-    tensors = [t.clone() for t in model.state_dict().values()]
-    grads = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
-    flags = [p.requires_grad for p in model.parameters()]
+    params = [(p.grad, p.requires_grad) for p in model.parameters()]
     modes = [m.training for m in model.modules()]
-    return [tensors, grads, flags, modes, torch.get_rng_state()]
+    return copy.deepcopy([model.state_dict(), params, modes, torch.get_rng_state()])
 
 
 def flat(weights):
@@ -70,8 +70,7 @@ class Squared(nn.Module):
 
     def forward(self, x):
         s = (self.h * self.weight**2).sum() / 2
-        logits = torch.stack([-s, torch.log1p(-torch.exp(-s))])
-        return logits.expand(len(x), 2)
+        return torch.stack([-s, torch.log1p(-torch.exp(-s))]).expand(len(x), 2)
 
 
 def one_image():
@@ -82,10 +81,8 @@ def rescaled():
     """One function twice: layers without biases around a ReLU, w₁ and w₂, or 4 w₁ and w₂ / 4."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 7, bias=False), nn.ReLU(), nn.Linear(7, 4, bias=False))
-    weights = weights_of(model.double())
-    other = with_weights(
-        model, {"0.weight": 4 * weights["0.weight"], "2.weight": weights["2.weight"] / 4}
-    )
+    first, second = model.double().parameters()
+    other = with_weights(model, {"0.weight": 4 * first, "2.weight": second / 4})
     return model, other, [(torch.randn(20, 6).double(), torch.randint(4, (20,)))]
 
 

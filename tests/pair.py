@@ -31,8 +31,8 @@ def minibatches(sizes=(7, 7, 1), broken=False):
     return list(zip(x.split(sizes), y.split(sizes), strict=True))
 
 
-def network(seed=0, kind=nn.Tanh):
-    torch.manual_seed(seed)
+def network(kind=nn.Tanh):
+    torch.manual_seed(0)
     return nn.Sequential(nn.Linear(5, 6), kind(), nn.Linear(6, 3)).double()
 
 
@@ -78,21 +78,20 @@ def check_local(ranks, folder):
 def check_counts(ranks, folder):
     counting, found = Counting(), {}
     for perturbation in ("global", "local"):
-        before = counting.exchanged
+        counting.exchanged = 0
         trained(ranks=counting, perturbation=perturbation)
-        found[perturbation] = counting.exchanged - before
+        found[perturbation] = counting.exchanged
     return found
 
 
 def check_not_finite(ranks, folder):
     """The image that breaks the first minibatch is in the second process's share."""
-    found = []
+    batches, found = minibatches(broken=True), []
     for perturbation in ("global", "local"):
         model = network(kind=nn.ReLU)
         before = weights_of(model)
         with pytest.raises(FloatingPointError, match="loss is not finite at evaluation 1 "):
-            trained(ranks=ranks, batches=minibatches(broken=True), model=model,
-                    perturbation=perturbation)  # fmt: skip
+            trained(ranks=ranks, batches=batches, model=model, perturbation=perturbation)
         found += [torch.equal(a, b) for a, b in zip(before, weights_of(model), strict=True)]
     return found
 
@@ -113,9 +112,8 @@ def check_checkpoints(ranks, folder):
     """Stopped in the second epoch; and what one process had stopped there goes on."""
     path = folder / "by two.pt"
     trained(ranks=ranks, checkpoint=path, stop=stop_after(4))
-    there = path.exists()
-    one = trained(ranks=ranks, checkpoint=folder / "by one.pt", resume=True)
-    return {"there": there, "resumed": one}
+    resumed = trained(ranks=ranks, checkpoint=folder / "by one.pt", resume=True)
+    return {"there": path.exists(), "resumed": resumed}
 
 
 def check_errors(ranks, folder):
@@ -140,9 +138,8 @@ def check_shuffled(ranks, folder):
 
 def check_statistics(ranks, folder):
     """BatchNorm's running mean after one step, and the score with what it has at the end."""
-    model = nn.Sequential(nn.BatchNorm1d(5), network())
-    found = []
-    trained("SAM", ranks, minibatches((7, 5)), model.double(), epochs=1, splits={},
+    model, found = nn.Sequential(nn.BatchNorm1d(5), network()).double(), []
+    trained("SAM", ranks, minibatches((7, 5)), model, epochs=1, splits={},
             callbacks=[lambda run: found.append(model[0].running_mean.clone())])  # fmt: skip
     return found, evaluate(ranks.network(model), minibatches(), ranks=ranks).loss
 

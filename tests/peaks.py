@@ -12,7 +12,6 @@ from nbval.plugin import IPyNbFile
 
 BINDER = 1.5  # GB for one notebook, of the 2 that Binder gives
 SERVER = 0.15  # GB of JupyterLab's server beside the kernel
-EVERY = 0.5  # seconds between two looks
 
 most: dict[int, float] = {}  # GB of each kernel, by its pid, with all processes that it started
 
@@ -22,7 +21,7 @@ def watch() -> None:
         for pid in forks.Kernel.pids:
             with contextlib.suppress(psutil.Error):  # it, or one of its processes, has ended
                 look(pid)
-        time.sleep(EVERY)
+        time.sleep(0.5)
 
 
 def look(pid: int) -> None:
@@ -30,13 +29,9 @@ def look(pid: int) -> None:
     family = [kernel, *kernel.children(recursive=True)]
     if psutil.LINUX:  # of what it shares with the server that forked it, it has a part
         family.append(kernel.parent())
-    most[pid] = max(most.get(pid, 0.0), sum(map(held, family)) / 1e9)
-
-
-def held(process: psutil.Process) -> int:
-    """Bytes; of what processes share each has its part, where the system can tell."""
-    found = process.memory_full_info()
-    return getattr(found, "pss", found.rss)
+    found = [process.memory_full_info() for process in family]
+    held = sum(getattr(one, "pss", one.rss) for one in found)  # what they share, each in part
+    most[pid] = max(most.get(pid, 0.0), held / 1e9)
 
 
 class Peak(pytest.Item):

@@ -8,23 +8,18 @@ Weights are lists of plain tensors, gradients come from `autograd.grad`; nothing
 import torch
 
 
-def total(tensors):
-    return torch.sqrt(sum((t * t).sum() for t in tensors))
-
-
 def ascended(weights, gradients, climb, scaled):
     """w + ρ T² g / ‖T g‖₂."""
     rho, eta = climb
+    flags = [s and eta is not None for s in scaled]
     stretch = [
-        w.abs() + eta if eta is not None and s else torch.ones_like(w)
-        for w, s in zip(weights, scaled, strict=True)
+        w.abs() + eta if f else torch.ones_like(w) for w, f in zip(weights, flags, strict=True)
     ]
-    length = total([t * g for t, g in zip(stretch, gradients, strict=True)])
+    triples = list(zip(weights, stretch, gradients, strict=True))
+    length = torch.sqrt(sum((t * g).square().sum() for _, t, g in triples))
     if length == 0:
         return list(weights)
-    return [
-        w + rho * t * t * g / length for w, t, g in zip(weights, stretch, gradients, strict=True)
-    ]
+    return [w + rho * t * t * g / length for w, t, g in triples]
 
 
 class Base:
@@ -68,7 +63,9 @@ def lookbehind(weights, gradients, base, climb, scaled, alpha):
 
 
 def interpolation(first, total, alpha):
-    """α, or where it is "adaptive" (1 + cos ∠(first, total)) / 2."""
+    """α, what it says as a function, or where it is "adaptive" (1 + cos ∠(first, total)) / 2."""
+    if callable(alpha):
+        return alpha(first, total)
     if alpha != "adaptive":
         return alpha
     lengths = first.norm() * total.norm()

@@ -1,8 +1,8 @@
 """Other losses and minibatches than images: a regression, a language model."""
 
 import math
-from collections import UserDict
-from typing import Any, NamedTuple
+from collections import UserDict, namedtuple
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,26 +11,15 @@ from measuring import complete, with_weights
 from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from lookbehind import Ball, Lookbehind
-from lookbehind.measure import (
-    Objective,
-    average_rise,
-    dot,
-    gaussian_direction,
-    hessian_eigenpairs,
-    hessian_trace,
-    line,
-    moved,
-    plane,
-    unit,
-    weight_noise,
-    weights_of,
-    worst_rise,
-)
+from lookbehind import Ball, Lookbehind, measure
 from lookbehind.scores import examples
 from lookbehind.train import Ranks, Session, evaluate, fit
 
 V = 7  # words
+
+
+def sgd(model):
+    return torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
 
 
 class Language(nn.Module):
@@ -68,62 +57,58 @@ def regression():
     return model, list(zip(x.split(4), y.split(4), strict=True)), {"loss": mse_loss}
 
 
-PROBLEMS = {"language": language, "regression": regression}
-both = pytest.mark.parametrize("name", PROBLEMS)
+both = pytest.mark.parametrize("problem", [language, regression])
 
 
+@torch.no_grad()
 def mean_loss(model, data, losses):
     """The independent oracle: a loop over minibatches."""
-    total = 0.0
-    for one in data:
-        with torch.no_grad():
-            words = "batch_loss" in losses
-            found = next_word(model, one) if words else mse_loss(model(one[0]), one[1])
-        total += float(found) * len(one["input_ids"] if words else one[0])
-    return total / 9
+    if "batch_loss" in losses:
+        sums = [next_word(model, one) * len(one["input_ids"]) for one in data]
+    else:
+        sums = [mse_loss(model(x), y) * len(x) for x, y in data]
+    return float(sum(sums)) / 9
 
 
 @both
 @pytest.mark.parametrize("sam", [False, True])
-def test_fit_trains_and_scores(name, sam, tmp_path):
-    model, data, losses = PROBLEMS[name]()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
-    optimizer = Lookbehind(optimizer, Ball(0.01), k=2) if sam else optimizer
+def test_fit_trains_and_scores(problem, sam, tmp_path):
+    model, data, losses = problem()
+    optimizer = Lookbehind(sgd(model), Ball(0.01), k=2) if sam else sgd(model)
     start, session = mean_loss(model, data, losses), Session(tmp_path / "run.pt", progress=True)
     history = fit(model, optimizer, data, epochs=5, splits={"all": data}, session=session, **losses)
     assert history.of("all")[0].loss == pytest.approx(start, rel=1e-12)
     assert history.last("all").loss == pytest.approx(mean_loss(model, data, losses), rel=1e-12)
     assert history.last("all").loss < 0.9 * start
     assert all(math.isnan(record.accuracy) for record in history.records)
-    best = history.best("all", by="all")
-    assert best.loss == min(record.loss for record in history.records)
+    assert history.best("all", by="all").loss == min(record.loss for record in history.records)
 
 
 @both
-def test_landscapes_and_noise(name, tmp_path):
-    model, data, losses = PROBLEMS[name]()
-    w, start = weights_of(model), mean_loss(model, data, losses)
-    d, e = (unit(gaussian_direction(model, seed=seed)) for seed in (1, 2))
-    found = line(model, data, d, points=3, **losses)
+def test_landscapes_and_noise(problem, tmp_path):
+    model, data, losses = problem()
+    w, start = measure.weights_of(model), mean_loss(model, data, losses)
+    d, e = (measure.unit(measure.gaussian_direction(model, seed=seed)) for seed in (1, 2))
+    found = measure.line(model, data, d, points=3, **losses)
     assert np.load(found.save(tmp_path / "line"))["loss"].tolist() == found.loss.tolist()
-    wide = plane(model, data, d, e, points=3, **losses)
+    wide = measure.plane(model, data, d, e, points=3, **losses)
     assert found.start.loss == pytest.approx(start, rel=1e-12)
     assert complete(wide) and wide.images == 9 and math.isnan(wide.start.accuracy)
-    noisy = weight_noise(model, data, [0.0, 0.1], draws=2, **losses)
+    noisy = measure.weight_noise(model, data, [0.0, 0.1], draws=2, **losses)
     assert noisy.losses[0] == pytest.approx([start, start], rel=1e-12)
-    there = mean_loss(with_weights(model, moved(w, (1.0, d))), data, losses)
+    there = mean_loss(with_weights(model, measure.moved(w, (1.0, d))), data, losses)
     assert found.loss[2] == wide.loss[1, 2] == pytest.approx(there, rel=1e-12)
     assert all(map(math.isnan, [*found.accuracy, *noisy.accuracies.flat]))
 
 
 @both
-def test_sharpness_and_curvature_are_of_this_loss(name):
-    model, data, losses = PROBLEMS[name]()
-    objective, start = Objective(model, data, **losses), mean_loss(model, data, losses)
+def test_sharpness_and_curvature_are_of_this_loss(problem):
+    model, data, losses = problem()
+    objective, start = measure.Objective(model, data, **losses), mean_loss(model, data, losses)
     w, slope = objective.weights, objective.gradient()[1]
-    top = hessian_eigenpairs(model, data, **losses)
+    top = measure.hessian_eigenpairs(model, data, **losses)
     (value,), (v,) = top.values, top.vectors
-    up, down = (objective.gradient(moved(w, (h, v)))[1] for h in (1e-5, -1e-5))
+    up, down = (objective.gradient(measure.moved(w, (h, v)))[1] for h in (1e-5, -1e-5))
     for n, d in v.items():
         expected = (up[n] - down[n]) / 2e-5
         torch.testing.assert_close(value * d, expected, rtol=0, atol=1e-6 * value)
@@ -131,20 +116,18 @@ def test_sharpness_and_curvature_are_of_this_loss(name):
     sizes, by = [t.numel() for t in w.values()], torch.Generator().manual_seed(0)
     signs = (2 * torch.randint(2, (sum(sizes),), generator=by) - 1).split(sizes)
     probe = {n: some.view_as(w[n]).to(w[n]) for n, some in zip(w, signs, strict=True)}
-    first = hessian_trace(model, data, **few).values[0]
-    assert first == pytest.approx(dot(probe, objective.curvature(probe)), rel=1e-9)
-    noisy = weight_noise(model, data, [0.1], relative=False, **few)
-    mean = average_rise(model, data, 0.1, **few)
+    first = measure.hessian_trace(model, data, **few).values[0]
+    assert first == pytest.approx(measure.dot(probe, objective.curvature(probe)), rel=1e-9)
+    noisy = measure.weight_noise(model, data, [0.1], relative=False, **few)
+    mean = measure.average_rise(model, data, 0.1, **few)
     assert mean.values == pytest.approx(noisy.losses[0] - start, rel=1e-9)
-    rise = worst_rise(model, data, Ball(0.05), **losses)
-    worst = moved(w, (0.05 / math.sqrt(dot(slope, slope)), slope))
+    rise = measure.worst_rise(model, data, Ball(0.05), **losses)
+    worst = measure.moved(w, (0.05 / math.sqrt(measure.dot(slope, slope)), slope))
     there = mean_loss(with_weights(model, worst), data, losses)
     assert rise == pytest.approx(there - start, rel=1e-9) and rise > 0
 
 
-class Pair(NamedTuple):
-    inputs: Any
-    targets: Any
+Pair = namedtuple("Pair", ["inputs", "targets"])
 
 
 @pytest.mark.parametrize(
@@ -165,7 +148,7 @@ def test_examples_are_counted_in_the_first_tensor(minibatch, count):
         seen.append(got)
         return next(model.parameters()).sum()
 
-    objective = Objective(nn.Linear(1, 1), [minibatch], batch_loss=loss)
+    objective = measure.Objective(nn.Linear(1, 1), [minibatch], batch_loss=loss)
     assert objective.images == count
     objective.score()
     assert isinstance(seen[0], dict if isinstance(minibatch, UserDict) else type(minibatch))
@@ -174,7 +157,7 @@ def test_examples_are_counted_in_the_first_tensor(minibatch, count):
 @pytest.mark.parametrize("minibatch", [{}, (None, "a"), [torch.zeros(())]])
 def test_a_minibatch_without_examples_is_named(minibatch):
     with pytest.raises(ValueError, match="must hold a tensor of examples"):
-        Objective(nn.Linear(1, 1), [minibatch])
+        measure.Objective(nn.Linear(1, 1), [minibatch])
 
 
 X = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
@@ -189,11 +172,9 @@ UNFIT = {  # outputs, targets, a loss for them
     "none": (2, None, lambda out, y: out.square().mean()),
 }
 CALLS = {
-    "objective": lambda model, data, **o: Objective(model, data, **o).loss(),
-    "evaluate": lambda model, data, **o: evaluate(model, data, **o),
-    "fit": lambda model, data, **o: fit(
-        model, torch.optim.SGD(model.parameters(), lr=0.1), data, epochs=1, splits={}, **o
-    ),
+    "objective": lambda model, data, **o: measure.Objective(model, data, **o).loss(),
+    "evaluate": evaluate,
+    "fit": lambda model, data, **o: fit(model, sgd(model), data, epochs=1, splits={}, **o),
 }
 
 
@@ -212,8 +193,7 @@ def test_what_the_default_loss_does_not_fit_is_refused_and_works_with_its_own(na
 @pytest.mark.parametrize("label", [-100, -1, 3])
 def test_labels_of_no_class_are_named(label, call):
     labels = torch.tensor([0, 1, 2, 0, 1, label])
-    words = rf"labels from {min(label, 0)} to {max(label, 2)}"
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=rf"labels from {min(label, 0)} to {max(label, 2)}"):
         CALLS[call](nn.Linear(4, 3), [(X, labels)])
 
 
@@ -234,9 +214,7 @@ def test_wrong_losses_are_named(call):
 def test_accuracy_is_counted_with_any_loss_that_has_labels():
     model, labels = nn.Linear(4, 3), torch.arange(6) % 3
     plain = evaluate(model, [(X, labels)])
-    smooth = evaluate(
-        model, [(X, labels)], loss=lambda o, y: cross_entropy(o, y, label_smoothing=0.5)
-    )
+    smooth = evaluate(model, [(X, labels)], loss=partial(cross_entropy, label_smoothing=0.5))
     assert smooth.accuracy == plain.accuracy and smooth.loss != plain.loss
     dense = nn.Sequential(nn.Linear(4, 6), nn.Unflatten(1, (3, 2)))  # a label a pixel
     pixels = evaluate(dense, [(X, torch.arange(12).view(6, 2) % 3)], loss=cross_entropy)

@@ -62,14 +62,11 @@ def address(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tab():
+def tab(address):
+    """With all widgets but the lab, alive."""
     with lab.browser_page() as page:
+        lab.run_notebook(page, address, "widgets.ipynb")
         yield page
-
-
-@pytest.fixture(scope="module")
-def notebook(tab, address):
-    lab.run_notebook(tab, address, "widgets.ipynb")
 
 
 @pytest.fixture
@@ -92,14 +89,12 @@ def menu(page, name, command):
     page.locator(f".lm-Menu-item[data-command='{command}']").click()
 
 
-@pytest.mark.usefixtures("notebook")
 def test_the_kernel_draws_a_function_of_its_own(page):
     before = page.wait_for_function(END).json_value()
     scrub(page.locator(".lb-explorer").first, "ρ", "ArrowRight", 3)
     page.wait_for_function(f"before => ({END})() !== before", arg=before)
 
 
-@pytest.mark.usefixtures("notebook")
 @pytest.mark.parametrize(
     ("place", "control", "trait"),
     [(1, "ρ", "at is 3"), (2, "level", "at is 1"), (3, "k", "setting is .*'k': 3")],
@@ -109,7 +104,6 @@ def test_a_move_on_a_map_is_told_to_the_kernel(page, place, control, trait):
     lab.says(page, trait)
 
 
-@pytest.mark.usefixtures("notebook")
 def test_the_landscape_is_computed_where_a_page_asks_for_it(page):
     lab.says(page, "Done, on 100 images")  # it began by itself once it was shown
     explorer = page.locator(".lb-explorer").nth(4)
@@ -146,10 +140,9 @@ def test_the_lab_trains_is_steered_interrupted_reopened_and_fails_in_words(page,
     page.wait_for_selector(".jp-mod-current:not(.jp-mod-dirty)")
     page.goto(f"{address}/lab/workspaces/again/tree/lab.ipynb", wait_until="domcontentloaded")
     grow(page)  # not as it was saved: it goes on
-    with lab.blank_page(page.context.browser) as beside:
+    with lab.blank_page(page.context.browser) as beside:  # a second JupyterLab, while it trains
         where = f"{address}/lab/workspaces/beside/tree/lab.ipynb"
         beside.goto(where, wait_until="domcontentloaded")
-        beside.locator(".lb-lab").wait_for()  # a second JupyterLab, while it trains
         lab.says(beside, "Training: Lookbehind-SAM: k 3, ρ 0.2")
         scrub(beside.locator(".lb-lab"), "ρ", "ArrowLeft", 5)
         for one in (beside, page):

@@ -11,32 +11,26 @@ import forks
 import pytest
 import torch
 from test_command_line import SMALL, command, history_in, in_an_empty_folder  # noqa: F401
+from training import same
 
 from lookbehind.train import read_checkpoint
 from lookbehind.train.journal import CHECKPOINT
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
-PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
 
-
-def start_and_interrupt(arguments, folder):
+def test_ctrl_c_keeps_the_run_and_resume_goes_on_bit_for_bit(tmp_path):
     """SIGINT to a run of its own process, once its first epoch is on the disk."""
-    said, words = folder.with_name("said"), ["train", *arguments.split(), "--out", str(folder)]
-    process = forks.start(forks.unhurried, *words, said=said)
+    arguments, file = f"{SMALL} --epochs 30", tmp_path / "said"
+    words = ["train", *arguments.split(), "--out", str(tmp_path / "a")]
+    process = forks.start(forks.unhurried, *words, said=file)
     deadline = time.monotonic() + 120
-    while not (folder / CHECKPOINT).exists() and process.is_alive():
+    while not Path("a", CHECKPOINT).exists() and process.is_alive():
         assert time.monotonic() < deadline, "no checkpoint after two minutes"
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGINT)
     process.join(60)
     process.kill()
-    return process.exitcode, said.read_text(encoding="utf-8")
-
-
-def test_ctrl_c_keeps_the_run_and_resume_goes_on_bit_for_bit():
-    arguments = f"{SMALL} --epochs 30"
-    code, said = start_and_interrupt(arguments, Path("a").absolute())
-    assert code == 130
+    said = file.read_text(encoding="utf-8")
+    assert process.exitcode == 130
     assert "Stopped" in said and "the same command and --resume" in said
     stopped = history_in("a")
     assert stopped["summary"]["state"] == "stopped"
@@ -44,24 +38,22 @@ def test_ctrl_c_keeps_the_run_and_resume_goes_on_bit_for_bit():
     assert command(arguments, "--out a --resume --quiet").exit_code == 0
     assert command(arguments, "--out b --quiet").exit_code == 0
     assert history_in("a") == history_in("b")
-    weights = [read_checkpoint(Path(folder, CHECKPOINT))["model"] for folder in "ab"]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert same(*(read_checkpoint(Path(folder, CHECKPOINT))["model"] for folder in "ab"))
 
 
 TRAIN = """
 import sys, time
+from contextlib import suppress
 from pathlib import Path
 from lookbehind.__main__ import main
 from lookbehind.train import Ranks
 
-def name(file):
-    try:
-        return file.read_text()
-    except OSError:  # it has ended
-        return ""
-
 def threads():
-    return sum("gloo" in name(file) for file in Path("/proc/self/task").glob("*/comm"))
+    count = 0
+    for file in Path("/proc/self/task").glob("*/comm"):
+        with suppress(OSError):  # it has ended
+            count += "gloo" in file.read_text()
+    return count
 
 leave, before = Ranks.leave, []
 Ranks.leave = lambda ranks: (before.append(threads()), leave(ranks))
@@ -81,10 +73,11 @@ def test_two_processes_of_torchrun_leave_what_one_does_and_no_thread():
 
     A thread of gloo that lets go of a tensor while the interpreter ends aborts the process.
     """
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    launcher += ["--monitor-interval=0.1", "--no-python", sys.executable, "-c", TRAIN]
-    words = ["train", *SMALL.split(), "--batch-size=24", "--device=cpu", "--out=two"]
-    done = subprocess.run([*launcher, *words], env=ENVIRONMENT, timeout=300, **PIPES)
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words += ["--monitor-interval=0.1", "--no-python", sys.executable, "-c", TRAIN]
+    words += ["train", *SMALL.split(), "--batch-size=24", "--device=cpu", "--out=two"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(words, env=env, timeout=300, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     alone = command(SMALL, "--batch-size 24 --out one").output
     lines = done.stdout.splitlines()
@@ -94,7 +87,6 @@ def test_two_processes_of_torchrun_leave_what_one_does_and_no_thread():
         assert ours == pytest.approx(theirs, abs=1e-5)
     assert command(SMALL, "--batch-size 24 --out two --resume").exit_code == 0
     assert history_in("two")["records"] == before["records"]
-    states = [read_checkpoint(Path(folder, CHECKPOINT)) for folder in ("one", "two")]
-    assert states[0]["position"] == states[1]["position"]
-    for name, value in states[0]["model"].items():
-        torch.testing.assert_close(states[1]["model"][name], value, rtol=0, atol=1e-5)
+    one, two = (read_checkpoint(Path(folder, CHECKPOINT)) for folder in ("one", "two"))
+    assert one["position"] == two["position"]
+    torch.testing.assert_close(two["model"], one["model"], rtol=0, atol=1e-5)

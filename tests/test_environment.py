@@ -21,34 +21,18 @@ else:
 
 ROOT = Path(__file__).parents[1]
 OWNER = re.compile(r"(?:github\.com|/gh)/([\w.-]+)/lookbehind\b|//([\w.-]+)\.github\.io")
-CONDA_NAMES = {"torch": "pytorch"}
 
 
-def pip_requirements() -> set[str]:
+def test_environment_yml_and_pyproject_agree_and_any_build_of_torch_satisfies_them() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return {*project["dependencies"], *project["optional-dependencies"]["notebooks"]}
-
-
-def conda_name(requirement: str) -> str:
-    name = re.match(r"[\w-]+", requirement)[0]
-    return CONDA_NAMES.get(name, name) + requirement[len(name) :]
-
-
-def conda_dependencies() -> list:
+    required = {*project["dependencies"], *project["optional-dependencies"]["notebooks"]}
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    python, *named, pip, own = environment["dependencies"]
     assert environment["channels"] == ["conda-forge"]
-    return environment["dependencies"]
-
-
-def test_environment_yml_and_pyproject_agree() -> None:
-    python, *named, pip, own = conda_dependencies()
-    assert set(named) == {conda_name(requirement) for requirement in pip_requirements()}
+    assert set(named) == {re.sub(r"^torch\b", "pytorch", item) for item in required}
     assert re.fullmatch(r"python=3\.\d+", python)
     assert [pip, own] == ["pip", {"pip": ["-e ."]}]  # installs the package
-
-
-def test_torch_is_a_range_that_any_build_satisfies() -> None:
-    torch = [item for item in pip_requirements() if item.startswith("torch")]
+    torch = [item for item in required if item.startswith("torch")]
     assert len(torch) == 2
     assert all(re.fullmatch(r"torch(vision)?>=[\d.]+", item) for item in torch)
 
@@ -58,8 +42,7 @@ def test_the_owner_is_named_as_in_pyproject() -> None:
     paths.append(ROOT / "notebooks/teaching/guide.md")
     found = [OWNER.findall(path.read_text(encoding="utf-8")) for path in paths]
     names = [{left or right for left, right in one} for one in found]
-    assert len(names[0]) == 1
-    assert all(name == names[0] for name in names)
+    assert len(names[0]) == 1 and all(name == names[0] for name in names)
 
 
 def test_binder_reads_the_same_environment_and_stops_at_the_first_error() -> None:
@@ -101,27 +84,19 @@ def make_lab(tmp_path: Path):
         lab.stop_group(process)
 
 
-@pytest.mark.skipif(
-    not (ROOT / ".venv" / ".installed").exists(), reason="no .venv made by make: nothing to start"
-)
+@pytest.mark.skipif(not (ROOT / ".venv/.installed").exists(), reason="no .venv made by make")
 def test_make_lab_serves_this_machine_only_and_wants_the_token(make_lab) -> None:
     port, log = make_lab
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/api/contents")
-    text = log.read_text()
-    address = re.search(rf"http://127.0.0.1:{port}/lab/tree/00-start-here.ipynb\?token=\w+", text)
+    text, base = log.read_text(), f"http://127.0.0.1:{port}"
+    address = re.search(rf"{base}/lab/tree/00-start-here.ipynb(\?token=\w+)", text)
     assert address, text
-    token = address[0].split("=")[1]
-    url = f"http://127.0.0.1:{port}/api/contents?token={token}"
-    assert urllib.request.urlopen(url).status == 200
+    assert urllib.request.urlopen(f"{base}/api/contents{address[1]}").status == 200
     setting = "lab/api/settings/@jupyterlab/apputils-extension:notification"
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{setting}?token={token}") as answer:
+    with urllib.request.urlopen(f"{base}/{setting}{address[1]}") as answer:
         asked = json.load(answer)["schema"]["properties"]["fetchNews"]["default"]
     assert asked == "false"  # or "none": the reader's first page would be covered by a question
-    assert listening_hosts(port) == {"127.0.0.1"}
-
-
-def listening_hosts(port: int) -> set[str]:
-    """Addresses on which anything listens on the port. (Asked process by process, one may end.)"""
-    found = psutil.net_connections(kind="inet")
-    return {c.laddr.ip for c in found if c.status == psutil.CONN_LISTEN and c.laddr.port == port}
+    found = psutil.net_connections(kind="inet")  # asked process by process, one may end
+    hosts = {c.laddr.ip for c in found if (c.status, c.laddr.port) == (psutil.CONN_LISTEN, port)}
+    assert hosts == {"127.0.0.1"}

@@ -15,27 +15,26 @@ from lookbehind.toy import LOSSES, descend
 
 pytestmark = pytest.mark.browser
 
-ENGINE = Path(lookbehind.explore.__file__).parent / "toy" / "engine.js"
+FILE = Path(lookbehind.explore.__file__).parent / "toy" / "engine.js"
+ENGINE = FILE.read_text(encoding="utf-8").replace("export ", "")
 GROUPS, MEMBERS, STEPS = 46, 11, 20  # settings that differ in ρ, α and start run as one
 FAR = 1e6  # out here a path has diverged
+SEED = 7  # of the noise
 # All goes to and fro as a text: Playwright is slow with half a million numbers.
-RUN = """async (text) => {
-    const [engine, sources, settings] = JSON.parse(text);
-    const url = URL.createObjectURL(new Blob([engine], { type: "text/javascript" }));
-    const { makeLoss, descend, endPoint } = await import(url);
+RUN = """
+    const [sources, settings] = JSON.parse(text);
     const losses = Object.fromEntries(Object.entries(sources).map(([n, s]) => [n, makeLoss(s)]));
     return JSON.stringify(settings.map(({ loss, draws, ...setting }) => {
         const given = { ...setting, noise: draws ? (t, i) => draws[t][i] : setting.noise };
         const end = endPoint(losses[loss], given, ...setting.start);
         return { ...descend(losses[loss], given), end };
-    }));
-}"""
+    }));"""
 
 
 def run_in(page, settings):
     sources = {name: loss.javascript for name, loss in LOSSES.items()}
-    text = json.dumps([ENGINE.read_text(encoding="utf-8"), sources, settings])
-    return json.loads(page.evaluate(RUN, text))
+    text = json.dumps([sources, settings])
+    return json.loads(page.evaluate(f"text => {{ {ENGINE} {RUN} }}", text))
 
 
 def drawn(chance):
@@ -48,15 +47,17 @@ def drawn(chance):
         "adaptive": METHODS[method].adaptive and chance.random() < 0.3,
         "lr": chance.choice((0.003, 0.02, 0.05, 0.1, 0.3)), "steps": STEPS,
     }  # fmt: skip
-    own = {"rho": lambda: chance.choice((0.0, chance.uniform(0, 0.4))), "alpha": chance.random}
-    start = lambda: [chance.uniform(x0, x1), chance.uniform(y0, y1)]  # noqa: E731
+    if LOSSES[loss].noise:
+        common["draws"] = noise_of(common)
     return [
-        {**common, **{n: draw() for n, draw in own.items()}, "start": start()}
+        common
+        | {"rho": chance.choice((0.0, chance.uniform(0, 0.4))), "alpha": chance.random()}
+        | {"start": [chance.uniform(x0, x1), chance.uniform(y0, y1)]}
         for _ in range(MEMBERS)
     ]
 
 
-def by_optimizer(settings, seed):
+def by_optimizer(settings):
     one, exact = settings[0], {"dtype": torch.float64}
     rho, alpha = (torch.tensor([s[n] for s in settings], **exact) for n in ("rho", "alpha"))
 
@@ -68,14 +69,14 @@ def by_optimizer(settings, seed):
         )  # fmt: skip
 
     starts = [setting["start"] for setting in settings]
-    return descend(LOSSES[one["loss"]], starts, make, STEPS, seed=seed)
+    return descend(LOSSES[one["loss"]], starts, make, STEPS, seed=SEED)
 
 
-def noise_of(setting, seed):
+def noise_of(setting):
     """The draws of `descend`: one a step, of Lookahead one an inner step."""
     sigma = LOSSES[setting["loss"]].noise
     count = setting["k"] if setting["method"].startswith("Lookahead") else 1
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(SEED)
     return (sigma * torch.randn(STEPS, count, 2, generator=generator, dtype=torch.float64)).tolist()
 
 
@@ -85,15 +86,11 @@ def test_the_engine_is_the_optimizer(tab):
     """
     chance = random.Random(0)
     groups = [drawn(chance) for _ in range(GROUPS)]
-    for group in groups:
-        if LOSSES[group[0]["loss"]].noise:
-            for setting in group:
-                setting["draws"] = noise_of(setting, seed=7)
     found = iter(run_in(tab, [setting for group in groups for setting in group]))
     diverged, methods = 0, set()
     for group in groups:
         moved = [{**s, "start": list(np.nextafter(s["start"], np.inf))} for s in group]
-        run = by_optimizer([*group, *moved], seed=7)
+        run = by_optimizer([*group, *moved])
         for e, setting in enumerate(group):
             compare(setting, run, e, next(found))
             diverged += bool(run.diverged[e])

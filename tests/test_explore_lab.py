@@ -5,29 +5,26 @@ import time
 from dataclasses import replace
 from itertools import pairwise
 
+import labs
 import numpy as np
 import pytest
 import traitlets
+from labs import LONG, SHORT, begin, finish, methods, press, until
 
-pytest.importorskip("ipywidgets")
-import labs
-from labs import LONG, SHORT, begin, end, finish, methods, press, runs, same_weights, until
-
-from lookbehind import Ball, train
-from lookbehind.explore.lab import TrainingLab, rows
+from lookbehind import train
+from lookbehind.explore.lab import rows
 from lookbehind.explore.lab import training as lab_training
-from lookbehind.measure import worst_rise
 from lookbehind.optim import METHODS
 from lookbehind.train import Recipe, choose_hardware
 
-make, one_core = labs.make, labs.one_core
+make = labs.make
 
 
 @methods
 def test_every_method_trains_and_draws_its_curves(make, method):
     lab = finish(make(replace(SHORT, method=method, rho=0.05)))
     assert "Done after 3.0 epochs: test accuracy" in lab.message
-    history, (run,) = lab.outcome.history, runs(lab)
+    history, (run,) = lab.outcome.history, lab.runs
     for split in ("test", "train"):
         records = [(r.epoch, r.accuracy, r.loss) for r in history.of(split)]
         np.testing.assert_allclose(run["curves"][split], records, rtol=1e-4)
@@ -39,25 +36,6 @@ def test_every_method_trains_and_draws_its_curves(make, method):
     assert all((row[name] is not None) == (name in has) for name in ("k", "rho", "alpha"))
     assert row["method"] == method and row["test accuracy"] == history.last("test").accuracy
     assert run["alpha"] == [] and lab.live == {}
-
-
-@pytest.mark.parametrize("method", ["Lookbehind-SAM", "Lookbehind-ASAM"])
-def test_the_adaptive_alpha_of_each_layer_is_shown(make, method):
-    lab = finish(make(replace(SHORT, method=method, alpha="adaptive")))
-    names = [name for name, _ in lab.outcome.model.named_parameters()]
-    assert [name for name, _ in lab.runs[0]["alpha"]] == names
-    assert all(0 <= alpha <= 1 for _, alpha in lab.runs[0]["alpha"])
-
-
-def test_a_run_without_a_move_is_what_one_call_computes_and_its_sharpness_is_measured(make):
-    recipe = replace(SHORT, model="tiny-cnn", alpha="adaptive")
-    lab, call = finish(make(recipe)), recipe.run()
-    assert lab.outcome.history == call.history
-    assert same_weights(lab.outcome, call)
-    data = SHORT.load()
-    rise = worst_rise(call.model, data.train.batches(lab_training.SHARPNESS_BATCH), Ball(0.05))
-    assert rise == lab.table[0]["sharpness"]
-    assert lab.runs[0]["curves"]["sharpness"][-1][1] == pytest.approx(rise, rel=1e-4)
 
 
 def before_each_step(monkeypatch, act):
@@ -73,8 +51,7 @@ def test_moving_the_sliders_changes_the_run_under_way_at_the_next_step(make, mon
         seen.append((o.k, o.ball.rho, o.alpha, o.param_groups[0].get("initial_lr")))
 
     before_each_step(monkeypatch, note)
-    lab = make(LONG)
-    begin(lab)
+    lab, _ = begin(make(LONG))
     lab.k, lab.rho, lab.alpha, lab.lr = 4, 0.07, 0.25, 0.01
     moved = len(seen)
     until(lambda: len(seen) > moved + 3)
@@ -83,13 +60,12 @@ def test_moving_the_sliders_changes_the_run_under_way_at_the_next_step(make, mon
     adapted = len(seen)
     until(lambda: len(seen) > adapted + 3)
     until(lambda: "moved" in lab.live["row"]["status"])
-    end(lab)
+    (row,) = finish(lab, "stop").table
     assert set(seen[:3]) == {(2, 0.2, 0.5, 0.03)}
     assert set(seen[moved + 2 : before]) == {(4, 0.07, 0.25, 0.01)}
     assert set(seen[adapted + 2 :]) == {(4, 0.07, "adaptive", 0.01)}
     assert "k 4, ρ 0.07, α adaptive, lr 0.01" in lab.runs[0]["words"]
-    assert lab.table[0]["status"].startswith("stopped, moved")
-    assert lab.table[0]["alpha"] == "adaptive"
+    assert row["status"].startswith("stopped, moved") and row["alpha"] == "adaptive"
 
 
 def test_a_move_is_answered_before_the_step_under_way_ends(make, monkeypatch):
@@ -119,7 +95,7 @@ def test_the_curves_are_drawn_at_most_five_times_a_second(make, monkeypatch):
     lab = make(LONG)
     press(lab, "start")
     until(lambda: len(drawn) > 5)
-    end(lab)
+    finish(lab, "stop")
     ended = 2  # the first is that of the button, and two are those of the end
     assert min(b - a for a, b in pairwise(drawn[1 : -1 - ended])) > 0.2
 
@@ -162,12 +138,11 @@ def test_what_a_recipe_refuses_a_control_refuses(make, name, value):
 )
 def test_a_move_leaves_a_mark_and_a_drag_leaves_one(make, moves, words, monkeypatch):
     monkeypatch.setattr(lab_training, "ONE_MOVE", 60.0)
-    lab = make(LONG)
-    training = begin(lab)
+    lab, training = begin(make(LONG))
     for name, value in moves:
         setattr(lab, name, value)
         until(lambda: training.now == training.wanted)
-    end(lab)
+    finish(lab, "stop")
     assert [text for _, text in lab.runs[0]["ticks"]] == words
     assert all(0 <= epoch <= training.epoch for epoch, _ in lab.runs[0]["ticks"])
 
@@ -183,14 +158,14 @@ def test_another_dataset_is_taken_whole(make):
     assert lab.recipe == replace(SHORT, train=None, validation=None)
 
 
-def test_a_budget_in_gradients_is_refused(tmp_path):
+def test_a_budget_in_gradients_is_refused(make):
     with pytest.raises(ValueError, match=r"recipe must have its budget in epochs.*gradients=1200"):
-        TrainingLab(Recipe(), folder=tmp_path)
+        make(Recipe())
 
 
 def test_a_run_goes_on_where_the_widget_was_closed_and_keeps_no_kernel_alive(make):
-    lab = make(replace(SHORT, epochs=30))
-    assert begin(lab).thread.daemon
+    lab, training = begin(make(replace(SHORT, epochs=30)))
+    assert training.thread.daemon
     lab.close()
     lab.wait()
     assert lab.table[0]["status"] == "done"
@@ -198,7 +173,5 @@ def test_a_run_goes_on_where_the_widget_was_closed_and_keeps_no_kernel_alive(mak
 
 @pytest.mark.gpu
 def test_the_lab_trains_on_a_gpu(make):
-    hardware = choose_hardware("cuda")
-    lab = finish(make(replace(SHORT, model="resnet8"), hardware=hardware))
-    assert "Done" in lab.message
-    assert next(lab.outcome.model.parameters()).is_cuda
+    lab = finish(make(replace(SHORT, model="resnet8"), hardware=choose_hardware("cuda")))
+    assert "Done" in lab.message and next(lab.outcome.model.parameters()).is_cuda

@@ -1,5 +1,6 @@
 """`TrainingLab`: runs that are held, stopped, saved and resumed, shared by labs, and that fail."""
 
+import re
 import signal
 import threading
 import time
@@ -8,25 +9,30 @@ from dataclasses import replace
 from types import SimpleNamespace
 from unittest import mock
 
+import labs
 import pytest
 import torch
+from labs import LONG, SHORT, begin, finish, hold, press, tell, until
 
-pytest.importorskip("ipywidgets")
-import labs
-from labs import LONG, SHORT, begin, end, finish, hold, press, tell, until
-
-from lookbehind import train
+from lookbehind import Ball, train
+from lookbehind.explore.lab import training as lab_training
 from lookbehind.explore.lab.training import KERNEL
+from lookbehind.measure import worst_rise
 from lookbehind.optim import METHODS
 from lookbehind.train import Recipe, checkpoint
 
-make, one_core = labs.make, labs.one_core
+make = labs.make
+
+
+def check_same(one, other):
+    """Two outcomes agree to the last bit."""
+    assert one.history == other.history
+    states = one.model.state_dict(), other.model.state_dict()
+    torch.testing.assert_close(*states, rtol=0, atol=0)
 
 
 def test_pause_holds_the_run_and_continue_goes_on(make):
-    lab = make(LONG)
-    training = begin(lab)
-    hold(lab)
+    lab, training = hold(begin(make(LONG))[0])
     held = training.steps
     assert lab.live["state"] == "paused"
     images = checkpoint.read_checkpoint(training.path)["position"][3]
@@ -37,19 +43,19 @@ def test_pause_holds_the_run_and_continue_goes_on(make):
     assert training.steps == held
     press(lab, "pause")
     until(lambda: training.steps > held)
-    assert lab.live["state"] == "running"
-    assert training.now.k == 5
+    assert lab.live["state"] == "running" and training.now.k == 5
 
 
-def test_save_and_stop_work_while_paused(make):
-    lab = make(LONG)
-    training = begin(lab)
-    hold(lab)
+def test_save_and_stop_work_while_paused_and_a_full_disk_ends_no_run(make):
+    lab, training = hold(make(LONG))
+    full = OSError("No space left on device")
+    with mock.patch.object(train.Run, "save", side_effect=full):
+        press(lab, "save")
+        until(lambda: "Not saved: No space left on device" in lab.message)
     for _ in range(2):
         press(lab, "save")
         until(lambda: "Saved as" in lab.message)
-    end(lab)
-    assert "Stopped after" in lab.message
+    assert "Stopped after" in finish(lab, "stop").message
     stem = training.path.stem
     names = {f"{stem}.pt", f"{stem}-saved.pt", f"{stem}-saved-2.pt"}
     assert {path.name for path in training.path.parent.iterdir()} == names
@@ -57,65 +63,56 @@ def test_save_and_stop_work_while_paused(make):
 
 
 def test_stop_keeps_the_curves(make):
-    lab = make(LONG)
-    begin(lab)
+    lab, _ = begin(make(LONG))
     lab.start()
     lab.resume()
-    assert len(labs.runs(lab)) == len(KERNEL.runs) == 1  # no second run
-    end(lab)
-    assert lab.outcome.history.stopped
-    assert len(lab.runs[0]["curves"]["test"]) >= 1
+    assert lab.live and not lab.runs and len(KERNEL.runs) == 1  # no second run
+    (run,) = finish(lab, "stop").runs
+    assert lab.outcome.history.stopped and len(run["curves"]["test"]) >= 1
     assert not lab.running and lab.live == {}
 
 
 @labs.methods
 def test_resume_goes_on_in_another_kernel_with_the_sliders_where_they_were(make, method):
     recipe = replace(SHORT, method=method, epochs=6, rho=0.05)
-    before = make(recipe)
-    labs.held(before)
+    before, _ = hold(make(recipe))
     before.k, before.rho, before.alpha, before.lr = 3, 0.07, 0.25, 0.01
-    press(before, "pause")
-    moved = before._work
-    until(lambda: moved.now == moved.wanted)
-    end(before)
-    after = make(LONG)
-    press(after, "resume")
+    finish(before, "stop")
+    after = finish(make(LONG), "resume")
     used = {n: getattr(before.recipe, n) for n in {*METHODS[method].sliders} - {"adaptive"}}
-    assert after.recipe == replace(recipe, lr=0.01, **used)
-    after.wait()
-    assert "Done after" in after.message
-    press(before, "resume")  # the same run, which has ended now
-    before.wait()
-    assert before.outcome.history == after.outcome.history
-    assert labs.same_weights(before.outcome, after.outcome)
+    assert after.recipe == replace(recipe, lr=0.01, **used) and "Done after" in after.message
+    finish(before, "resume")  # the same run, which has ended now
+    check_same(before.outcome, after.outcome)
 
 
-def test_a_resumed_run_equals_one_that_was_never_stopped(make):
-    recipe = replace(SHORT, epochs=6, alpha="adaptive")
-    lab = make(recipe)
-    begin(lab, 5)
-    end(lab)
-    press(lab, "resume")
-    lab.wait()
-    call = recipe.run()
-    assert lab.recipe == recipe and lab.outcome.history == call.history
-    assert labs.same_weights(lab.outcome, call)
-    assert len(lab.table) == 1 and lab.table[0]["status"].startswith("done")
-    assert [epoch for epoch, _ in lab.runs[0]["curves"]["sharpness"]] == [1, 2, 3, 4, 5, 6]
+def test_a_run_that_was_stopped_and_resumed_is_what_one_call_computes(make):
+    recipe = replace(SHORT, epochs=6, model="tiny-cnn", alpha="adaptive")
+    lab, _ = begin(make(recipe), steps=5)
+    finish(lab, "stop")
+    call, (run,) = recipe.run(), finish(lab, "resume").runs
+    check_same(lab.outcome, call)
+    assert lab.recipe == recipe and run["row"]["status"].startswith("done")
+    alphas, sharpness = dict(run["alpha"]), run["curves"]["sharpness"]
+    assert [*alphas] == [name for name, _ in call.model.named_parameters()]
+    assert all(0 <= alpha <= 1 for alpha in alphas.values())
+    assert [epoch for epoch, _ in sharpness] == [1, 2, 3, 4, 5, 6]
+    batches = SHORT.load().train.batches(lab_training.SHARPNESS_BATCH)
+    rise = worst_rise(call.model, batches, Ball(0.05))
+    assert rise == run["row"]["sharpness"] == pytest.approx(sharpness[-1][1], rel=1e-4)
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"a text", {"note": "another's"}, {"plan": {"config": {"colour": "red"}}}]
+    "write",
+    [
+        lambda path: path.write_text(""),
+        lambda path: path.write_text("a text"),
+        lambda path: torch.save({"note": "another's"}, path),
+        lambda path: checkpoint.save_checkpoint(path, {"plan": {"config": {"colour": "red"}}}),
+    ],
 )
-def test_resume_of_a_foreign_file_says_so(make, tmp_path, content):
-    path = tmp_path / "foreign.pt"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        save = torch.save if "note" in content else lambda c, p: checkpoint.save_checkpoint(p, c)
-        save(content, path)
-    lab = make()
-    press(lab, "resume")
+def test_resume_of_a_foreign_file_says_so(make, tmp_path, write):
+    write(tmp_path / "foreign.pt")
+    lab = finish(make(), "resume")
     assert "Not resumed: " in lab.message and "foreign.pt" in lab.message
     assert not lab.running and lab.failed
 
@@ -143,73 +140,50 @@ def test_buttons_without_a_run_say_so(make):
 
 
 def test_reset_keeps_the_table_and_the_files(make, tmp_path):
-    lab = make(LONG)
-    training = begin(lab)
+    lab, training = begin(make(LONG))
     lab.method = "SAM"  # as a page that is slow may still send
     lab.k = 9
     press(lab, "reset")
     assert lab.hidden == [training.path.stem] and lab.recipe == LONG
     lab.wait()
-    assert training.path.exists()
-    assert [row["status"] for row in lab.table] == ["stopped"]
+    assert training.path.exists() and [row["status"] for row in lab.table] == ["stopped"]
     lab.epochs = 1
     finish(lab)
     assert len(list(tmp_path.glob("*.pt"))) == len(lab.table) == 2
     assert lab.hidden == [training.path.stem]
 
 
+NO_IMAGES = {"dataset": "no/such/folder", "train": None, "validation": None}
+WILD = {"lr": 1e30, "method": "SGD"}
+LEARNING = {"epochs": 30, "method": "SGD", "label_noise": 0.0}
+CHANCE = "done, at chance level"
+
+
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "status", "said"),
     [
-        ({"lr": 1e30, "method": "SGD"}, "not finite after"),
-        ({"dataset": "no/such/folder", "train": None, "validation": None}, "no/such/folder"),
-        ({"train": 5000}, "train must be an int in"),
+        (WILD, "diverged", r"Diverged at epoch .*not finite after.*: lower lr\.$"),
+        (NO_IMAGES, "failed", r"The run ended with an error\. .*no/such/folder"),
+        ({"train": 5000}, "failed", r"The run ended with an error\. .*train must be an int in"),
+        ({"lr": 5.0, "rho": 1.0}, CHANCE, r"This is chance level \(10%\): lower ρ or lr\."),
+        ({}, CHANCE, r"This is chance level \(10%\): train longer, or lower ρ\."),
+        (LEARNING, "done", r"^Done after 30\.0 epochs: test accuracy 0\.\d+\. SGD"),
     ],
 )
-def test_an_error_appears_in_words_and_the_lab_goes_on(make, change, words):
+def test_an_end_is_told_with_what_to_change_and_the_lab_goes_on(make, change, status, said):
     lab = finish(make(replace(SHORT, **change)))
-    diverged = "lr" in change
-    assert ("Diverged at epoch" if diverged else "The run ended with an error.") in lab.message
-    assert words in lab.message and lab.failed
-    assert lab.table[0]["status"] == ("diverged" if diverged else "failed")
-    assert not diverged or lab.message.endswith(": lower lr.")
+    assert re.search(said, lab.message) and lab.table[0]["status"] == status
+    assert lab.failed == (status in ("diverged", "failed"))
     lab.put(SHORT)
     assert "Done" in finish(lab).message
 
 
-def test_a_full_disk_ends_no_run_that_was_asked_to_save(make):
-    lab = make(LONG)
-    training = begin(lab)
-    hold(lab)
-    full = OSError("No space left on device")
-    with mock.patch.object(train.Run, "save", side_effect=full):
-        press(lab, "save")
-        until(lambda: "Not saved: No space left on device" in lab.message)
-    held = training.steps
-    press(lab, "pause")
-    until(lambda: training.steps > held)
-
-
 def test_a_run_leaves_the_notebooks_random_numbers_alone(make):
-    lab = make()
-    torch.manual_seed(1)
-    expected = torch.rand(3)
-    torch.manual_seed(1)
-    finish(lab)
-    assert torch.equal(torch.rand(1), expected[:1])
-    begin_again = make(LONG)
-    press(begin_again, "resume")
-    begin_again.wait()
-    assert torch.equal(torch.rand(1), expected[1:2])
-
-
-def test_a_run_that_learns_nothing_is_named_so_with_what_to_change(make):
-    lab = finish(make(replace(SHORT, lr=5.0, rho=1.0)))
-    assert "This is chance level (10%): lower ρ or lr." in lab.message
-    assert lab.table[0]["status"] == "done, at chance level"
-    assert "This is chance level (10%): train longer, or lower ρ." in finish(make(SHORT)).message
-    lab.put(replace(SHORT, epochs=30, method="SGD", label_noise=0.0))
-    assert "chance" not in finish(lab).message
+    for act in ("start", "resume"):
+        torch.rand(1)  # a checkpoint holds the state as it was at the start
+        state = torch.get_rng_state()
+        finish(make(), act)
+        assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_the_time_counts_the_steps_alone(make, monkeypatch):
@@ -222,10 +196,9 @@ def test_the_time_counts_the_steps_alone(make, monkeypatch):
 
     monkeypatch.setattr(Recipe, "load", slow)
     lab, began = make(replace(LONG, train=90)), time.monotonic()
-    begin(lab)
     hold(lab)
     time.sleep(0.5)
-    end(lab)
+    finish(lab, "stop")
     assert 0 < lab._work.seconds < time.monotonic() - began - 1.5
 
 
@@ -233,14 +206,9 @@ def test_two_presses_in_two_threads_leave_one_run(make):
     """JupyterLab may deliver them so: two starts are one run, and Stop beside Reset harms none."""
     lab = make(LONG)
     for acts, left in ((("start", "start"), 1), (("stop", "reset"), 0)):
-        together = threading.Barrier(2)
-
-        def act(name, together=together):
-            together.wait()
-            press(lab, name)
-
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(act, acts))
+        with ThreadPoolExecutor(2) as pool, KERNEL.lock:  # for which both wait
+            presses = [pool.submit(press, lab, act) for act in acts]
+        assert [one.exception() for one in presses] == [None, None]
         if not left:
             lab.wait()
         assert len(KERNEL.runs) == left
@@ -248,8 +216,7 @@ def test_two_presses_in_two_threads_leave_one_run(make):
 
 
 def test_another_lab_shows_the_run_under_way_and_stops_it(make):
-    first = make(LONG)
-    training = begin(first)
+    first, training = begin(make(LONG))
     again = make(SHORT)
     assert "An earlier run still trains: Lookbehind-SAM: k 2" in again.message
     assert again.recipe == LONG and again._work is training
@@ -263,8 +230,7 @@ def test_another_lab_shows_the_run_under_way_and_stops_it(make):
 
 
 def test_a_lab_lists_the_runs_of_the_others(make):
-    one, other = make(LONG), make(LONG)
-    training = begin(one)
+    other, (_, training) = make(LONG), begin(make(LONG))
     assert other.earlier == [[str(training.path), str(LONG)]] and not other.running
     begin(other)
     assert len(KERNEL.runs) == 2
@@ -273,9 +239,8 @@ def test_a_lab_lists_the_runs_of_the_others(make):
     assert other.earlier == [] and other.running
 
 
-def test_an_interrupt_pauses_the_run_with_a_checkpoint(make):
-    lab = make(LONG)
-    training = begin(lab)
+def test_an_interrupt_of_the_kernel_or_a_cell_pauses_the_run_with_a_checkpoint(make):
+    lab, training = begin(make(LONG))
     main = threading.main_thread().ident
     interrupt = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
@@ -285,16 +250,9 @@ def test_an_interrupt_pauses_the_run_with_a_checkpoint(make):
     assert checkpoint.read_checkpoint(training.path)["position"][3] == held * LONG.batch_size
     press(lab, "pause")
     until(lambda: training.steps > held)
-    end(lab)
-    assert "Stopped after" in lab.message
-
-
-def test_an_interrupted_cell_pauses_the_run(make):
-    """IPython reports it: within a cell the signal is Python's own."""
-    lab = make(LONG)
-    begin(lab)
+    # Of a cell IPython reports it: there the signal is Python's own.
     KERNEL._cell_ended(SimpleNamespace(error_in_exec=ValueError()))
-    assert not lab._work.pausing
+    assert not training.pausing
     KERNEL._cell_ended(SimpleNamespace(error_in_exec=KeyboardInterrupt()))
     until(lambda: "Interrupted. Paused at epoch" in lab.message)
 

@@ -3,26 +3,24 @@
 import re
 
 import lab
-import landscapes
 import numpy as np
 import pytest
 from lab import number
-from landscapes import QUICK, finished, small
+from landscapes import around, finished, small, trained
 
-from lookbehind.explore.landscape import LandscapeExplorer
-from lookbehind.explore.landscape.explorer import QUANTITIES, RADII
+from lookbehind.explore.landscape.explorer import QUANTITIES
 from lookbehind.explore.shared.palette import PALETTES
 from lookbehind.weights import weights_of
 
 pytestmark = pytest.mark.browser
-data, networks = landscapes.data, landscapes.networks
+page = lab.page
 UNDER, OVER = ".lb-under", ".lb-over"
 
 
 @pytest.fixture(scope="module")
-def explorer(networks, data):
-    paths = {"plain": [weights_of(small(seed)) for seed in (5, 6, 7, 1)]}
-    return finished(LandscapeExplorer(networks, data, paths=paths, **QUICK))
+def explorer():
+    path = [weights_of(small(seed)) for seed in (5, 6, 7, 1)]
+    return finished(around(trained(), paths={"plain": path}))
 
 
 @pytest.fixture(scope="module")
@@ -31,18 +29,6 @@ def address(explorer, tmp_path_factory):
     address = lab.saved(explorer, path)
     assert path.stat().st_size <= 1_000_000
     return address
-
-
-@pytest.fixture
-def page(tab, address):
-    lab.show(tab, address)
-    yield tab
-    assert not tab.problems
-
-
-def view(page, name):
-    page.get_by_role("button", name=name).click()
-    lab.rest(page, 60)
 
 
 def changed(page, act, canvas=OVER):
@@ -78,33 +64,25 @@ def test_k_and_rho_look_up_the_climb_that_was_measured(page, explorer):
         start, end = np.array(sight.climbs[0.7])[[0, 3]]
         text = f"{sight.name}: 3 ascent steps of ρ = 0.7: loss {words(start[2])} → {words(end[2])}"
         assert text in says(page) and f"a distance of {words(end[5])}" in says(page)
-    number(page, "ρ, reach").press("ArrowRight")
-    assert number(page, "ρ, reach").get_attribute("aria-valuenow") == "1"
-    number(page, "ρ, reach").press("ArrowRight")
-    assert number(page, "ρ, reach").input_value() == "1"
+    radius = number(page, "ρ, reach")
+    radius.press("ArrowRight")
+    assert radius.get_attribute("aria-valuenow") == "1"
+    radius.press("ArrowRight")
+    assert radius.input_value() == "1"
 
 
 def test_the_ball_is_a_circle_that_is_dragged_and_moved_by_keys(page, explorer):
-    number(page, "ρ, reach").fill("0.5")
+    radius, grip = number(page, "ρ, reach"), page.locator(".lb-handle[aria-label^='ρ']")
+    radius.fill("0.5")
     x, y, size = panel(page, 1)
-    half_way = size / 4 / explorer.sights[1].unit
-    box, grip = page.locator(OVER).bounding_box(), page.locator(".lb-handle[aria-label^='ρ']")
-    middle = box["x"] + x + size / 2, box["y"] + y + size / 2
-    page.mouse.move(middle[0], middle[1] - half_way)  # on the circle, above the second network
-    page.mouse.down()
-    page.mouse.move(middle[0], middle[1] - 0.4 * half_way, steps=3)
-    page.mouse.up()
-    assert number(page, "ρ, reach").input_value() == "0.2"
-    grip.focus()
-    assert changed(page, lambda: page.keyboard.press("ArrowRight"))
+    x, y, half_way = x + size / 2, y + size / 2, size / 4 / explorer.sights[1].unit
+    # From the circle, above the second network.
+    lab.drag(page.locator(OVER), (x, y - half_way), (x, y - 0.4 * half_way))
+    assert radius.input_value() == "0.2"
+    assert changed(page, lambda: grip.press("ArrowRight"))
     assert grip.get_attribute("aria-valuetext") == "ρ = 0.3"
-    place = grip.bounding_box()
-    page.mouse.move(place["x"] + 14, place["y"] + 14)
-    page.mouse.down()
-    page.mouse.move(place["x"] + 14 + 0.35 * size, place["y"] + 30, steps=3)
-    page.mouse.up()
-    assert number(page, "ρ, reach").input_value() == "1"
-    assert float(number(page, "ρ, reach").input_value()) in RADII
+    lab.drag(grip, (14, 14), (14 + 0.35 * size, 30))
+    assert radius.input_value() == "1"
 
 
 def test_what_is_read_is_what_was_measured_by_hand_and_by_key(page, explorer):
@@ -112,11 +90,11 @@ def test_what_is_read_is_what_was_measured_by_hand_and_by_key(page, explorer):
     rise, loss = (words(v) for v in (plane.loss[8, 2] - plane.loss.min(), plane.loss[8, 2]))
     expected = f"SAM: rise {rise}, loss {loss}, accuracy {words(plane.accuracy[8, 2])}"
     assert hover(page, 0.2, 0.2) == f"a −0.6, b 0.6\n{expected}"
-    page.locator(".lb-probe").focus()
+    probe = page.locator(".lb-probe")
     for key in [*["ArrowLeft"] * 3, *["ArrowUp"] * 3]:
-        page.keyboard.press(key)
+        probe.press(key)
     lab.rest(page, 60)
-    said = page.locator(".lb-probe").get_attribute("aria-valuetext")
+    said = probe.get_attribute("aria-valuetext")
     assert said.startswith(f"a −0.6, b 0.6. {expected}. plain: rise ")
     assert page.locator(".lb-tip").inner_text().startswith(f"a −0.6, b 0.6\n{expected}\nplain")
 
@@ -132,7 +110,8 @@ def test_the_tooltip_goes_when_the_view_changes_and_every_view_has_its_own(page,
 
 
 def test_a_surface_is_turned_by_hand_and_by_numbers(page):
-    view(page, "3D surface")
+    lab.press(page, "3D surface")
+    lab.rest(page, 60)
     hover(page, 0.2, 0.5)
     page.mouse.down()
     assert changed(page, lambda: hover(page, 0.3, 0.4))

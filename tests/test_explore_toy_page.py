@@ -6,7 +6,8 @@ import lab
 import numpy as np
 import pytest
 import torch
-from lab import PIXELS, changed, number, type_in
+from lab import PIXELS, changed, drag, number, type_in
+from test_explore_toy import EXPRESSION, HERE, bowl
 from torch.optim import SGD
 
 from lookbehind import Ball, Lookbehind
@@ -21,28 +22,13 @@ FIRST_DESCENT = """() => ['.lb-lensbox figcaption', '.lb-lit']
     .map(name => document.querySelector(name)?.textContent).join()
     .match(/Descent 1 of 3.*φᵢ₋₁ − lr ∇L\\(φ′ᵢ\\)/)"""
 SETTINGS = {"methods": ["SGD", "SAM", "Lookbehind-SAM"], "k": 3, "rho": 0.1, "alpha": 0.2}
-
-
-def bowl(w):
-    """A bowl that only Python knows."""
-    return (w**2).sum(-1)
+opened, page = lab.opened, lab.page
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("page")
-
-
-@pytest.fixture(scope="module")
-def address(folder):
-    return lab.saved(ToyExplorer("valley", **SETTINGS), folder / "explorer.html")
-
-
-@pytest.fixture
-def page(tab, address):
-    lab.show(tab, address)
-    yield tab
-    assert not tab.problems
+def address(tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "explorer.html"
+    return lab.saved(ToyExplorer("valley", **SETTINGS), path)
 
 
 def handle(page, name):
@@ -108,18 +94,13 @@ def test_every_method_is_live(page):
 def test_numbers_follow_arrow_keys_and_a_sideways_drag_within_their_bounds(page):
     assert type_in(page, "k,", 11).input_value() == "3"
     rho = number(page, "ρ, reach")
-    rho.focus()
     for key, value in (("ArrowRight", "0.11"), ("PageUp", "0.21"), ("ArrowDown", "0.20")):
-        page.keyboard.press(key)
+        rho.press(key)
         assert rho.input_value() == value
     settled(page)
     assert page.locator("[aria-live]").text_content().startswith("Step 0 of Lookbehind-SAM")
     page.keyboard.press("Tab")
-    box = rho.bounding_box()
-    page.mouse.move(box["x"] + 20, box["y"] + 10)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 80, box["y"] + 10, steps=5)
-    page.mouse.up()
+    drag(rho, (20, 10), (80, 10))
     assert float(rho.input_value()) > 0.25
 
 
@@ -136,29 +117,17 @@ def test_the_alpha_handle_slides_along_its_line_and_adaptive_is_one_more_value(p
 @pytest.mark.parametrize(("name", "canvases"), [("start", (MAP, LENS, TIME)), ("ρ", (MAP, LENS))])
 def test_handles_are_dragged_and_moved_by_keys(page, name, canvases):
     grip = handle(page, name)
-    box = grip.bounding_box()
-    x, y = box["x"] + 14, box["y"] + 14
-
-    def drag():
-        page.mouse.move(x, y)
-        page.mouse.down()
-        page.mouse.move(x + 25, y + 3, steps=3)
-        page.mouse.up()
-
-    assert all(changed(page, drag, *canvases))
-    grip.focus()
+    assert all(changed(page, lambda: drag(grip, (14, 14), (39, 17)), *canvases))
     before = grip.get_attribute("aria-valuetext")
-    assert all(changed(page, lambda: page.keyboard.press("ArrowLeft"), MAP))
+    assert all(changed(page, lambda: grip.press("ArrowLeft"), MAP))
     assert grip.get_attribute("aria-valuetext") != before
 
 
 def test_the_timeline_chooses_the_outer_step(page):
     line = page.get_by_role("slider", name="outer step", exact=True)
-    line.focus()
-    page.keyboard.press("PageUp")
+    line.press("PageUp")
     assert line.get_attribute("aria-valuenow") == "10"
-    box = line.bounding_box()
-    assert all(changed(page, lambda: page.mouse.click(box["x"] + 400, box["y"] + 50), MAP, LENS))
+    assert all(changed(page, lambda: line.click(position={"x": 400, "y": 50}), MAP, LENS))
     assert int(line.get_attribute("aria-valuenow")) > 10
 
 
@@ -188,8 +157,7 @@ def test_nothing_moves_by_itself_where_motion_is_not_wanted(page):
 def test_reset_stops_and_brings_everything_back(page):
     before = [page.evaluate(PIXELS, canvas) for canvas in (MAP, LENS, TIME)]
     page.get_by_role("button", name="Play").click()
-    number(page, "k,").focus()
-    page.keyboard.press("ArrowRight")
+    number(page, "k,").press("ArrowRight")
     page.get_by_role("button", name="Reset").click()
     settled(page)
     assert [page.evaluate(PIXELS, canvas) for canvas in (MAP, LENS, TIME)] == before
@@ -226,9 +194,8 @@ def test_a_link_holds_the_setting(page, address):
     page.locator(".lb-more summary").click()
     page.get_by_label("loss", exact=True).select_option("ring")
     settled(page)
-    link = page.evaluate("() => location.href")
     words = in_words(page)
-    lab.show(page, link)
+    lab.show(page, page.evaluate("() => location.href"))
     settled(page)
     assert number(page, "k,").input_value() == "7"
     assert in_words(page) == words and "ring" in words
@@ -278,12 +245,10 @@ def test_a_finger_scrolls_past_the_map_and_tab_alone_reaches_everything(page):
     assert wanted | {"Reset", "Where would each start end?", "▶ Play"} <= names
 
 
-@pytest.mark.parametrize("loss", ["(x**2 - 1)**2 + 3*y**2", bowl])
-def test_an_expression_of_ones_own_is_live_and_a_function_is_drawn(page, folder, loss):
-    own = ToyExplorer(loss, start=(0.5, 0.8), window=(-2, 2, -1.5, 1.5))
-    lab.show(page, lab.saved(own, folder / "own.html"))
-    page.reload()
-    page.wait_for_function("() => window.__redraws?.length")
+@pytest.mark.parametrize("loss", [EXPRESSION, bowl])
+def test_an_expression_of_ones_own_is_live_and_a_function_is_drawn(opened, loss):
+    own = ToyExplorer(loss, start=(0.5, 0.8), window=HERE["window"])
+    page = opened(own)
     said = page.locator(".lb-mapbox figcaption").text_content()
     assert ("Python function" in said) == callable(loss)
     if not callable(loss):

@@ -5,6 +5,7 @@ import importlib
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,18 +15,12 @@ import lookbehind
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lookbehind"
 GROUND = {"checks", "files", "scores", "weights"}
-
-
-def plan() -> dict[str, set[str]]:
-    """Which rooms each room may import from, as the docstring of the package says."""
-    lines = re.findall(r"^    (\w+) +(?:←|·) ?(.*)$", lookbehind.__doc__ or "", re.MULTILINE)
-    return {room: set(allowed.split(", ")) - {""} for room, allowed in lines}
-
-
-ALLOWED = plan()
+# Which rooms each room may import from, as the docstring of the package says.
+PLAN = re.findall(r"^    (\w+) +(?:←|·) ?(.*)$", lookbehind.__doc__ or "", re.MULTILINE)
+ALLOWED = {room: set(allowed.split(", ")) - {""} for room, allowed in PLAN}
 ONLY_EXPLORE = {"ipywidgets", "anywidget"}
-LATE = {*ONLY_EXPLORE, "torchvision", "sklearn", "matplotlib", "click", "platformdirs"}
-LATE |= {"accelerate", "optuna"}
+LATE = ONLY_EXPLORE | {"torchvision", "sklearn", "matplotlib", "click", "platformdirs", "optuna"}
+LATE |= {"accelerate"}
 TOP_LEVEL = {
     *("notebooks", "lookbehind", "binder", "tests", "environment.yml", "README.md"),
     *("pyproject.toml", "Makefile", "LICENSE", "CITATION.cff", ".ci", ".github", ".gitignore"),
@@ -35,7 +30,6 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 def room(name: str) -> str:
     """The room of the floor plan that a file or folder of the package belongs to."""
-    name = name.removesuffix(".py")
     return "ground" if name in GROUND else name
 
 
@@ -56,7 +50,7 @@ def imported(path: Path) -> list[tuple[str, list[str]]]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_down_and_through_the_door(path: Path) -> None:
     """What is imported of another room stands in the list of its `__init__`, or is a file of it."""
-    here = room(path.relative_to(PACKAGE).parts[0])
+    here = room(path.relative_to(PACKAGE).with_suffix("").parts[0])
     allowed = {"optim"} if path == PACKAGE / "__init__.py" else {here} | ALLOWED[here]
     for module, names in imported(path):
         top, *parts = module.split(".")
@@ -73,10 +67,9 @@ def test_imports_go_down_and_through_the_door(path: Path) -> None:
 
 
 def test_the_plan_is_a_house_of_floors() -> None:
-    rooms = list(ALLOWED)
-    assert len(rooms) == 8
-    for floor, name in enumerate(rooms):
-        assert ALLOWED[name] <= set(rooms[:floor])
+    assert len(ALLOWED) == 8
+    for floor, allowed in enumerate(ALLOWED.values()):
+        assert allowed <= set(list(ALLOWED)[:floor])
 
 
 def files_imported(path: Path) -> set[Path]:
@@ -90,17 +83,13 @@ def files_imported(path: Path) -> set[Path]:
 
 
 def test_no_file_imports_itself_in_a_circle() -> None:
-    waiting = {path: files_imported(path) for path in FILES if path.name != "__init__.py"}
-    while free := [path for path, needs in waiting.items() if not needs & set(waiting)]:
-        for path in free:
-            del waiting[path]
-    assert not waiting, f"circle among {sorted(path.stem for path in waiting)}"
+    needs = {path: files_imported(path) for path in FILES if path.name != "__init__.py"}
+    TopologicalSorter(needs).prepare()  # raises a CycleError that names them
 
 
 def test_import_lookbehind_loads_no_heavy_library() -> None:
     code = f"import lookbehind, sys; print(*sorted({LATE!r} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == []
 
 
 def test_top_level_holds_what_the_plan_says() -> None:
@@ -108,5 +97,4 @@ def test_top_level_holds_what_the_plan_says() -> None:
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("not a git checkout")
-    present = {name.split("/")[0] for name in listed.stdout.splitlines()}
-    assert present <= TOP_LEVEL
+    assert {name.split("/")[0] for name in listed.stdout.splitlines()} <= TOP_LEVEL

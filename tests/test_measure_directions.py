@@ -1,6 +1,7 @@
 """Directions and paths in the space of weights, against numpy's SVD and least squares."""
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -8,17 +9,8 @@ import torch
 from measuring import EXACT, a_network, directions, elsewhere, flat, with_weights
 from torch import nn
 
-from lookbehind.measure import (
-    difference,
-    filter_normalized,
-    gaussian_direction,
-    line,
-    plane,
-    principal_directions,
-    project,
-    solution_plane,
-    unit,
-)
+from lookbehind.measure import difference, filter_normalized, gaussian_direction, line, plane, unit
+from lookbehind.measure.directions import principal_directions, project, solution_plane, stream
 from lookbehind.train import evaluate
 from lookbehind.weights import moved, weights_of
 
@@ -30,8 +22,7 @@ def test_a_gaussian_direction_is_standard_normal_and_repeats():
     assert torch.equal(torch.get_rng_state(), before)
     assert (flat(found) == flat(gaussian_direction(model, seed=3))).all()
     assert (flat(found) != flat(gaussian_direction(model, seed=4))).any()
-    x = flat(found)
-    n = len(x)
+    x, n = flat(found), 300 * 301
     assert abs(x.mean()) < 4 / math.sqrt(n) and abs(x.var() - 1) < 4 * math.sqrt(2 / n)
     assert abs((x**4).mean() - 3) < 4 * math.sqrt(96 / n)  # a uniform draw has 1.8
 
@@ -56,11 +47,9 @@ def test_each_filter_has_the_norm_of_the_networks_and_keeps_what_it_points_at():
     raw = gaussian_direction(model)
     found = filter_normalized(model, raw)
     for name, w in weights_of(model).items():
-        if w.ndim < 2:
-            assert not found[name].any()
-            continue
         for ours, theirs in zip(found[name], w, strict=True):
-            assert float(ours.norm()) == pytest.approx(float(theirs.norm()), **EXACT)
+            norm = float(theirs.norm()) if w.ndim > 1 else 0
+            assert float(ours.norm()) == pytest.approx(norm, abs=0, **EXACT)
     cosines = torch.cosine_similarity(found["fc.weight"], raw["fc.weight"], dim=1)
     torch.testing.assert_close(cosines, torch.ones_like(cosines))
     raw["fc.weight"][1] = 0  # a filter of zeros has nowhere to point
@@ -71,9 +60,8 @@ def test_a_difference_leads_from_one_network_to_the_other():
     model, data = a_network()
     other = with_weights(model, elsewhere(model))
     wanted = flat(weights_of(other)) - flat(weights_of(model))
-    for start in (model, weights_of(model)):
-        for end in (other, weights_of(other)):
-            np.testing.assert_array_equal(flat(difference(start, end)), wanted)
+    for start, end in product((model, weights_of(model)), (other, weights_of(other))):
+        np.testing.assert_array_equal(flat(difference(start, end)), wanted)
     found = line(model, data, difference(model, other), span=(0, 1), points=3)
     assert found.loss[0] == found.start.loss
     assert found.loss[-1] == pytest.approx(evaluate(other, data).loss, rel=1e-9)
@@ -104,14 +92,13 @@ def test_a_unit_direction():
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_direction_has_nothing_in_common_with_a_network_of_its_seed(seed):
+def test_neither_direction_nor_noise_has_anything_in_common_with_a_network_of_its_seed(seed):
     torch.manual_seed(seed)
     model = nn.Linear(64, 64)
-    drawn, weight = gaussian_direction(model, seed=seed)["weight"].flatten(), model.weight.flatten()
-    assert abs(torch.corrcoef(torch.stack([weight, drawn]))[0, 1]) < 4 / 64
-
-
-# Paths
+    direction, noise = gaussian_direction(model, seed=seed), stream("noise", seed)
+    drawn = [model.weight, direction["weight"], torch.randn(64, 64, generator=noise)]
+    correlations = torch.corrcoef(torch.stack(drawn).flatten(1)) - torch.eye(3)
+    assert correlations.abs().max() < 4 / 64
 
 
 def a_path(points=7):
@@ -139,15 +126,14 @@ def test_principal_directions_are_those_of_an_svd():
 def test_a_projection_is_least_squares():
     model, path = a_path()
     first, second = directions(model)
-    origin = path[-1]
-    found = project(path, origin, first, second)
+    found = project(path, path[-1], first, second)
     basis = np.stack([flat(first), flat(second)], 1)
-    for point, coordinates, off in zip(path, found.coordinates, found.off_plane, strict=True):
-        offset = flat(point) - flat(origin)
-        wanted, *_ = np.linalg.lstsq(basis, offset, rcond=None)
-        np.testing.assert_allclose(coordinates, wanted, atol=1e-11)
-        assert off == pytest.approx(np.linalg.norm(offset - basis @ wanted), rel=1e-9, abs=1e-11)
-    total = sum(np.linalg.norm(flat(point) - flat(origin)) ** 2 for point in path)
+    offsets = np.stack([flat(point) - flat(path[-1]) for point in path], 1)
+    wanted, *_ = np.linalg.lstsq(basis, offsets, rcond=None)
+    np.testing.assert_allclose(found.coordinates, wanted.T, atol=1e-11)
+    off = np.linalg.norm(offsets - basis @ wanted, axis=0)
+    assert found.off_plane == pytest.approx(off, rel=1e-9, abs=1e-11)
+    total = (offsets**2).sum()
     assert found.explained == pytest.approx(1 - (found.off_plane**2).sum() / total, **EXACT)
     assert 0 < found.explained < 1
 

@@ -8,31 +8,30 @@ import torch
 from measuring import Squared, a_small_network, one_image
 from torch import nn
 from torch.func import functional_call
-from torch.nn.functional import cross_entropy, scaled_dot_product_attention
+from torch.nn.functional import cross_entropy
+from torch.nn.utils import parameters_to_vector as flat
 from torch.nn.utils import parametrizations, prune
 
-from lookbehind.measure import Objective, hessian_eigenpairs, hessian_trace, worst_rise
+from lookbehind.measure import Objective, dot, hessian_eigenpairs, hessian_trace, worst_rise
+from lookbehind.measure.directions import normal
 from lookbehind.optim import Ball
 from lookbehind.train import make_model
 from lookbehind.weights import moved, weights_of
 
-
-def flat(direction):
-    return torch.cat([d.flatten() for d in direction.values()])
+pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
 
 
 def dense(model, batches):
     """∇²L by differentiating twice in a flat vector."""
     images, labels = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
-    weights = weights_of(model)
-    model.eval()
+    weights = weights_of(model.eval())
 
     def loss(at):
         parts = at.split([w.numel() for w in weights.values()])
         named = {n: p.view_as(w) for (n, w), p in zip(weights.items(), parts, strict=True)}
         return cross_entropy(functional_call(model, named, (images,)), labels)
 
-    return torch.autograd.functional.hessian(loss, flat(weights))
+    return torch.autograd.functional.hessian(loss, flat(weights.values()))
 
 
 @pytest.mark.parametrize("count", [4, 48])  # all 48 take the whole matrix
@@ -42,7 +41,7 @@ def test_eigenpairs_are_those_of_the_dense_hessian(count):
     expected = torch.linalg.eigvalsh(matrix).flip(0)[:count].numpy()
     assert len(matrix) == 48
     assert found.values == pytest.approx(expected, rel=1e-8, abs=1e-14)
-    vectors = torch.stack([flat(v) for v in found.vectors])
+    vectors = torch.stack([flat(v.values()) for v in found.vectors])
     assert [*found.vectors[0]] == [*weights_of(model)]
     products, scaled = vectors @ matrix, torch.tensor(found.values)[:, None] * vectors
     torch.testing.assert_close(products, scaled, rtol=0, atol=1e-7 * expected[0])
@@ -64,10 +63,8 @@ def test_the_trace_within_its_error_and_exact_where_the_hessian_is_diagonal():
     model, batches = a_small_network()
     matrix, generator = dense(model, batches), torch.Generator().manual_seed(0)
     found = hessian_trace(model, batches, draws=40)
-    probes = torch.stack(
-        [2.0 * torch.randint(2, (48,), generator=generator) - 1 for _ in range(40)]
-    )
-    expected = ((probes.double() @ matrix) * probes).sum(1)
+    probes = 2 * torch.randint(2, (40, 48), generator=generator).double() - 1
+    expected = ((probes @ matrix) * probes).sum(1)
     assert found.values == pytest.approx(expected.numpy(), rel=1e-10)
     assert abs(found.mean - float(matrix.trace())) < 2 * found.error
     assert found.error == pytest.approx(np.std(found.values) / math.sqrt(39))
@@ -75,37 +72,15 @@ def test_the_trace_within_its_error_and_exact_where_the_hessian_is_diagonal():
     assert diagonal.values == pytest.approx([5.0, 5.0], rel=1e-12)
 
 
-# Layer by layer
-
 T, C = 4, 6  # positions and features of an input
 
 
-class First(nn.Module):
-    """The output sequence of a recurrent layer, or of attention."""
-
-    def __init__(self, layer):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x):
-        return self.layer(*[x] * (3 if isinstance(self.layer, nn.MultiheadAttention) else 1))[0]
-
-
-class Attention(nn.Module):
-    """What most language models call: torch's fused attention."""
-
-    def __init__(self):
-        super().__init__()
-        self.mix = nn.Linear(C, 3 * C)
-
-    def forward(self, x):
-        q, k, v = self.mix(x).view(len(x), T, 2, -1).transpose(1, 2).chunk(3, -1)
-        return scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
-
-
-def hooked_weight_norm():
-    with pytest.warns(FutureWarning, match="weight_norm"):
-        return torch.nn.utils.weight_norm(nn.Linear(C, C))
+def sequence_of(layer):
+    """A recurrent layer, or attention of x to x, that gives its output sequence alone."""
+    if isinstance(layer, nn.MultiheadAttention):
+        layer.register_forward_pre_hook(lambda _, given: 3 * given)
+    layer.register_forward_hook(lambda *of: of[-1][0])
+    return layer
 
 
 LAYERS = {
@@ -116,21 +91,17 @@ LAYERS = {
     "layer norm": lambda: nn.LayerNorm(C),
     "group norm": lambda: nn.GroupNorm(2, T),
     "rms norm": lambda: nn.RMSNorm(C),
-    "multi-head attention": lambda: First(nn.MultiheadAttention(C, 2, batch_first=True)),
-    "fused attention": Attention,
-    "transformer": lambda: nn.TransformerEncoderLayer(C, 2, 8, batch_first=True),
-    "silu": nn.SiLU,
+    "multi-head attention": lambda: sequence_of(nn.MultiheadAttention(C, 2, batch_first=True)),
+    "transformer": lambda: nn.TransformerEncoderLayer(C, 2, 8, batch_first=True),  # its is fused
     "gelu": nn.GELU,
     "prelu": nn.PReLU,
-    "glu": lambda: nn.GLU(-1),
-    "lstm": lambda: First(nn.LSTM(C, 5, batch_first=True)),
-    "lstm, two ways": lambda: First(nn.LSTM(C, 3, 2, batch_first=True, bidirectional=True)),
-    "gru": lambda: First(nn.GRU(C, 5, batch_first=True)),
+    "lstm": lambda: sequence_of(nn.LSTM(C, 5, batch_first=True)),
+    "lstm, two ways": lambda: sequence_of(nn.LSTM(C, 3, 2, batch_first=True, bidirectional=True)),
+    "gru": lambda: sequence_of(nn.GRU(C, 5, batch_first=True)),
     "weight norm": lambda: parametrizations.weight_norm(nn.Linear(C, C)),
-    "weight norm, by a hook": hooked_weight_norm,
+    "weight norm, by a hook": lambda: torch.nn.utils.weight_norm(nn.Linear(C, C)),
     "spectral norm": lambda: parametrizations.spectral_norm(nn.Linear(C, C)),
     "pruned": lambda: prune.l1_unstructured(nn.Linear(C, C), "weight", amount=0.5),
-    "softmax": lambda: nn.Softmax(-1),
     "dropout, off": lambda: nn.Dropout(0.5),
     "max pool": lambda: nn.MaxPool1d(2),
 }
@@ -151,21 +122,15 @@ def network(name):
     return model, list(zip(x.split(3), torch.randint(3, (5,)).split(3), strict=True))
 
 
-def a_direction(weights, seed):
-    by = torch.Generator().manual_seed(seed)
-    return {n: torch.randn(w.shape, generator=by, dtype=w.dtype) for n, w in weights.items()}
-
-
 def assert_product(objective):
-    w, h = objective.weights, 1e-5
-    u, other = a_direction(w, 1), a_direction(w, 2)
+    w, h, by = objective.weights, 1e-5, torch.Generator().manual_seed(1)
+    u, other = normal(w, by), normal(w, by)
     ahead, behind = (objective.gradient(moved(w, (s * h, u)))[1] for s in (1, -1))
     found, turned = objective.curvature(u), objective.curvature(other)
     for name in w:
         expected = (ahead[name] - behind[name]) / (2 * h)
         torch.testing.assert_close(found[name], expected, rtol=1e-6, atol=1e-8)
-    sides = [sum(float((a[n] * b[n]).sum()) for n in w) for a, b in ((found, other), (turned, u))]
-    assert sides[0] == pytest.approx(sides[1], rel=1e-9, abs=1e-12)  # H is symmetric
+    assert dot(found, other) == pytest.approx(dot(turned, u), rel=1e-9)  # H is symmetric
     assert any(p.abs().max() > 1e-6 for p in found.values())
 
 
@@ -191,7 +156,8 @@ def test_weights_that_a_hook_makes_move_the_loss_and_stay(name):
     model(data[0][0])  # leaves a tensor with a history in the module
     before = {n: p.clone() for n, p in model.state_dict().items()}
     objective = Objective(model, data)
-    there = moved(objective.weights, (0.1, a_direction(objective.weights, 3)))
+    direction = normal(objective.weights, torch.Generator().manual_seed(3))
+    there = moved(objective.weights, (0.1, direction))
     other = network(name)[0]
     other.load_state_dict({**model.state_dict(), **there})
     other.eval().requires_grad_(False)
@@ -209,6 +175,4 @@ def test_weights_that_are_not_finite_or_complex_are_named():
         with pytest.raises(ValueError, match=r"finite weights, those of '1\.bias' are not"):
             measure(model, data)
     with pytest.raises(ValueError, match=r"real parameters, 'weight' is torch\.complex64"):
-        Objective(
-            nn.Linear(2, 2, dtype=torch.complex64), [(torch.randn(3, 2), torch.randint(2, (3,)))]
-        )
+        Objective(nn.Linear(2, 2, dtype=torch.complex64), [])

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from measuring import EXACT, Squared, a_network, complete, directions, one_image, with_weights
-from torch.optim.swa_utils import update_bn
 
 from lookbehind.measure import filter_normalized, line, plane
 from lookbehind.scores import Score
@@ -22,16 +21,11 @@ def a_plane(**options):
     return plane(model, data, *directions(model), **{"points": 5, **options})
 
 
-def a_quadratic_plane(**options):
-    axes = ({"weight": e} for e in torch.eye(2, dtype=torch.float64))
-    model = Squared([4.0, 1.0], [0.3, 0.4])
-    return plane(model, one_image(), *axes, span=(-0.2, 0.2), **options)
-
-
 @pytest.mark.parametrize("statistics", ["stored", "reestimated"])
 def test_lines_and_planes_are_the_loss_of_networks_with_these_weights(statistics):
     model, data = a_network()
     first, second = directions(model)
+    seen = data if statistics == "reestimated" else None
     one = line(model, data, first, span=(-0.5, 1.5), points=5, statistics=statistics)
     two = plane(model, data, first, second, span=(-1, 0.5), points=4, statistics=statistics)
     assert one.a.tolist() == [-0.5, 0, 0.5, 1, 1.5] and two.loss.shape == (4, 4)
@@ -40,10 +34,7 @@ def test_lines_and_planes_are_the_loss_of_networks_with_these_weights(statistics
         for index, loss in np.ndenumerate(found.loss):
             steps = [found.a[i] for i in index][::-1]
             at = moved(weights_of(model), *zip(steps, (first, second), strict=False))
-            other = with_weights(model, at)
-            if statistics == "reestimated":
-                update_bn(data, other)
-            score = evaluate(other, data)
+            score = evaluate(with_weights(model, at, seen), data)
             assert loss == pytest.approx(score.loss, **EXACT)
             assert found.accuracy[index] == pytest.approx(score.accuracy, **EXACT)
         assert (found.statistics, found.images, complete(found)) == (statistics, 9, True)
@@ -64,20 +55,17 @@ def test_a_loss_that_is_not_finite_is_not_taken_for_a_missing_point():
     assert complete(found) and np.isinf(found.loss).tolist() == [False, True, True]
 
 
-@pytest.mark.parametrize("points", [21, 2])
-def test_pictures_come_coarse_to_fine(points):
-    seen = []
-    found = a_quadratic_plane(points=points, update=seen.append)
+@pytest.mark.parametrize(("points", "counts"), [(21, [9, 25, 81, 289, 441]), (2, [4])])
+def test_pictures_come_coarse_to_fine(points, counts):
+    model, seen = Squared([4.0, 1.0], [0.3, 0.4]), []
+    axes = ({"weight": e} for e in torch.eye(2, dtype=torch.float64))
+    found = plane(model, one_image(), *axes, points=points, update=seen.append)
     known = [~np.isnan(picture.loss) for picture in seen]
-    assert known[0].sum() == min(points, 3) ** 2
+    assert [k.sum() for k in known] == counts
     assert all(k[0, 0] and k[-1, 0] and k[0, -1] and k[-1, -1] for k in known)
-    for before, after in pairwise(known):
-        assert after[before].all() and after.sum() > before.sum()
+    assert all(after[before].all() for before, after in pairwise(known))
     for picture, k in zip(seen, known, strict=True):
         np.testing.assert_array_equal(picture.loss[k], found.loss[k])
-    assert complete(seen[-1]) and seen[-1].loss.tolist() == found.loss.tolist()
-    if points == 21:
-        assert [int(k.sum()) for k in known] == [9, 25, 81, 289, 441]
 
 
 @pytest.mark.parametrize("after", [0, 11])
@@ -100,30 +88,23 @@ def test_ctrl_c_keeps_what_there_is():
     assert (~np.isnan(found.loss)).sum() == 9
 
 
-def changed(name, tensor):
-    return lambda direction: {**direction, name: tensor}
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            lambda d: {n: d[n] for n in d if n != "fc.bias"},
-            r"second must have .* lacks \['fc.bias'\]$",
-        ),
-        (changed("bn1.running_var", torch.ones(2)), r"second must .* adds \['bn1.running_var'\]$"),
-        (changed("fc.bias", torch.ones(3)), r"second must .* at 'fc.bias' \(10,\), got \(3,\)"),
-        (changed("fc.bias", torch.full((10,), math.nan)), "second must be finite, at 'fc.bias'"),
-        (lambda d: {n: torch.zeros_like(t) for n, t in d.items()}, "second must not be all zero"),
+        (lambda d: {n: d[n] for n in d if n != "fc.bias"}, r"must have .* lacks \['fc.bias'\]$"),
+        (lambda d: d | {"bn1.running_var": torch.ones(2)}, r"must .* adds \['bn1.running_var'\]$"),
+        (lambda d: d | {"fc.bias": torch.ones(3)}, r"must .* at 'fc.bias' \(10,\), got \(3,\)"),
+        (lambda d: d | {"fc.bias": torch.full((10,), math.nan)}, "must be finite, at 'fc.bias'"),
+        (lambda d: {n: torch.zeros_like(t) for n, t in d.items()}, "must not be all zero"),
     ],
 )
 def test_a_direction_that_is_none_is_refused(change, message):
     model, data = a_network()
     first, second = directions(model)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"second {message}"):
         plane(model, data, first, change(second), points=3)
     for use in (partial(line, model, data), partial(filter_normalized, model)):
-        with pytest.raises(ValueError, match=message.replace("second", "direction")):
+        with pytest.raises(ValueError, match=f"direction {message}"):
             use(change(second))
 
 
@@ -135,9 +116,7 @@ def test_a_direction_that_is_none_is_refused(change, message):
         ({"span": (0.0, math.inf)}, ValueError, "span must be finite"),
         ({"span": (math.nan, 1.0)}, ValueError, r"got \(nan, 1.0\)"),
         ({"points": 1}, ValueError, "points must be .*≥ 2, got 1"),
-        ({"points": 5.0}, TypeError, "points must be"),
         ({"points": True}, TypeError, "points must be an int ≥ 2, got True"),
-        ({"statistics": "batch"}, ValueError, 'statistics must be "stored" or "reestimated", got'),
     ],
 )
 def test_wrong_arguments_are_named(options, error, message):
@@ -145,17 +124,14 @@ def test_wrong_arguments_are_named(options, error, message):
         a_plane(**options)
 
 
-# Files
-
-
 def test_what_is_saved_is_plain_arrays(tmp_path):
     model, data = a_network()
     asked = iter(range(100))
     part = a_plane(stop=lambda: next(asked) == 5)
     whole = line(model, data, directions(model)[0], points=3, statistics="reestimated")
-    for grid, name in ((part, "new/a.tar"), (whole, "b.npz")):
+    for grid, name, saved in ((part, "new/a.tar", "new/a.tar.npz"), (whole, "b.npz", "b.npz")):
         path = grid.save(tmp_path / name)
-        assert path == tmp_path / (name if name.endswith(".npz") else f"{name}.npz")
+        assert path == tmp_path / saved
         with np.load(path, allow_pickle=False) as found:
             assert {*found.files} == {*grid.__dataclass_fields__}
             for field in {*found.files} - {"start"}:

@@ -5,23 +5,10 @@ import torch
 from measuring import EXACT, a_network, elsewhere, with_weights
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.optim.swa_utils import update_bn
 
 from lookbehind.measure import Objective, difference, filter_normalized, gaussian_direction
 from lookbehind.train import evaluate
 from lookbehind.weights import moved, weights_of
-
-
-def test_the_score_is_that_of_a_network_with_these_weights():
-    model, data = a_network()
-    objective = Objective(model, iter(data))
-    for weights in (weights_of(model), elsewhere(model)):
-        expected = evaluate(with_weights(model, weights), data)
-        found = objective.score(weights)
-        assert vars(found) == pytest.approx(vars(expected), **EXACT)
-        assert objective.loss(weights) == found.loss
-    assert objective.loss() == pytest.approx(objective.loss(weights_of(model)), **EXACT)
-    assert objective.images == 9 and len(objective.batches) == 3
 
 
 @pytest.mark.parametrize("statistics", ["stored", "reestimated"])
@@ -29,15 +16,12 @@ def test_the_gradient_is_autograds(statistics):
     model, data = a_network()
     weights = elsewhere(model, 0.1)
     loss, gradient = Objective(model, data, statistics=statistics).gradient(weights)
-    other = with_weights(model, weights)
-    if statistics == "reestimated":
-        update_bn(data, other)
-    other.eval()
+    other = with_weights(model, weights, data if statistics == "reestimated" else None).eval()
     mean = sum(cross_entropy(other(x), y, reduction="sum") for x, y in data) / 9
     mean.backward()
     assert loss == pytest.approx(float(mean.detach()), **EXACT)
-    for name, p in other.named_parameters():
-        torch.testing.assert_close(gradient[name], p.grad, rtol=1e-9, atol=1e-12)
+    expected = {name: p.grad for name, p in other.named_parameters()}
+    torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_after_an_error_inside_the_network_it_goes_on_as_before():
@@ -102,9 +86,7 @@ def test_wrong_arguments_are_named():
     model, data = a_network()
     with pytest.raises(ValueError, match="batches must hold at least one image"):
         Objective(model, iter(()))
-    with pytest.raises(ValueError, match=r"statistics must be .*got 'train'"):
+    with pytest.raises(ValueError, match='statistics must be "stored" or "reestimated", got'):
         Objective(model, data, statistics="train")
     with pytest.raises(ValueError, match="require a gradient"):
-        Objective(nn.Flatten(), data)
-    with pytest.raises(ValueError, match="require a gradient"):
-        weights_of(model.requires_grad_(False))
+        Objective(model.requires_grad_(False), data)

@@ -146,22 +146,6 @@ def test_saved_as_after_restart_and_run_all(path: Path, notebook: NotebookNode) 
     assert [cell["id"] for cell in cells] == [f"cell-{n:02d}" for n in range(len(cells))]
 
 
-def exercises(notebook: NotebookNode) -> list[tuple[str, str, str, str]]:
-    """Prompt, stub, check and solution of every exercise, which stand in this order."""
-    cells, found = notebook.cells, []
-    kinds = [tags(cell) & {"exercise-stub", "exercise-check"} for cell in cells]
-    for at in [place for place, kind in enumerate(kinds) if kind]:
-        if kinds[at] == {"exercise-check"}:
-            assert kinds[at - 1] == {"exercise-stub"}, cells[at].source
-            continue
-        assert kinds[at + 1] == {"exercise-check"}, cells[at].source
-        prompt, stub, check, answer = (cell.source for cell in cells[at - 1 : at + 3])
-        match = SOLUTION.search(answer)
-        assert match, f"no <details> with a ```python solution in\n{answer}"
-        found.append((prompt, stub, check, match[1]))
-    return found
-
-
 def common_ground(notebook: NotebookNode) -> dict[str, object]:
     """What an exercise may build on: imports, settings, every def, class and literal."""
     start = [cell for cell in code_cells(notebook) if "exercise-stub" not in tags(cell)]
@@ -190,20 +174,18 @@ def verdict_of(answer: str, check: str, space: dict[str, object]) -> str:
 
 @every_notebook
 def test_exercises_tell_right_from_wrong(notebook: NotebookNode) -> None:
-    space = common_ground(notebook)
-    found = exercises(notebook)
-    assert 2 <= len(found) <= 4
-    for prompt, stub, check, answer in found:
+    """Prompt, stub, check and solution stand in this order; a stub is a docstring and `...`."""
+    space, cells = common_ground(notebook), notebook.cells
+    stubs = [n for n, cell in enumerate(cells) if "exercise-stub" in tags(cell)]
+    checks = [n for n, cell in enumerate(cells) if "exercise-check" in tags(cell)]
+    assert 2 <= len(stubs) <= 4 and checks == [at + 1 for at in stubs]
+    for at in stubs:
+        prompt, stub, check, answer = (cell.source for cell in cells[at - 1 : at + 3])
         assert len(prompt.split()) >= 8, f"a prompt says what to do\n{prompt}"
-        assert is_unfilled(stub), f"the stub does more than ...\n{stub}"
+        [function] = ast.parse(stub).body
+        assert isinstance(function, ast.FunctionDef) and len(function.body) <= 2, stub
+        assert ast.unparse(function.body[-1]) == "...", f"the stub does more than ...\n{stub}"
+        solution = SOLUTION.search(answer)
+        assert solution, f"no <details> with a ```python solution in\n{answer}"
         assert verdict_of(stub, check, space) == EMPTY_STUB
-        assert verdict_of(answer, check, space) == "correct", answer
-
-
-def is_unfilled(stub: str) -> bool:
-    """Whether the cell is one function of nothing but a docstring and `...`."""
-    body = ast.parse(stub).body
-    if len(body) != 1 or not isinstance(body[0], ast.FunctionDef):
-        return False
-    last = body[0].body[-1]
-    return len(body[0].body) <= 2 and isinstance(last, ast.Expr) and ast.unparse(last) == "..."
+        assert verdict_of(solution[1], check, space) == "correct", answer

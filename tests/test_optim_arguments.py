@@ -1,96 +1,69 @@
 """Wrong arguments are told by name, with their value and what is allowed."""
 
-import math
+import re
+from functools import partial
+from math import inf, nan
 
 import pytest
 import torch
 from torch import nn
+from torch.optim import SGD
 
 from lookbehind import ASAM, SAM, AdaptiveBall, Ball, Lookahead, Lookbehind, MultistepSAM
 
-NAN, INF = math.nan, math.inf
 ALPHA = (
     r'alpha must be a finite number in \[0, 1\], or one per member, or "adaptive", or a callable'
 )
-GRADIENT, FEW = 'gradient must be "last" or "mean"', "closure must be one, or a sequence of k ="
+ETA, RHO = "eta must be a finite number ≥ 0", "rho must be a finite number ≥ 0, or one per member"
 MEMBERS = r"has shape \(4,\).*leading dimension 4; got one of shape \(3, 2\)"
+FEW, WIDE = "closure must be one, or a sequence of k =", "; got a torch.float32 tensor of shape "
 
 
 def base():
-    return torch.optim.SGD([nn.Parameter(torch.ones(3, 2))], lr=0.1)
+    return SGD([nn.Parameter(torch.ones(3, 2))], lr=0.1)
 
 
-def multistep(**options):
-    return MultistepSAM(base(), Ball(), **{"k": 2, **options})
-
-
-def lookbehind(**options):
-    return Lookbehind(base(), **{"ball": Ball(), **options})
-
-
-def empty():
-    emptied = base()
-    emptied.param_groups[0]["params"] = []
-    return emptied
-
-
+lookbehind = partial(Lookbehind, base(), ball=Ball())
+multistep = partial(MultistepSAM, base(), ball=Ball(), k=2)
+# What takes a setting, its name, what is said before its value, and values that are refused.
+REFUSED = [
+    (lookbehind, "k", "k must be an int ≥ 1", ValueError, [0]),
+    (lookbehind, "k", "k must be an int ≥ 1", TypeError, [2.0, True, "5"]),
+    (lookbehind, "alpha", ALPHA, ValueError, [-0.1, 1.1, nan, "adaptiv"]),
+    (lookbehind, "alpha", ALPHA, ValueError, map(torch.tensor, [[0.5, 2, 0.5], [0.5, nan, 0]])),
+    (lookbehind, "alpha", ALPHA, TypeError, [None, True]),
+    (Ball, "rho", RHO, ValueError, [-0.1, nan, inf, "0.1", torch.tensor([0.1, -0.1])]),
+    (Ball, "rho", RHO, TypeError, [None, True]),
+    (AdaptiveBall, "eta", ETA, ValueError, [-1, nan]),
+    (AdaptiveBall, "eta", ETA, TypeError, [None, torch.ones(3)]),
+    (multistep, "gradient", 'gradient must be "last" or "mean"', ValueError, ["first"]),
+]
 WRONG = {
-    **{
-        f"k={k!r}": (lambda k=k: lookbehind(k=k), error, f"k must be an int ≥ 1, got {k!r}")
-        for k, error in ((0, ValueError), (2.0, TypeError), (True, TypeError), ("5", TypeError))
-    },
-    **{
-        f"alpha={alpha!r}": (lambda a=alpha: lookbehind(alpha=a), error, f"{ALPHA}.*; got {found}")
-        for alpha, error, found in [
-            (-0.1, ValueError, "-0.1"),
-            (1.1, ValueError, "1.1"),
-            (NAN, ValueError, "nan"),
-            ("adaptiv", ValueError, "'adaptiv'"),
-            (None, TypeError, "None"),
-            (True, TypeError, "True"),
-            (torch.tensor([0.5, 2.0, 0.5]), ValueError, "tensor"),
-            (torch.tensor([0.5, NAN, 0.5]), ValueError, "tensor"),
-            (torch.ones(3, 1), ValueError, r"a torch.float32 tensor of shape \(3, 1\)"),
-            (torch.ones(3, dtype=torch.int64), ValueError, "a torch.int64 tensor"),
-        ]
-    },
-    **{
-        f"rho={rho!r}": (lambda rho=rho: Ball(rho), error, f"rho must be .* ≥ 0.*; got {found}")
-        for rho, error, found in [
-            (-0.1, ValueError, "-0.1"),
-            (NAN, ValueError, "nan"),
-            (INF, ValueError, "inf"),
-            (None, TypeError, "None"),
-            (True, TypeError, "True"),
-            ("0.1", ValueError, "'0.1'"),
-            (torch.tensor([0.1, -0.1]), ValueError, "tensor"),
-            (torch.tensor(INF), ValueError, "inf"),
-            (torch.ones(2, 2), ValueError, r"a torch.float32 tensor of shape \(2, 2\)"),
-            (torch.ones(0), ValueError, r"a torch.float32 tensor of shape \(0,\)"),
-        ]
-    },
-    **{
-        f"eta={eta!r}": (lambda eta=eta: AdaptiveBall(0.1, eta), error, f"eta must be.*{found}")
-        for eta, error, found in [
-            (-1, ValueError, "a finite number ≥ 0; got -1"),
-            (NAN, ValueError, "got nan"),
-            (None, TypeError, "got None"),
-            (torch.ones(3), TypeError, "tensor"),
-        ]
-    },
-    "alpha of 4": (lambda: lookbehind(alpha=torch.full((4,), 0.5)), ValueError, "alpha " + MEMBERS),
-    "rho of 4": (lambda: SAM(base(), torch.ones(4)), ValueError, "rho " + MEMBERS),
+    f"{name}={value!r}": (
+        partial(make, **{name: value}),
+        error,
+        f"{said}.*got {re.escape(repr(value))}",
+    )
+    for make, name, said, error, values in REFUSED
+    for value in values
+} | {
+    "alpha 2D": (lambda: lookbehind(alpha=torch.eye(3)), ValueError, rf"{ALPHA}.*{WIDE}\(3, 3\)"),
+    "alpha int": (lambda: lookbehind(alpha=torch.arange(3)), ValueError, f"{ALPHA}.*a torch.int64"),
+    "rho inf": (lambda: Ball(torch.tensor(inf)), ValueError, f"{RHO}; got inf"),
+    "rho (2, 2)": (lambda: Ball(torch.ones(2, 2)), ValueError, rf"{RHO}{WIDE}\(2, 2\)"),
+    "rho (0,)": (lambda: Ball(torch.ones(0)), ValueError, rf"{RHO}{WIDE}\(0,\)"),
+    "alpha of 4": (lambda: lookbehind(alpha=torch.ones(4) / 2), ValueError, f"alpha {MEMBERS}"),
+    "rho of 4": (lambda: SAM(base(), torch.ones(4)), ValueError, f"rho {MEMBERS}"),
     "rho of SAM": (lambda: SAM(base(), -1), ValueError, "rho must.*got -1"),
-    "eta of ASAM": (lambda: ASAM(base(), 0.1, NAN), ValueError, "eta must.*got nan"),
+    "eta of ASAM": (lambda: ASAM(base(), 0.1, nan), ValueError, "eta must.*got nan"),
     "k of Multistep": (lambda: multistep(k=-2), ValueError, "≥ 1, got -2"),
-    "gradient": (lambda: multistep(gradient="first"), ValueError, f"{GRADIENT}, got 'first'"),
     "k of Lookahead": (lambda: Lookahead(base(), k=True), TypeError, "k must be .*got True"),
     "word": (lambda: Lookahead(base(), alpha="adaptive"), ValueError, "alpha must.*'adaptive'"),
     # the optimizers inside
     "base a list": (lambda: SAM([1]), TypeError, r"base must be a torch.optim.Optimizer, got \[1"),
     "base a SAM": (lambda: ASAM(SAM(base())), TypeError, "base must be a torch.optim"),
     "inner a list": (lambda: Lookahead([]), TypeError, r"inner must be an optimizer.*got \[\]"),
-    "no parameters": (lambda: SAM(empty()), ValueError, "base must hold parameters, got an empty"),
+    "empty": (lambda: SAM(SGD([{"params": []}])), ValueError, "base must hold parameters.*empty"),
     "ball a number": (lambda: lookbehind(ball=0.1), TypeError, "ball must be a Ball.*got 0.1"),
     # the closure
     "no closure": (lambda: SAM(base()).step(), TypeError, "closure must be.*got None"),

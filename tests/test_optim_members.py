@@ -4,21 +4,20 @@ import copy
 
 import pytest
 import torch
-from problems import METHODS, difference, identical, make_base
+from problems import METHODS, difference, identical, make_base, member_closure
 from torch import nn
 
 from lookbehind import SAM, AdaptiveBall, Ball, Lookbehind
 
-E = 4
 RHOS = torch.tensor([0.0, 0.05, 0.2, 0.5], dtype=torch.float64)
 ALPHAS = torch.tensor([0.5, 0.2, 1.0, 0.0], dtype=torch.float64)
 
 
-def stacked(members=E):
-    """Parameters of `members` networks 4–5–3 and the loss of each: shape (E,), or () for one."""
+def stacked():
+    """Parameters of 4 networks 4–5–3 and the loss of each: shape (4,), or () for one."""
     torch.manual_seed(0)
     shapes = [(4, 5), (1, 5), (5, 3), (3,)]
-    params = [torch.randn(members, *shape, dtype=torch.float64) for shape in shapes]
+    params = [nn.Parameter(torch.randn(4, *shape, dtype=torch.float64)) for shape in shapes]
     x, y = torch.randn(6, 4, dtype=torch.float64), torch.randn(6, 3, dtype=torch.float64)
 
     def loss(w1, b1, w2, b2):
@@ -28,32 +27,19 @@ def stacked(members=E):
     return params, loss
 
 
-def member_closure(params, loss):
-    def closure():
-        losses = loss(*params)
-        grads = torch.autograd.grad(losses.sum(), params)
-        for p, g in zip(params, grads, strict=True):
-            p.grad = g
-        return losses
-
-    return closure
-
-
 @pytest.mark.parametrize("base", ["nesterov wd", "adamw"])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_member_is_what_it_would_be_alone(method, base):
-    values, loss = stacked()
-    together = [nn.Parameter(v.clone()) for v in values]
-    make = METHODS[method]
+    together, loss = stacked()
+    make, path = METHODS[method], []
     optimizer = make(make_base(base, together), rho=RHOS, alpha=ALPHAS)
-    path = []
     for _ in range(3):
         losses = optimizer.step(member_closure(together, loss))
-        assert losses.shape == (E,)
+        assert losses.shape == (4,)
         path.append(([p.detach().clone() for p in together], losses))
     assert not optimizer.rolled_back.any()
-    for e in range(E):
-        alone = [nn.Parameter(v[e].clone()) for v in values]
+    for e in range(4):
+        alone = [nn.Parameter(w[e].detach()) for w in stacked()[0]]
         single = make(make_base(base, alone), rho=RHOS[e].item(), alpha=ALPHAS[e].item())
         for weights, losses in path:
             assert (single.step(member_closure(alone, loss)) - losses[e]).abs() <= 1e-12
@@ -64,26 +50,24 @@ def test_a_member_is_what_it_would_be_alone(method, base):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_member_that_diverges_is_put_back_and_the_others_go_on(method, base):
     """Member 2's loss (and gradient) leaves the finite at its second evaluation in step 1 or 3."""
-    values, loss = stacked()
     for failing, bad in ((1, float("nan")), (3, float("inf"))):
-        together = [nn.Parameter(v.clone()) for v in values]
-        untouched = [nn.Parameter(v.clone()) for v in values]
-        make = METHODS[method]
-        optimizer = make(make_base(base, together), rho=RHOS, alpha=ALPHAS)
-        reference_run = make(make_base(base, untouched), rho=RHOS, alpha=ALPHAS)
-        factors = iter(())
+        (together, loss), (untouched, _) = stacked(), stacked()
+        optimizer, never_fails = (
+            METHODS[method](make_base(base, params), rho=RHOS, alpha=ALPHAS)
+            for params in (together, untouched)
+        )
 
         def diverging(*params):
-            factor = torch.ones(E, dtype=torch.float64)
+            factor = torch.ones(4, dtype=torch.float64)
             factor[2] = next(factors, 1.0)  # noqa: B023
-            return loss(*params) * factor
+            return loss(*params) * factor  # noqa: B023
 
         for t in range(1, 5):
             factors = iter((1.0, bad if t == failing else 1.0))
             before = [p.detach().clone() for p in together]
             state = copy.deepcopy([*optimizer.base.state.values()]) or [{} for _ in before]
             optimizer.step(member_closure(together, diverging))
-            reference_run.step(member_closure(untouched, loss))
+            never_fails.step(member_closure(untouched, loss))
             assert optimizer.rolled_back.tolist() == [False, False, t == failing, False]
             if t == failing:
                 assert identical([p[2] for p in together], [p[2] for p in before])
@@ -91,8 +75,7 @@ def test_a_member_that_diverges_is_put_back_and_the_others_go_on(method, base):
                     for name, now in kept.items():
                         if torch.is_tensor(now) and now.ndim:
                             assert torch.equal(now[2], then.get(name, torch.zeros_like(now))[2])
-        others = [0, 1, 3]
-        assert identical([p[others] for p in together], [p[others] for p in untouched])
+        assert identical(*([p[[0, 1, 3]] for p in params] for params in (together, untouched)))
         assert all(p.isfinite().all() for p in together)
 
 
@@ -100,8 +83,7 @@ def test_one_member_alone_is_still_a_member():
     w = nn.Parameter(torch.tensor([[1.0, 2.0]]))
     optimizer = Lookbehind(torch.optim.SGD([w], lr=0.1), Ball(torch.tensor([0.1])), k=2)
     optimizer.step(member_closure([w], lambda w: w.square().sum(1) * float("nan")))
-    assert optimizer.rolled_back.tolist() == [True]
-    assert w.tolist() == [[1.0, 2.0]]
+    assert optimizer.rolled_back.tolist() == [True] and w.tolist() == [[1.0, 2.0]]
 
 
 def test_one_loss_for_all_members_is_allowed_and_another_shape_is_not():

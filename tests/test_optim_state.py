@@ -15,53 +15,46 @@ from lookbehind import SAM, AdaptiveBall, Ball, Lookahead, Lookbehind
 @pytest.mark.parametrize("method", METHODS)
 def test_resume_is_exact(method, base):
     """To stop after three steps and go on from disk is to go on, bit for bit, settings included."""
-    problem = mlp(dtype=torch.float32)
-    optimizer = METHODS[method](make_base(base, problem.params))
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer.base, 2)
+    problem, other = mlp(dtype=torch.float32), mlp(seed=5, dtype=torch.float32)
+    other.batches = problem.batches
+    optimizer, resumed = (METHODS[method](make_base(base, p.params)) for p in (problem, other))
+    scheduler, again = (torch.optim.lr_scheduler.StepLR(o.base, 2) for o in (optimizer, resumed))
 
-    def step(n, optimizer, problem, scheduler):
-        for _ in range(n):
+    def step(optimizer, problem, scheduler):
+        for _ in range(3):
             optimizer.step(problem.closure())
             scheduler.step()
 
-    step(3, optimizer, problem, scheduler)
+    step(optimizer, problem, scheduler)
     optimizer.climber.ball = type(optimizer.climber.ball)(0.3)
     changed = {"k": 2, "alpha": 0.3, "reuse_gradients": False, "gradient": "mean"}
     for name in changed.keys() & optimizer.settings().keys():
         setattr(optimizer, name, changed[name])
     saved = through_disk([x.state_dict() for x in (problem.model, optimizer, scheduler)])
     assert saved[1].keys() == {"state", "param_groups", "made_by", "shapes", "settings"}
-    other = mlp(seed=5, dtype=torch.float32)
-    other.batches = problem.batches
-    resumed = METHODS[method](make_base(base, other.params))
-    resumed_scheduler = torch.optim.lr_scheduler.StepLR(resumed.base, 2)
-    for x, state in zip((other.model, resumed, resumed_scheduler), saved, strict=True):
+    for x, state in zip((other.model, resumed, again), saved, strict=True):
         x.load_state_dict(state)
     assert repr(resumed) == repr(optimizer)
-    step(3, optimizer, problem, scheduler)
-    step(3, resumed, other, resumed_scheduler)
+    step(optimizer, problem, scheduler)
+    step(resumed, other, again)
     assert identical(other.weights, problem.weights)
 
 
-def test_an_adaptive_alpha_and_members_are_restored():
+def test_an_adaptive_alpha_and_members_are_restored_and_a_function_alpha_is_kept():
     w, rho = nn.Parameter(torch.ones(3, 2)), torch.tensor([0.1, 0.2, 0.3])
-    one = Lookbehind(torch.optim.SGD([w], lr=0.1), AdaptiveBall(rho, 0.2), k=4, alpha="adaptive")
-    other = Lookbehind(torch.optim.SGD([w], lr=0.1), AdaptiveBall(0.5), alpha=rho)
+    base = torch.optim.SGD([w], lr=0.1)
+    one = Lookbehind(base, AdaptiveBall(rho, 0.2), k=4, alpha="adaptive")
+    other = Lookbehind(base, AdaptiveBall(0.5), alpha=rho)
     other.load_state_dict(through_disk(one.state_dict()))
     assert (other.alpha, other.k, other.ball.eta) == ("adaptive", 4, 0.2)
     assert isinstance(other.ball, AdaptiveBall) and torch.equal(other.ball.rho, rho)
-
-
-def test_a_function_alpha_is_kept_when_a_state_is_loaded():
-    params = mlp().params
-    one = Lookbehind(make_base("sgd", params), Ball(), alpha=max, k=2)
-    other = Lookbehind(make_base("sgd", params), Ball(), alpha=min)
+    one.alpha, one.k, other.alpha = max, 2, min
     other.load_state_dict(through_disk(one.state_dict()))
     assert (other.alpha, other.k) == (min, 2)
 
 
-def around(name, params, k=3, alpha=0.7):
-    return Lookahead(Lookbehind(make_base(name, params), Ball(0.2), k=k, alpha=alpha), k=2)
+def around(name, params):
+    return Lookahead(Lookbehind(make_base(name, params), Ball(0.2), k=3, alpha=0.7), k=2)
 
 
 def inner(**values):
@@ -71,8 +64,8 @@ def inner(**values):
 
 # Each changes a good state in place, or returns another one.
 FOREIGN = {
-    "no dict": lambda state, params: [],
-    "of the base alone": lambda state, params: {n: state[n] for n in ("state", "param_groups")},
+    "no dict": lambda *_: [],
+    "of the base alone": lambda state, _: {n: state[n] for n in ("state", "param_groups")},
     "without settings": lambda state, params: state.pop("settings") and None,
     "setting missing": lambda state, params: state["settings"][1].pop("k") and None,
     "setting too many": inner(extra=1),
@@ -97,12 +90,9 @@ def test_a_foreign_or_broken_state_is_refused_before_anything_changes(kind):
     optimizer.step(problem.closure())
     good = copy.deepcopy(optimizer.state_dict())
     good["settings"][0]["k"], good["param_groups"][0]["lr"] = 4, 7.0
-    found = FOREIGN[kind](good, problem.params)
-    told = repr(optimizer)
-    with (
-        unchanged(problem, optimizer),
-        pytest.raises((ValueError, TypeError), match=r"state|k must|rho must|alpha must|param"),
-    ):
+    found, told = FOREIGN[kind](good, problem.params), repr(optimizer)
+    words = "state|k must|rho must|alpha must|param"
+    with unchanged(problem, optimizer), pytest.raises((ValueError, TypeError), match=words):
         optimizer.load_state_dict(good if found is None else found)
     assert repr(optimizer) == told  # all settings, and the base's options
 
@@ -110,9 +100,8 @@ def test_a_foreign_or_broken_state_is_refused_before_anything_changes(kind):
 def test_settings_may_change_between_steps():
     problem = mlp()
     weights = problem.weights
-    base = make_base("momentum", problem.params)
     oracle = reference.Base(torch.optim.SGD, [0.05] * len(weights), momentum=0.9)
-    optimizer = Lookbehind(base, Ball(0.1), k=2, alpha=0.5)
+    optimizer = Lookbehind(make_base("momentum", problem.params), Ball(0.1), k=2, alpha=0.5)
     for k, ball, climb, alpha, lr in (
         (2, Ball(0.1), (0.1, None), 0.5, 0.05),
         (4, Ball(0.3), (0.3, None), 0.2, 0.1),

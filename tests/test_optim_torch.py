@@ -6,15 +6,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from problems import METHODS, difference, identical, make_base, mlp, through_disk
+from problems import METHODS, Problem, difference, identical, make_base, mlp, through_disk
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import cross_entropy
 from torch.optim import lr_scheduler as schedulers
-from torch.optim.optimizer import (
-    register_optimizer_step_post_hook,
-    register_optimizer_step_pre_hook,
-)
+from torch.optim import optimizer as everywhere
 
 from lookbehind import SAM, AdaptiveBall, Ball, Lookbehind
 
@@ -55,18 +52,14 @@ def test_step_hooks_run_once_an_outer_step(method):
     optimizer = METHODS[method](make_base("sgd", problem.params))
     optimizer.register_step_pre_hook(lambda o, *_: seen.append(("pre", o)))
     optimizer.register_step_post_hook(lambda o, *_: seen.append(("post", o)))
-    everywhere = [
-        register_optimizer_step_pre_hook(lambda o, *_: seen.append(("any pre", o))),
-        register_optimizer_step_post_hook(lambda o, *_: seen.append(("any post", o))),
-    ]
-    try:
+    with (
+        everywhere.register_optimizer_step_pre_hook(lambda o, *_: seen.append(("any pre", o))),
+        everywhere.register_optimizer_step_post_hook(lambda o, *_: seen.append(("any post", o))),
+    ):
         for t in range(2):
             optimizer.step(problem.closure())
             own = [name for name, by in seen if by is not optimizer.base]
             assert own == ["any pre", "pre", "post", "any post"] * (t + 1)
-    finally:
-        for handle in everywhere:
-            handle.remove()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -93,19 +86,16 @@ def test_groups_state_and_defaults_are_the_bases_and_a_person_reads_what_it_is(m
 @pytest.mark.parametrize("method", METHODS)
 def test_a_copy_goes_on_as_the_optimizer_does(method, way):
     """Beside a scheduler and hooks, which stay with the optimizer that they were given to."""
-    problem = mlp()
+    problem, hooked = mlp(), []
     optimizer = METHODS[method](make_base("adamw", problem.params))
     schedulers.StepLR(optimizer, 1)
-    hooked = []
     optimizer.register_step_post_hook(lambda *_: hooked.append(1))
     optimizer.step(problem.closure())
     model, twin = way((problem.model, optimizer))
-    again = mlp()
-    again.model, again.batches = model, problem.batches
+    again = Problem(model, problem.batches)
     for o, p in ((optimizer, problem), (twin, again)):
         o.step(p.closure())
-    assert identical(problem.weights, again.weights)
-    assert len(hooked) == 2
+    assert identical(problem.weights, again.weights) and len(hooked) == 2
     assert repr(twin) == repr(optimizer)
 
 
@@ -118,9 +108,6 @@ def test_hooks_of_a_state_dict_run():
     optimizer.register_load_state_dict_post_hook(lambda o: seen.append("loaded"))
     optimizer.load_state_dict(optimizer.state_dict())
     assert seen == ["save", 1, "loaded"]
-
-
-# --- values that a checkpoint keeps -------------------------------------------------------------
 
 
 def test_numbers_of_numpy_become_plain():
@@ -140,34 +127,22 @@ def test_numbers_of_numpy_become_plain():
     assert optimizer.state[problem.params[0]]["own"] == 2
 
 
-# --- bases and tensors of other kinds -----------------------------------------------------------
-
-
-def torch_bases():
-    """Every optimizer of torch, with each set of options by which torch itself tests it."""
+def test_around_any_optimizer_of_torch_it_is_the_optimizer_where_it_does_not_climb():
+    """With each set of options by which torch itself tests it."""
     pytest.importorskip("expecttest")
     from torch.testing._internal.common_optimizers import optim_db
 
-    apart = ("LBFGS", "SparseAdam")  # they need a closure of their own, sparse gradients
-    return {
-        f"{info.optim_cls.__name__} {given.desc}": (info.optim_cls, given.kwargs)
-        for info in optim_db
-        if info.optim_cls.__name__ not in apart
-        for given in info.optim_inputs_func(device="cpu")
-    }
-
-
-def test_around_any_optimizer_of_torch_it_is_the_optimizer_where_it_does_not_climb():
-    for name, (make, options) in torch_bases().items():
-        problems = [mlp((4, 5), dtype=torch.float32) for _ in range(2)]
-        plain, base = (make([q.params[0]], **options) for q in problems)
-        lookbehind = Lookbehind(base, Ball(0.0), k=1, alpha=1.0)
-        for _ in range(3):
-            for optimizer, q in zip((plain, lookbehind), problems, strict=True):
-                optimizer.step(q.closure())
-        assert identical(problems[1].weights, problems[0].weights), name
-        twin = copy.deepcopy(lookbehind)
-        twin.load_state_dict(lookbehind.state_dict())
+    apart = (torch.optim.LBFGS, torch.optim.SparseAdam)  # their closure, or gradients, are others
+    for info in (info for info in optim_db if info.optim_cls not in apart):
+        for given in info.optim_inputs_func(device="cpu"):
+            problems = [mlp((4, 5), dtype=torch.float32) for _ in range(2)]
+            plain, base = (info.optim_cls([q.params[0]], **given.kwargs) for q in problems)
+            lookbehind = Lookbehind(base, Ball(0.0), k=1, alpha=1.0)
+            for _ in range(3):
+                for optimizer, q in zip((plain, lookbehind), problems, strict=True):
+                    optimizer.step(q.closure())
+            assert identical(problems[1].weights, problems[0].weights), (info, given)
+            copy.deepcopy(lookbehind).load_state_dict(lookbehind.state_dict())
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -192,9 +167,8 @@ def embedded(sparse):
 def mixed(halves):
     """Double precision beside bfloat16, or beside the same numbers in double precision."""
     one = nn.Linear(4, 5).double()
-    other = nn.Parameter(
-        torch.randn(3, 5).bfloat16().to(torch.bfloat16 if halves else torch.double)
-    )
+    other = torch.randn(3, 5).bfloat16()
+    other = nn.Parameter(other if halves else other.double())
     x, y = torch.randn(6, 4).double(), torch.randint(3, (6,))
     return [*one.parameters(), other], lambda: cross_entropy(one(x).tanh() @ other.double().T, y)
 
@@ -205,14 +179,24 @@ def numbers(complex_):
     return [p], lambda: ((p if complex_ else torch.view_as_complex(p)) ** 2 - t).abs().pow(2).sum()
 
 
-@pytest.mark.parametrize(("make", "close"), [(embedded, 1e-12), (mixed, 0.05), (numbers, 1e-12)])
+def convolution(last):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)).double()
+    model.to(memory_format=torch.channels_last if last else torch.contiguous_format)
+    x, y = torch.randn(5, 3, 6, 6).double(), torch.randint(3, (5,))
+    return [*model.parameters()], lambda: cross_entropy(model(x), y)
+
+
+@pytest.mark.parametrize(
+    ("make", "close"), [(embedded, 1e-12), (mixed, 0.05), (numbers, 1e-12), (convolution, 1e-12)]
+)
 @pytest.mark.parametrize("method", METHODS)
-def test_sparse_mixed_and_complex_tensors_go_as_dense_wide_and_real_ones(method, make, close):
-    found = []
+def test_sparse_mixed_complex_and_strided_tensors_go_as_plain_ones_and_stay_so(method, make, close):
+    found, kinds = [], []
     for kind in (True, False):
         torch.manual_seed(0)
         params, loss = make(kind)
-        optimizer = METHODS[method](torch.optim.SGD(params, lr=0.02))
+        optimizer = METHODS[method](torch.optim.SGD(params, lr=0.02, momentum=0.9))
+        kinds.append([(p.dtype, p.stride()) for p in params])
 
         def closure(optimizer=optimizer, loss=loss):
             optimizer.zero_grad()
@@ -222,9 +206,11 @@ def test_sparse_mixed_and_complex_tensors_go_as_dense_wide_and_real_ones(method,
 
         for _ in range(3):
             optimizer.step(closure)
+        assert [(p.dtype, p.stride()) for p in params] == kinds[-1]
         flat = [torch.view_as_real(p) if p.is_complex() else p for p in params]
         found.append([p.detach().double() for p in flat])
     assert difference(*found) < close
+    assert kinds[0] != kinds[1] or make is embedded
 
 
 def test_tensors_may_lie_on_several_devices():

@@ -7,12 +7,15 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import import_module
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from images import paint
+from problems import double_precision  # noqa: F401
 from results import RESULTS, scripts  # noqa: F401
+from sweeps import lines
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import parameters_to_vector as flat
 from torch.nn.utils import vector_to_parameters
@@ -27,43 +30,22 @@ MEASURED = {
     "radius": ("loss",),
 }  # fmt: skip
 pytestmark = pytest.mark.usefixtures("scripts")
-TINY = {
-    "dataset": "cifar10", "model": "mlp", "train": 8, "validation": 4, "test": 4, "batch_size": 4,
-    "gradients": 2,
-}  # fmt: skip
+TINY = {"dataset": "cifar10", "model": "mlp", "train": 8, "validation": 4, "test": 4}
+TINY |= {"batch_size": 4, "gradients": 2}
 
 
 def stored(name):
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def lines(path):
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("LOOKBEHIND_DATA", str(tmp_path / "kept"))
-    pixels = np.random.default_rng(0).integers(256, size=(24, 8, 8, 3), dtype=np.uint8)
-    for image, (part, label, i) in zip(
-        pixels, itertools.product(("train", "test"), "01", range(6)), strict=True
-    ):
-        (place := tmp_path / "images" / part / label).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(place / f"{i}.png")
-    return tmp_path / "images"
-
-
-def test_the_cifar_study_tunes_reports_and_goes_on_where_it_was(folder, tmp_path, monkeypatch):
+def test_the_cifar_study_tunes_reports_and_goes_on_where_it_was(tmp_path, monkeypatch):
     cifar10, path = import_module("cifar10"), tmp_path / "study.jsonl"
     few = ("SGD", "Lookbehind-SAM k 2")
     monkeypatch.setattr(cifar10, "METHODS", {name: cifar10.METHODS[name] for name in few})
     monkeypatch.setattr(cifar10, "SEEDS", ((1,), ()))
-    cifar10.study(path, str(folder), TINY)
+    monkeypatch.setenv("LOOKBEHIND_DATA", str(tmp_path / "kept"))
+    folder = str(paint(tmp_path / "images", per_class=6, size=(8, 8)))
+    cifar10.study(path, folder, TINY)
     rows = lines(path)
     for name, noise in itertools.product(few, (0.4, 0.0)):
         mine = [r for r in rows if (r["name"], r["recipe"]["label_noise"]) == (name, noise)]
@@ -73,10 +55,9 @@ def test_the_cifar_study_tunes_reports_and_goes_on_where_it_was(folder, tmp_path
         assert min(values[1:]) < values[0] < max(values[1:]) and told["seed"] == 1
         assert {r["seed"] for r in tried} == {0}
     path.write_text("".join(path.read_text(encoding="utf-8").splitlines(True)[:-1]))
-    made, make = list[Recipe](), cifar10.Study.made
-    monkeypatch.setattr(cifar10.Study, "made", lambda of, r: made.append(r) or make(of, r))
-    cifar10.study(path, str(folder), TINY)
-    assert len(made) == 1
+    with patch.object(cifar10.Study, "made", autospec=True, side_effect=cifar10.Study.made) as made:
+        cifar10.study(path, folder, TINY)
+    assert made.call_count == 1
     assert [{**r, "seconds": 0} for r in lines(path)] == [{**r, "seconds": 0} for r in rows]
 
 
@@ -224,28 +205,18 @@ def test_two_ranks_in_one_process_are_two_shares_by_hand():
     torch.testing.assert_close(flat(network.parameters()), w, rtol=0, atol=1e-10)
 
 
-@pytest.fixture
-def study():
-    return import_module("lifelong")
-
-
-def test_the_stored_lifelong_study_is_whole(study):
-    kept = stored("lifelong")
+def test_the_stored_lifelong_study_is_whole_and_its_matrices_are_of_the_settings_chosen():
+    study, kept = import_module("lifelong"), stored("lifelong")
     assert Recipe(**kept["common"]) == study.COMMON
     assert (kept["methods"], kept["sequences"]) == (study.METHODS, study.SEQUENCES)
-    axes = {"name": study.METHODS, "budget": study.BUDGETS, "sequence": study.SEQUENCES,
-            "memory": study.MEMORIES}  # fmt: skip
-    points = [tuple(row[n] for n in axes) for row in kept["runs"]]
-    assert points == [*itertools.product(*axes.values())]
+    points = [(row["name"], row["budget"], row["sequence"], row["memory"]) for row in kept["runs"]]
+    axes = study.METHODS, study.BUDGETS, study.SEQUENCES, study.MEMORIES
+    assert points == [*itertools.product(*axes)]
     for row in kept["runs"]:
         pairs = study.pairs(row["name"])
         assert list(zip(row["lr"], row["rho"], strict=True)) == pairs
-        assert [len(values) for values in row["validation"]] == [len(study.SEEDS)] * len(pairs)
+        assert np.shape(row["validation"]) == (len(pairs), len(study.SEEDS))
         assert len(row["forgetting"]) == len(pairs)
-
-
-def test_the_tested_matrices_are_of_the_settings_chosen(study):
-    kept = stored("lifelong")
     for row in kept["tested"]:
         sequence, memory = row["sequence"], row["memory"]
         joint = row["name"] == "joint training"

@@ -22,13 +22,13 @@ NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
 TEACHING = [f"notebooks/teaching/{name}" for name in ("guide", "rubric")]
 PAGES = ["index", "api", "search", *(f"notebooks/{path.stem}" for path in NOTEBOOKS), *TEACHING]
 PIXELS = "explorer => [...explorer.querySelectorAll('canvas')].map(one => one.toDataURL()).join()"
-WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
-RULES = {"runOnly": WCAG, "resultTypes": ["violations"], "preload": False}
+RULES = lab.WCAG | {"resultTypes": ["violations"], "preload": False}
 # axe takes seconds for the thousands of spans of code and formulas, which hold but words.
 AS_WORDS = """() => {
     for (const one of document.querySelectorAll('pre, code, .sig')) one.textContent += '';
     for (const one of document.querySelectorAll('mjx-container:not(.wide)')) one.replaceChildren();
 }"""
+AWAKE = "() => !document.querySelector('.lb-alive, .lb-waking:not(:has(.lb-explorer))')"
 FITS = "width => document.documentElement.scrollWidth === width"
 # The theme lets keys reach what scrolls, .3 s after the last change of a page.
 REACHED = """() => [...document.querySelectorAll('pre')].every(one =>
@@ -77,9 +77,7 @@ def show(page: Page, url: str) -> None:
     """Open a page and wait until its formulas and explorers are there."""
     page.goto(url)
     page.evaluate("() => window.MathJax?.startup.promise")
-    page.wait_for_function(
-        "() => !document.querySelector('.lb-alive, .lb-waking:not(:has(.lb-explorer))')"
-    )
+    page.wait_for_function(AWAKE)
     page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
 
 

@@ -10,28 +10,17 @@ from dataclasses import asdict, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from unittest.mock import Mock, patch
 
 import filelock
 import forks
 import pytest
 import torch
 from problems import double_precision  # noqa: F401
-from sweeps import (
-    FOUR,
-    SHORT,
-    alone,
-    close,
-    deadly,
-    lines,
-    process_settings,
-    refuses,
-    run_here,
-    weight_sum,
-)
+from sweeps import FOUR, SHORT, alone, close, lines, refuses, run_here, weight_sum
 
 from lookbehind.study import SweepError, grid
 from lookbehind.study import sweeps as module
-from lookbehind.study import sweeps as rows_module
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +59,21 @@ def test_a_file_of_anything_else_is_refused_and_left(text, tmp_path):
     assert path.read_bytes() == text.encode("latin1")
 
 
-def test_a_failed_run_is_repeated_once_its_line_is_deleted(tmp_path):
+def test_a_run_without_its_dataset_fails_alone_and_is_repeated_once_its_line_is_deleted(tmp_path):
     path, recipe = tmp_path / "a" / "runs.jsonl", replace(SHORT, dataset=str(tmp_path / "none"))
-    (failed,) = run_here([recipe], path)
-    assert "error" in failed
-    assert run_here([recipe], path) == lines(path) == [failed]
+    failed, *others = rows = run_here([recipe, *FOUR], path)
+    assert failed["error"].startswith("DataError: dataset must be")
+    assert not any("error" in row for row in others)
+    assert run_here([recipe, *FOUR], path) == rows
+    assert len(lines(path)) == 5 and failed in lines(path)
     path.write_text("")
     fixed = {**alone(replace(SHORT, seed=1)), "recipe": asdict(recipe)}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "train_block", lambda recipes, *_: [fixed])
+    with patch.object(module, "train_block", lambda recipes, *_: [fixed]):
         assert run_here([recipe], path) == lines(path) == [fixed]
+
+
+def process_settings(model, dataset):
+    return torch.get_num_threads() + 10 * torch.get_default_dtype().itemsize
 
 
 def test_a_row_that_lacks_a_measure_is_made_again_and_keeps_the_others(tmp_path):
@@ -91,10 +85,12 @@ def test_a_row_that_lacks_a_measure_is_made_again_and_keeps_the_others(tmp_path)
     assert run_here(FOUR[:1], path, measures=both) == [row] == lines(path)[1:]
 
 
-def elsewhere(recipes, path):
-    """A process of its own, that sweeps one run at a time."""
+def elsewhere(recipes, path, count):
+    """A process that sweeps one run at a time, and has written `count` lines, or ended."""
     process = forks.CONTEXT.Process(target=sweep_slowly, args=(recipes, path))
     process.start()
+    while process.is_alive() and not (path.exists() and path.read_bytes().count(b"\n") >= count):
+        time.sleep(0.01)
     return process
 
 
@@ -105,29 +101,14 @@ def sweep_slowly(recipes, path):
     run_here(recipes, path)
 
 
-def wait_for_lines(path, count, process):
-    def there():
-        return path.exists() and path.read_bytes().count(b"\n") >= count
-
-    while not there():
-        assert process.is_alive() or there()
-        time.sleep(0.01)
-
-
 def test_two_sweeps_may_share_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MEMBERS", 1)
     path, recipes = tmp_path / "runs.jsonl", grid(SHORT, seed=range(6))
-    other = elsewhere(recipes, path)
-    wait_for_lines(path, 1, other)
+    other = elsewhere(recipes, path, 1)
     rows = run_here(recipes[::-1], path)
     other.join()
     assert other.exitcode == 0
-    found = lines(path)
-    assert len(found) == 6
-    close(sorted(found, key=lambda row: row["recipe"]["seed"]), rows[::-1])
-
-
-# The lock
+    close(sorted(lines(path), key=lambda row: row["recipe"]["seed"]), rows[::-1])
 
 
 def refused(path, words):
@@ -136,7 +117,7 @@ def refused(path, words):
 
 
 def test_a_lock_that_cannot_be_had_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(rows_module, "PATIENCE", 0.3)
+    monkeypatch.setattr(module, "PATIENCE", 0.3)
     path = tmp_path / "rows.jsonl"
     with filelock.FileLock(tmp_path / ".rows.jsonl.lock"):
         refused(path, "rows.jsonl.lock")
@@ -145,11 +126,8 @@ def test_a_lock_that_cannot_be_had_is_said(tmp_path, monkeypatch):
     refused(tmp_path / "folder.jsonl", "Is a directory")
     if Path("/proc/self").exists():  # a folder where no file can be made
         refused(Path("/proc/rows.jsonl"), "lock")
-
-    def refuse(*_, **__):
-        raise NotImplementedError("flock")  # a disk without locks
-
-    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    no_locks = Mock(side_effect=NotImplementedError("flock"))  # of a disk
+    monkeypatch.setattr(filelock.FileLock, "acquire", no_locks)
     refused(path, "flock")
 
 
@@ -162,17 +140,13 @@ def test_a_lock_that_others_have_for_a_moment_is_waited_for(tmp_path):
 
 
 def test_an_error_while_the_lock_is_held_stays_what_it_is(tmp_path):
-    with pytest.raises(OSError, match="disk is full"), rows_module._locked(tmp_path / "rows.jsonl"):
+    with pytest.raises(OSError, match="disk is full"), module._locked(tmp_path / "rows.jsonl"):
         raise OSError("disk is full")
-
-
-# Kills
 
 
 def test_a_sweep_that_is_killed_goes_on(tmp_path):
     path, long = tmp_path / "runs.jsonl", replace(SHORT, gradients=60)
-    sweeper = elsewhere(grid(long, seed=range(200)), path)
-    wait_for_lines(path, 2, sweeper)
+    sweeper = elsewhere(grid(long, seed=range(200)), path, 2)
     sweeper.kill()
     sweeper.join()
     kept = lines(path)
@@ -197,12 +171,18 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path, monkeypatch):
         run_here(FOUR, path, measures={"sum": press})
     assert [row["recipe"] for row in lines(path)] == [asdict(recipe) for recipe in FOUR[:2]]
     assert not any("error" in row for row in lines(path))
-    rows = run_here(FOUR, path, measures={"sum": weight_sum})
-    assert rows[:2] == lines(path)[:2]
+    assert run_here(FOUR, path, measures={"sum": weight_sum})[:2] == lines(path)[:2]
 
 
-def pool():
-    return ProcessPoolExecutor(2, mp_context=forks.CONTEXT)
+pool = partial(ProcessPoolExecutor, 2, mp_context=forks.CONTEXT)
+
+
+def deadly(flag, model, dataset):
+    """Kills its own process, the first time."""
+    if not flag.exists():
+        flag.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return weight_sum(model, dataset)
 
 
 def test_a_broken_pool_is_no_failure_of_the_runs_and_a_new_one_goes_on(tmp_path):

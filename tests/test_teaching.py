@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbformat import v4
 
 from lookbehind.explore.toy import ToyExplorer
 
@@ -22,19 +23,20 @@ TALLER = """async () => {
     return found;
 }"""
 SOLUTION = re.compile(r"<details>(?:(?!</details>).)*```python", re.DOTALL)
-SLIDE = {"tags": ["slide"]}
 
 
-def hand_out(folder, paths):
-    runpy.run_path(str(TEACHING / "hand_out.py"))["main"](folder, paths)
+def make(what, folder, paths):
+    runpy.run_path(str(TEACHING / f"{what}.py"))["main"](folder, paths)
 
 
-def make_slides(folder, paths):
-    runpy.run_path(str(TEACHING / "slides.py"))["main"](folder, paths)
+def open_slides(tab, path):
+    tab.set_viewport_size({"width": 1024, "height": 768})
+    tab.goto(path.as_uri())
+    tab.wait_for_function("() => window.Reveal?.isReady() && window.MathJax?.version")
 
 
 def test_students_get_stubs_and_checks_and_no_solution(tmp_path) -> None:
-    hand_out(tmp_path / "student", NOTEBOOKS)
+    make("hand_out", tmp_path / "student", NOTEBOOKS)
     for path in NOTEBOOKS:
         before, after = (nbformat.read(p, 4) for p in (path, tmp_path / "student" / path.name))
         nbformat.validate(after)
@@ -49,29 +51,26 @@ def test_students_get_stubs_and_checks_and_no_solution(tmp_path) -> None:
 
 
 def test_only_a_folder_of_its_own_is_replaced(tmp_path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "grades.txt").write_text("A")
-    with pytest.raises(SystemExit, match="mine holds something else: name a new folder"):
-        hand_out(tmp_path / "mine", NOTEBOOKS[:1])
-    assert (tmp_path / "mine" / "grades.txt").read_text() == "A"
+    (tmp_path / "grades.txt").write_text("A")
+    with pytest.raises(SystemExit, match=f"{tmp_path} holds something else: name a new folder"):
+        make("hand_out", tmp_path, NOTEBOOKS[:1])
+    assert (tmp_path / "grades.txt").read_text() == "A"
     for _ in range(2):
-        hand_out(tmp_path / "student", NOTEBOOKS[:1])
+        make("hand_out", tmp_path / "student", NOTEBOOKS[:1])
 
 
 def test_a_notebook_without_slides_is_named(tmp_path) -> None:
-    empty = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title")])
+    empty = v4.new_notebook(cells=[v4.new_markdown_cell("# Title")])
     nbformat.write(empty, tmp_path / "empty.ipynb")
     with pytest.raises(ValueError, match='empty: no cell has the tag "slide"'):
-        make_slides(tmp_path, [tmp_path / "empty.ipynb"])
+        make("slides", tmp_path, [tmp_path / "empty.ipynb"])
 
 
 @pytest.mark.browser
 def test_every_slide_fits_a_projector_and_says_what_its_picture_shows(tab, tmp_path) -> None:
-    make_slides(tmp_path, NOTEBOOKS[1:4])
-    tab.set_viewport_size({"width": 1024, "height": 768})
+    make("slides", tmp_path, NOTEBOOKS[1:4])
     for path in sorted(tmp_path.glob("*.html")):
-        tab.goto(path.as_uri())
-        tab.wait_for_function("() => window.Reveal?.isReady() && window.MathJax?.version")
+        open_slides(tab, path)
         tab.evaluate("() => MathJax.startup.promise")
         assert tab.evaluate(TALLER) == [], path.stem
         told = [one.get_attribute("alt") for one in tab.locator("img").all()]
@@ -89,17 +88,15 @@ def test_what_make_slides_shows_is_tagged(path) -> None:
 @pytest.mark.browser
 def test_the_explorer_of_a_slide_is_alive_and_keeps_its_keys(tab, tmp_path) -> None:
     data, metadata = ToyExplorer()._repr_mimebundle_()
-    output = nbformat.v4.new_output("display_data", data, metadata=metadata)
+    output, slide = v4.new_output("display_data", data, metadata=metadata), {"tags": ["slide"]}
     cells = [
-        nbformat.v4.new_markdown_cell("# One step: $\\varphi - \\alpha$", metadata=SLIDE),
-        nbformat.v4.new_code_cell("explorer", outputs=[output], metadata=SLIDE),
-        nbformat.v4.new_markdown_cell("Not on a slide."),
+        v4.new_markdown_cell("# One step: $\\varphi - \\alpha$", metadata=slide),
+        v4.new_code_cell("explorer", outputs=[output], metadata=slide),
+        v4.new_markdown_cell("Not on a slide."),
     ]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "toy.ipynb")
-    make_slides(tmp_path / "deck", [tmp_path / "toy.ipynb"])
-    tab.set_viewport_size({"width": 1024, "height": 768})
-    tab.goto((tmp_path / "deck" / "toy.html").as_uri())
-    tab.wait_for_function("() => window.Reveal?.isReady() && window.MathJax?.version")
+    nbformat.write(v4.new_notebook(cells=cells), tmp_path / "toy.ipynb")
+    make("slides", tmp_path / "deck", [tmp_path / "toy.ipynb"])
+    open_slides(tab, tmp_path / "deck" / "toy.html")
     assert tab.evaluate("() => Reveal.getTotalSlides()") == 2
     assert tab.locator(".present h1").count() == 1
     tab.keyboard.press("ArrowRight")

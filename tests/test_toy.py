@@ -1,8 +1,11 @@
 """Toy losses and their trajectories."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose
 from torch.optim import SGD
 
 from lookbehind import ASAM, SAM, Ball, Lookahead, Lookbehind, MultistepSAM
@@ -31,7 +34,7 @@ def gradient(loss, points):
 
 @ALL
 def test_minima_are_minima_and_lie_in_the_window(loss):
-    np.testing.assert_allclose(gradient(loss, loss.minima), 0, atol=1e-4)
+    assert_allclose(gradient(loss, loss.minima), 0, atol=1e-4)
     assert (hessian_eigenvalues(loss, loss.minima) >= -1e-9).all()
     lowest = min(loss(torch.tensor(m)).item() for m in loss.minima)
     x0, x1, y0, y1 = loss.window
@@ -44,20 +47,19 @@ def test_minima_are_minima_and_lie_in_the_window(loss):
 @ALL
 def test_the_expression_is_the_formula_with_its_derivatives(loss):
     points = np.vstack([loss.start, np.random.default_rng(0).normal(size=(50, 2))])
-    w, formula = torch.from_numpy(points), WRITTEN_OUT[loss.name]
-    expected = formula(*w.unbind(-1))
-    torch.testing.assert_close(loss(w), expected, rtol=1e-12, atol=1e-13)
-    of_points = lambda w: formula(*w.unbind(-1))  # noqa: E731
-    slope = gradient(of_points, points)
-    np.testing.assert_allclose(loss.gradient(w).numpy(), slope, rtol=1e-9, atol=1e-9)
-    H = torch.func.vmap(torch.func.jacrev(torch.func.jacrev(of_points)))(w)
+    w = torch.from_numpy(points)
+
+    def formula(w):
+        return WRITTEN_OUT[loss.name](*w.unbind(-1))
+
+    torch.testing.assert_close(loss(w), formula(w), rtol=1e-12, atol=1e-13)
+    assert_allclose(loss.gradient(w), gradient(formula, points), rtol=1e-9, atol=1e-9)
+    H = torch.func.vmap(torch.func.jacrev(torch.func.jacrev(formula)))(w)
     entries = torch.stack([H[:, 0, 0], H[:, 0, 1], H[:, 1, 1]], -1)
     torch.testing.assert_close(loss.hessian(w), entries, rtol=1e-9, atol=1e-9)
     for one in (loss, lambda w: loss(w)):  # a function, too, that has no formula
-        eigenvalues = torch.linalg.eigvalsh(H).numpy()
-        np.testing.assert_allclose(
-            hessian_eigenvalues(one, points), eigenvalues, rtol=1e-8, atol=1e-8
-        )
+        found = hessian_eigenvalues(one, points)
+        assert_allclose(found, torch.linalg.eigvalsh(H), rtol=1e-8, atol=1e-8)
 
 
 def test_the_two_basins_and_the_ring_are_defined_where_the_naive_form_is_not():
@@ -71,77 +73,54 @@ def test_the_two_basins_and_the_ring_are_defined_where_the_naive_form_is_not():
             assert values.isfinite().all()
 
 
-def test_sgd_equals_gradient_descent_written_out():
-    loss = LOSSES["valley"]
-    run = descend(loss, loss.start, lambda w: SGD(w, lr=0.1), steps=20)
-    w = np.array(loss.start)
-    for t in range(20):
-        np.testing.assert_allclose(run.slow[t], w, atol=1e-14)
-        np.testing.assert_allclose(run.gradients[t], [gradient(loss, w)], atol=1e-14)
-        w = w - 0.1 * gradient(loss, w)
-    assert run.ascent.shape == (20, 0, 2) and run.fast.shape == (20, 1, 2)
-    assert run.losses.shape == (21,) and np.isnan(run.alpha).all() and not run.diverged
+BALL = Ball(0.1)
+RUNS = {  # name: (what is made of SGD, how many ascents, the gradients by which it descends, α)
+    "SGD": (lambda base: base, 0, [0], np.nan),
+    "SAM": (partial(SAM, rho=0.1), 1, [1], np.nan),
+    "ASAM": (partial(ASAM, rho=0.1), 1, [1], np.nan),
+    "Multistep": (partial(MultistepSAM, ball=BALL, k=3), 3, [3], np.nan),
+    "Lookbehind": (partial(Lookbehind, ball=BALL, k=3, alpha=0.3), 3, [1, 2, 3], 0.3),
+    "adaptive": (partial(Lookbehind, ball=BALL, k=3, alpha="adaptive"), 3, [1, 2, 3], None),
+    "Lookahead-SAM": (lambda base: Lookahead(SAM(base, 0.1), k=3), 3, [1, 3, 5], 0.5),
+    "Lookahead": (partial(Lookahead, k=3), 0, [0, 1, 2], 0.5),
+}
 
 
-@pytest.mark.parametrize(
-    ("make", "ascents", "descents", "gradients"),
-    [
-        (lambda w: SAM(SGD(w, lr=0.05), 0.1), 1, 1, 2),
-        (lambda w: ASAM(SGD(w, lr=0.05), 0.1), 1, 1, 2),
-        (lambda w: MultistepSAM(SGD(w, lr=0.05), Ball(0.1), k=3), 3, 1, 4),
-        (lambda w: Lookbehind(SGD(w, lr=0.05), Ball(0.1), k=3), 3, 3, 4),
-        (lambda w: Lookahead(SAM(SGD(w, lr=0.05), 0.1), k=3), 3, 3, 6),
-        (lambda w: Lookahead(SGD(w, lr=0.05), k=3), 0, 3, 3),
-    ],
-)
-def test_every_point_is_recorded(make, ascents, descents, gradients):
-    loss = LOSSES["ring"]
-    run = descend(loss, loss.start, make, steps=6)
-    assert run.ascent.shape == (6, ascents, 2)
-    assert run.fast.shape == (6, descents, 2)
-    assert run.gradients.shape[:1] + run.gradients.shape[2:] == (6, 2)
-    assert run.losses == pytest.approx(loss(torch.from_numpy(run.slow)).numpy())
-    if gradients != 3:  # an inner plain SGD has nobody to observe its gradients
-        assert run.gradients.shape[1] == gradients
-        np.testing.assert_allclose(run.gradients[:, 0], gradient(loss, run.slow[:-1]), atol=1e-14)
-
-
-def test_lookbehind_points_obey_the_algorithm():
-    loss, lr, rho = LOSSES["valley"], 0.05, 0.1
-    make = lambda w: Lookbehind(SGD(w, lr=lr), Ball(rho), k=4, alpha=0.3)  # noqa: E731
-    run = descend(loss, loss.start, make, steps=5)
-    climb = np.concatenate([run.slow[:-1, None], run.ascent], 1)
-    np.testing.assert_allclose(run.gradients, gradient(loss, climb), atol=1e-13)
-    g = run.gradients[:, :-1]
-    epsilon = rho * g / np.linalg.norm(g, axis=-1, keepdims=True)
-    np.testing.assert_allclose(np.diff(climb, axis=1), epsilon, atol=1e-12)
-    fast = np.concatenate([run.slow[:-1, None], run.fast], 1)
-    np.testing.assert_allclose(np.diff(fast, axis=1), -lr * run.gradients[:, 1:], atol=1e-12)
-    moved = run.slow[:-1] + 0.3 * (run.fast[:, -1] - run.slow[:-1])
-    np.testing.assert_allclose(run.slow[1:], moved, atol=1e-12)
-    np.testing.assert_array_equal(run.alpha, 0.3)
-
-
-def test_adaptive_alpha_is_recorded():
-    loss = LOSSES["valley"]
-    make = lambda w: Lookbehind(SGD(w, lr=0.02), Ball(0.1), k=3, alpha="adaptive")  # noqa: E731
-    run = descend(loss, loss.start, make, steps=5)
-    first, total = run.fast[:, 0] - run.slow[:-1], run.fast[:, -1] - run.slow[:-1]
-    norms = np.linalg.norm(first, axis=-1) * np.linalg.norm(total, axis=-1)
-    np.testing.assert_allclose(run.alpha, (1 + (first * total).sum(-1) / norms) / 2, atol=1e-12)
+@pytest.mark.parametrize("name", RUNS)
+def test_every_point_is_recorded_and_obeys_the_algorithm(name):
+    loss, (make, ascents, used, alpha) = LOSSES["ring"], RUNS[name]
+    run = descend(loss, loss.start, lambda w: make(SGD(w, lr=0.05)), steps=6)
+    assert (run.slow[0] == loss.start).all() and not run.diverged
+    assert_allclose(run.losses, loss(torch.from_numpy(run.slow)))
+    before = run.slow[:-1]
+    climb, walk = (np.concatenate([before[:, None], p], 1) for p in (run.ascent, run.fast))
+    if name == "Lookahead-SAM":  # climbs from where its last inner step ended
+        climb = np.stack([walk[:, :-1], run.ascent], 2).reshape(6, 6, 2)
+    assert run.ascent.shape == (6, ascents, 2) and run.fast.shape == (6, len(used), 2)
+    if name != "Lookahead":  # an inner plain SGD has nobody to observe its gradients
+        assert_allclose(run.gradients, gradient(loss, climb), atol=1e-13)
+        assert_allclose(np.diff(walk, axis=1), -0.05 * run.gradients[:, used], atol=1e-12)
+    if name in ("SAM", "Multistep", "Lookbehind", "adaptive"):
+        g = run.gradients[:, :-1]
+        epsilon = 0.1 * g / np.linalg.norm(g, axis=-1, keepdims=True)
+        assert_allclose(np.diff(climb, axis=1), epsilon, atol=1e-12)
+    first, total = run.fast[:, 0] - before, run.fast[:, -1] - before
+    if name == "adaptive":
+        norms = np.linalg.norm(first, axis=-1) * np.linalg.norm(total, axis=-1)
+        alpha = (1 + (first * total).sum(-1) / norms) / 2
+    assert_allclose(run.alpha, np.broadcast_to(alpha, 6), atol=1e-12)
+    moved = before + np.nan_to_num(run.alpha, nan=1)[:, None] * total
+    assert_allclose(run.slow[1:], moved, atol=1e-12)
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("momentum", [0.0, 0.6])
-def test_members_equal_their_own_runs(method, momentum):
-    loss, k = LOSSES["noisy quadratic"], 3
+def test_members_equal_their_own_runs(method):
+    loss, base = LOSSES["noisy quadratic"], partial(SGD, lr=0.05, momentum=0.6)
     rho, alpha = torch.tensor([0.0, 0.05, 0.2]).double(), torch.tensor([0.1, 0.5, 0.9]).double()
     starts = np.array([(2.0, 1.0), (-1.0, 0.5), (0.3, -0.8)])
 
     def make(rho, alpha):
-        return lambda w: make_method(
-            method, SGD(w, lr=0.05, momentum=momentum), rho=rho, k=k, alpha=alpha
-        )
+        return lambda w: make_method(method, base(w), rho=rho, k=3, alpha=alpha)
 
     together = descend(loss, starts, make(rho, alpha), steps=12, seed=[4, 5, 6])
     for e in range(3):
@@ -149,35 +128,34 @@ def test_members_equal_their_own_runs(method, momentum):
         for name in ("slow", "ascent", "fast", "gradients", "losses", "alpha"):
             axis = -1 if name in ("losses", "alpha") else -2
             member = np.moveaxis(getattr(together, name), axis, 0)
-            np.testing.assert_allclose(member[e], getattr(alone, name), atol=1e-12, err_msg=name)
+            assert_allclose(member[e], getattr(alone, name), atol=1e-12, err_msg=name)
 
 
 def test_noise_is_seeded_and_shared_by_the_inner_steps():
     loss = LOSSES["noisy quadratic"]
 
-    def run(seed):
-        make = lambda w: Lookbehind(SGD(w, lr=0.05), Ball(0.1), k=3)  # noqa: E731
-        return descend(loss, loss.start, make, steps=50, seed=seed)
+    def make(w):
+        return Lookbehind(SGD(w, lr=0.05), BALL, k=3)
 
-    a, b, c = run(1), run(1), run(2)
+    a, b, c = (descend(loss, loss.start, make, steps=50, seed=seed) for seed in (1, 1, 2))
     assert (a.slow == b.slow).all() and (a.slow[1:] != c.slow[1:]).any()
-    climb = np.concatenate([a.slow[:-1, None], a.ascent], 1)
-    noise = a.gradients - gradient(loss, climb)
-    np.testing.assert_allclose(noise, np.repeat(noise[:, :1], 4, 1), atol=1e-12)
+    noise = a.gradients - gradient(loss, np.concatenate([a.slow[:-1, None], a.ascent], 1))
+    assert_allclose(noise, np.repeat(noise[:, :1], 4, 1), atol=1e-12)
     assert 0.7 < noise[:, 0].std() < 1.3
 
 
 def test_a_diverging_member_stops_alone():
     loss = LOSSES["valley"]
-    rho = torch.tensor([0.05, 0.4]).double()
-    starts = np.array([loss.start, (30.0, 30.0)])
-    run = descend(loss, starts, lambda w: SAM(SGD(w, lr=0.1), rho), steps=30)
-    assert run.diverged.tolist() == [False, True]
-    alone = descend(loss, loss.start, lambda w: SAM(SGD(w, lr=0.1), 0.05), steps=30)
-    np.testing.assert_allclose(run.slow[:, 0], alone.slow, atol=1e-12)
-    assert np.isfinite(run.slow).all()
+
+    def run(start, rho):
+        return descend(loss, start, lambda w: SAM(SGD(w, lr=0.1), rho), steps=30)
+
+    together = run([loss.start, (30.0, 30.0)], torch.tensor([0.05, 0.4]).double())
+    assert together.diverged.tolist() == [False, True]
+    assert_allclose(together.slow[:, 0], run(loss.start, 0.05).slow, atol=1e-12)
+    assert np.isfinite(together.slow).all()
     with pytest.raises(FloatingPointError, match="not finite at evaluation"):
-        descend(loss, (30.0, 30.0), lambda w: SAM(SGD(w, lr=0.1), 0.4), steps=30)
+        run((30.0, 30.0), 0.4)
 
 
 def own(expression):

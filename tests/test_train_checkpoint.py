@@ -7,7 +7,7 @@ import re
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from unittest.mock import Mock
 
 import forks
 import numpy as np
@@ -19,31 +19,21 @@ from training import FAMILY, MINIBATCHES, SPLITS, Spoiled, model_and, same, stop
 
 from lookbehind import Ball
 from lookbehind.checks import kept, plain
-from lookbehind.train import (
-    CheckpointError,
-    Session,
-    constant,
-    cosine,
-    fit,
-    grouped,
-    read_checkpoint,
-    save_checkpoint,
-)
+from lookbehind.train import Session, constant, cosine, fit, grouped
+from lookbehind.train.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 
-BASES = {
-    "SGD": partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=1e-3),
-    "Adam": partial(torch.optim.Adam, lr=0.01),
-}
-KINDS = [*((method, "SGD") for method in FAMILY), ("Lookbehind", "Adam")]
+SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=1e-3)
+KINDS = [*((method, SGD) for method in FAMILY), ("Lookbehind", partial(torch.optim.Adam, lr=0.01))]
+ODD = object()
 
 
-def problem(method="Lookbehind", base="SGD", classes=3):
+def problem(method="Lookbehind", base=SGD, classes=3):
     """A network with BatchNorm and dropout, and batches that torch's global generator shuffles."""
     torch.manual_seed(0)
     x, y = torch.randn(60, 4), torch.randint(3, (60,))
     layers = [nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, classes)]
     model = nn.Sequential(*layers)
-    optimizer = FAMILY[method][0](BASES[base](model.parameters()))
+    optimizer = FAMILY[method][0](base(model.parameters()))
     return model, optimizer, DataLoader(TensorDataset(x, y), batch_size=8, shuffle=True)
 
 
@@ -95,11 +85,10 @@ def test_settings_moved_during_the_run_are_continued_from_any_step(tmp_path):
     assert made[1].param_groups[0]["lr"] == 0.02 * cosine(31 / 32)
 
 
-def killed_run(path, epochs, nap):
-    """What the process below runs until it is killed; the naps let a kill come anywhere in three
-    epochs, after which it waits for it."""
+def killed_run(path, epochs):
+    """A run that may be killed anywhere in three epochs, by its naps, and then waits for it."""
     last = epoch_of(path) + 3
-    rest = [lambda run: time.sleep(nap if run.epoch < last else 60)]
+    rest = [lambda run: time.sleep(0.004 if run.epoch < last else 60)]
     run(path, problem("SGD"), epochs=epochs, resume=True, callbacks=rest)
 
 
@@ -107,16 +96,12 @@ def epoch_of(path):
     return read_checkpoint(path)["position"][0] if path.exists() else 0
 
 
-def inode(path):
-    return path.stat().st_ino if path.exists() else None
-
-
 def test_kills_lose_nothing_but_the_epoch_under_way(tmp_path):
     path, epochs, moments = tmp_path / "run.pt", 25, random.Random(0)
     for _ in range(5):
-        before, old, deadline = epoch_of(path), inode(path), time.monotonic() + 60
-        process = forks.start(killed_run, path, epochs, 0.004)
-        while inode(path) == old and time.monotonic() < deadline:
+        before, deadline = epoch_of(path), time.monotonic() + 60
+        process = forks.start(killed_run, path, epochs)
+        while epoch_of(path) == before and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(moments.uniform(0, 0.04))
         seen = epoch_of(path)
@@ -131,11 +116,7 @@ def test_kills_lose_nothing_but_the_epoch_under_way(tmp_path):
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "run.pt"
     save_checkpoint(path, {"n": 1})
-
-    def full(handle):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setattr("os.fsync", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
         save_checkpoint(path, {"n": 2})
     assert read_checkpoint(path)["n"] == 1
@@ -181,6 +162,23 @@ def test_foreign_files_are_named_and_run_nothing(write, words, tmp_path):
         read_checkpoint(tmp_path / "none.pt")
 
 
+@pytest.fixture
+def saved(tmp_path):
+    """The checkpoint of a run that was stopped."""
+    run(tmp_path / "run.pt", stop=stop_after(12))
+    return tmp_path / "run.pt"
+
+
+def assert_refused(path, words, other=None, **change):
+    """A run that would go on from this file raises these words, and has changed nothing by then."""
+    other, kept = other or {}, path.read_bytes()
+    made = problem(**other)
+    with pytest.raises(CheckpointError, match=words):
+        run(path, made, resume=True, **change)
+    assert same(*([part.state_dict() for part in each[:2]] for each in (made, problem(**other))))
+    assert path.read_bytes() == kept
+
+
 @pytest.mark.parametrize(
     ("other", "change", "words"),
     [
@@ -191,30 +189,20 @@ def test_foreign_files_are_named_and_run_nothing(write, words, tmp_path):
         ({}, {"config": {"lr": 0.1}}, "lr = None, this one has lr = 0.1"),
     ],
 )
-def test_another_runs_checkpoint_is_refused_before_anything_is_changed(
-    other, change, words, tmp_path
-):
-    path = tmp_path / "run.pt"
-    run(path, stop=stop_after(12))
-    kept = path.read_bytes()
-    made = problem(**other)
-    with pytest.raises(CheckpointError, match=words):
-        run(path, made, resume=True, **change)
-    assert same(*([part.state_dict() for part in each[:2]] for each in (made, problem(**other))))
-    assert path.read_bytes() == kept
+def test_another_runs_checkpoint_is_refused_before_any_change(other, change, words, saved):
+    assert_refused(saved, words, other, **change)
 
 
 def test_a_record_holds_all_splits_or_none():
-    made, runs = problem(), list[Any]()
-    x, y = made[2].dataset.tensors
-    splits = {"one": [(x, y)], "other": [(x, y)]}
+    ((x, y),), runs = SPLITS["train"], []
 
     def spoil(run):
         runs.append(run)
-        splits["other"] = [(x * math.nan, y)]
+        run.splits["other"] = [(x * math.nan, y)]
 
+    options = {"splits": {"one": [(x, y)], "other": [(x, y)]}, "callbacks": [spoil]}
     with pytest.raises(FloatingPointError, match="the loss on other is not finite"):
-        run(None, made, epochs=1, splits=splits, callbacks=[spoil])
+        fit(*model_and("SGD"), MINIBATCHES, epochs=1, **grouped(**options))
     assert [record.split for record in runs[-1].records] == ["one", "other"]
 
 
@@ -239,13 +227,9 @@ def test_a_number_of_numpy_becomes_plain(value, expected):
         assert type(kept("x", {"a": [value]})["a"][0]) is type(expected)
 
 
-class Odd:
-    pass
-
-
 @pytest.mark.parametrize(
     ("value", "where"),
-    [({"a": [1, Odd()]}, r"x\['a'\]\[1\]"), ((Odd,), r"x\[0\]"), (Path("p"), "x"), ({1, 2}, "x")],
+    [({"a": [1, ODD]}, r"x\['a'\]\[1\]"), ((int,), r"x\[0\]"), (Path("p"), "x"), ({1, 2}, "x")],
 )
 def test_what_cant_be_kept_is_named(value, where):
     with pytest.raises(TypeError, match=f"{where} must be plain, to be kept in a checkpoint"):
@@ -254,24 +238,15 @@ def test_what_cant_be_kept_is_named(value, where):
         Session(config={"settings": value})
 
 
-RATES = {
-    "float64": lambda share: np.float64(1 - share / 2),
-    "tensor": lambda share: torch.tensor(1 - share / 2),
-    "array": lambda share: np.cos(np.array(share)),
-    "int": lambda share: 1,
-}
-
-
-@pytest.mark.parametrize("rate", RATES)
-def test_a_run_with_numbers_of_numpy_everywhere_goes_on(rate, tmp_path):
-    path, steps = tmp_path / "run.pt", list[int]()
-    schedule = lambda share: RATES[rate](share)  # noqa: E731  # all of one name
+@pytest.mark.parametrize("kind", [np.float64, torch.tensor, np.array, int])
+def test_a_run_with_numbers_of_numpy_everywhere_goes_on(kind, tmp_path):
+    path, steps = tmp_path / "run.pt", []
+    rate = lambda share: kind(1 - share / 2)  # noqa: E731
     for stop in (stop_after(8), bool):
         model, optimizer = model_and("SGD", lr=np.float64(0.1), weight_decay=np.float32(1e-4))
         watch, config = [lambda run: steps.append(run.minibatches)], {"lr": np.float64(0.1)}
         session = Session(path, resume=True, config=config, callbacks=watch, stop=stop)
-        fit(model, optimizer, MINIBATCHES, epochs=3, splits=SPLITS, schedule=schedule,
-            session=session)  # fmt: skip
+        fit(model, optimizer, MINIBATCHES, epochs=3, splits=SPLITS, schedule=rate, session=session)
     assert steps == [*range(1, 19)]
     assert type(optimizer.param_groups[0]["lr"]) is float
     assert read_checkpoint(path)["plan"]["config"] == {"lr": 0.1}
@@ -285,7 +260,7 @@ def test_a_schedule_that_returns_no_number_is_named(value):
 
 def test_an_optimizer_that_cant_be_kept_is_named_before_the_first_step(tmp_path):
     model, optimizer = model_and("SGD")
-    optimizer.param_groups[0]["helper"] = Odd()
+    optimizer.param_groups[0]["helper"] = ODD
     session = Session(tmp_path / "a.pt", callbacks=[lambda run: pytest.fail("a step")])
     with pytest.raises(TypeError, match=r"optimizer's state\['param_groups'\]\[0\]\['helper'\]"):
         fit(model, optimizer, MINIBATCHES, epochs=1, splits={}, session=session)
@@ -293,7 +268,7 @@ def test_an_optimizer_that_cant_be_kept_is_named_before_the_first_step(tmp_path)
 
 
 EDITS = {
-    "position beyond the epoch": lambda state: state["position"].__setitem__(1, 6),
+    "position beyond the epoch": lambda state: state["position"].__setitem__(1, 8),
     "records is None": lambda state: state.update(records=None),
     "rng is lacking": lambda state: state.pop("rng"),
     "rng of another length": lambda state: state["rng"].update(now=torch.zeros(3)),
@@ -304,25 +279,11 @@ EDITS = {
 }
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    path = tmp_path_factory.mktemp("saved") / "run.pt"
-    fit(*model_and("Lookbehind"), MINIBATCHES, epochs=2, splits=SPLITS, session=Session(path))
-    return path
-
-
 @pytest.mark.parametrize("name", EDITS)
-def test_an_edited_checkpoint_is_refused_in_words(name, saved, tmp_path):
-    state, path = torch.load(saved), tmp_path / "run.pt"
+def test_an_edited_checkpoint_is_refused_in_words(name, saved):
+    state = torch.load(saved)
     EDITS[name](state)
-    torch.save(state, path)
-    made = model_and("Lookbehind")
-    with pytest.raises(CheckpointError, match=r"run\.pt was altered after it was written"):
-        fit(*made, MINIBATCHES, epochs=2, splits=SPLITS, session=Session(path, resume=True))
-    untouched = model_and("Lookbehind")
-    assert same(*([part.state_dict() for part in each] for each in (made, untouched)))
-    save_checkpoint(path, {"plan": {}})
-    with pytest.raises(
-        CheckpointError, match=r"run\.pt is no checkpoint of a run: it lacks \['mod"
-    ):
-        fit(*made, MINIBATCHES, epochs=2, splits=SPLITS, session=Session(path, resume=True))
+    torch.save(state, saved)
+    assert_refused(saved, r"run\.pt was altered after it was written")
+    save_checkpoint(saved, {"plan": {}})
+    assert_refused(saved, r"run\.pt is no checkpoint of a run: it lacks \['mod")

@@ -73,12 +73,10 @@ def test_equals_torchvision_with_another_stem(make, block, layers, stride):
     for training in (True, False):
         with torch.no_grad():
             out, expected = ours.train(training)(x), theirs.train(training)(x)
-        torch.testing.assert_close(
-            out, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max())
-        )
+        largest = float(expected.abs().max())
+        torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5 * largest)
         assert expected.std() > 0.01
-    for a, b in zip(ours.buffers(), theirs.buffers(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close([*ours.buffers()], [*theirs.buffers()], rtol=1e-5, atol=1e-5)
 
 
 def norm(w, name, x):
@@ -86,9 +84,11 @@ def norm(w, name, x):
     return batch_norm(x, *statistics, w[f"{name}.weight"], w[f"{name}.bias"])
 
 
-def transcribed_wide_resnet(w, x):
-    """Zagoruyko & Komodakis 2016, over a state dict, in evaluation mode."""
-    x = conv2d(x, w["conv1.weight"], None, 1, 1)
+def test_the_wide_resnet_is_that_of_the_paper():
+    """Zagoruyko & Komodakis 2016, transcribed over a state dict, in evaluation mode."""
+    model = randomized(make_model("wrn28-2")).double().eval()
+    w, images = model.state_dict(), torch.randn(2, 3, 9, 12, dtype=torch.float64)
+    x = conv2d(images, w["conv1.weight"], None, 1, 1)
     for at in dict.fromkeys(name[:8] for name in w if name.startswith("layer")):
         stride = 2 if at in ("layer2.0", "layer3.0") else 1
         a = relu(norm(w, f"{at}.bn1", x))
@@ -97,14 +97,8 @@ def transcribed_wide_resnet(w, x):
         a = relu(norm(w, f"{at}.bn2", conv2d(a, w[f"{at}.conv1.weight"], None, stride, 1)))
         x = x + conv2d(a, w[f"{at}.conv2.weight"], None, 1, 1)
     x = relu(norm(w, "bn1", x))
-    return linear(avg_pool2d(x, x.shape[-2:]).flatten(1), w["fc.weight"], w["fc.bias"])
-
-
-def test_the_wide_resnet_is_that_of_the_paper():
-    model = randomized(make_model("wrn28-2")).double().eval()
-    x = torch.randn(2, 3, 9, 12, dtype=torch.float64)
-    expected = transcribed_wide_resnet(model.state_dict(), x)
-    torch.testing.assert_close(model(x), expected, rtol=1e-10, atol=1e-10)
+    expected = linear(avg_pool2d(x, x.shape[-2:]).flatten(1), w["fc.weight"], w["fc.bias"])
+    torch.testing.assert_close(model(images), expected, rtol=1e-10, atol=1e-10)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from lookbehind.optim import METHODS
 from lookbehind.train import SCHEDULES, Hardware, Recipe, evaluation_batches
 
 SHORT = Recipe(train=60, batch_size=20, epochs=2, gradients=None, method="SGD")
+SETTINGS = replace(SHORT, method="Lookbehind-ASAM", rho=0.5, lr=0.1, gradients=15, epochs=None)
 CPU = Hardware(torch.device("cpu"))
 
 
@@ -34,20 +36,14 @@ def test_the_run_is_the_loop_that_one_would_write(digits):
     model = recipe.make_model(digits)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5, weight_decay=0.01)
     batches = digits.train.batches(20, seed=0)
-    for step in range(6):
-        if step % 3 == 0:
-            epoch = iter(batches)
-        images, labels = next(epoch)
+    for step, (images, labels) in enumerate(chain(batches, batches)):
         optimizer.param_groups[0]["lr"] = 0.1 * SCHEDULES["cosine"](step / 6)
         optimizer.zero_grad()
         cross_entropy(model(images), labels, label_smoothing=0.1).backward()
         optimizer.step()
     assert torch.equal(weights(outcome.model), weights(model))
-    images, labels = next(iter(digits.test.batches(2000)))
-    last = outcome.history.last("test")
-    with torch.no_grad():
-        loss = cross_entropy(model(images), labels)
-    torch.testing.assert_close(last.loss, float(loss), rtol=1e-5, atol=0)
+    (images, labels), last = next(iter(digits.test.batches(2000))), outcome.history.last("test")
+    assert last.loss == pytest.approx(cross_entropy(model(images), labels).item(), rel=1e-5)
     assert (last.epoch, last.gradients) == (2, 6)
 
 
@@ -57,9 +53,6 @@ def test_a_recipe_is_one_run_whatever_the_global_generator_holds(digits):
     state = torch.get_rng_state()
     assert run(SHORT, digits).history == first.history
     assert torch.equal(torch.get_rng_state(), state)
-
-
-SETTINGS = replace(SHORT, method="Lookbehind-ASAM", rho=0.5, lr=0.1, gradients=15, epochs=None)
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +99,7 @@ def test_sizes_noise_and_seed_reach_the_data():
 
 
 def test_scores_are_of_every_split_and_no_more_training_than_test_images(digits):
-    cut = {name: getattr(digits.test, name)[:30] for name in ("images", "labels")}
-    few = evaluation_batches(replace(digits, test=replace(digits.test, **cut)))
+    few = evaluation_batches(replace(digits, test=digits.test.take(slice(30))))
     seen = {name: torch.cat([labels for _, labels in batches]) for name, batches in few.items()}
     counts = {name: len(labels) for name, labels in seen.items()}
     assert counts == {"train": 30, "validation": 300, "test": 30}

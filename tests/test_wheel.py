@@ -29,19 +29,17 @@ def run(*command: object, at: Path | None = None) -> str:
 
 def test_a_wheel_is_built_and_imported_in_a_clean_environment(tmp_path: Path) -> None:
     """Torch and the like come from here by path: what is editable here stays unseen there."""
-    clean = tmp_path / "clean"
-    venv.create(clean, with_pip=False)
-    python = clean / "bin" / "python"
+    venv.create(tmp_path / "clean", with_pip=False)
+    python, source = tmp_path / "clean" / "bin" / "python", tmp_path / "source"
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    source = tmp_path / "source"
     run("git", "clone", "--quiet", ROOT, source)
     run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source)
     (wheel,) = tmp_path.glob("lookbehind-*.whl")
     run(*pip, "--python", python, "install", "--no-deps", "--no-index", wheel)
     site = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
     Path(site, "libraries.pth").write_text(sysconfig.get_path("purelib"))
-    suffixes = set(run(python, "-I", "-c", IMPORTED).split())
-    assert {".py", ".js", ".css", ".html", ".typed"} <= suffixes
+    kinds = {".py", ".js", ".css", ".html", ".typed"}
+    assert kinds <= {*run(python, "-I", "-c", IMPORTED).split()}
 
 
 def test_mypy_finds_nothing() -> None:

@@ -2,7 +2,6 @@
 
 import math
 
-import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -23,7 +22,6 @@ FAMILY = {
     "Lookbehind": (lambda base: Lookbehind(base, Ball(0.05), k=3), 4),
     "Lookahead": (lambda base: Lookahead(SAM(base, 0.05), k=3), 6),
 }
-family = pytest.mark.parametrize("name", FAMILY)
 
 
 def model_and(name, lr=0.1, **options):

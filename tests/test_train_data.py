@@ -72,7 +72,7 @@ def test_noise_goes_evenly_to_the_nine_wrong_classes():
         (digits, {"train": 1700, "validation": 97}, ValueError, r"validation .*\[0, 96\], got 97"),
         (digits, {"label_noise": 40}, ValueError, r"label_noise must be .* in \[0, 1\]; got 40"),
         (digits, {"label_noise": float("nan")}, ValueError, "label_noise"),
-        (digits, {"label_noise": "40 %"}, ValueError, "label_noise must be a fin.* got .40 %"),
+        (digits, {"label_noise": "40 %"}, ValueError, "label_noise must be a finite number .*40 %"),
         (digits, {"seed": None}, TypeError, "seed must be an int ≥ 0, got None"),
         (BATCHES, {"size": 0}, ValueError, "size must be an int ≥ 1, got 0"),
         (BATCHES, {"size": 24, "drop_last": True}, ValueError, r"size .*\[1, 23\], got 24"),

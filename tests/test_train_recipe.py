@@ -94,8 +94,10 @@ def test_sizes_noise_and_seed_reach_the_data():
     dataset = recipe.load()
     assert [len(split) for split in dataset.splits.values()] == [50, 20, 1727]
     assert int(dataset.noisy.sum()) == 10
-    other = replace(recipe, seed=4).load()
-    assert not torch.equal(dataset.train.images, other.train.images)
+    other = replace(recipe, seed=4)
+    assert not torch.equal(dataset.train.images, other.load().train.images)
+    firsts = [next(iter(each.batches(dataset)))[0] for each in (recipe, other)]
+    assert not torch.equal(*firsts)  # minibatches of the same images
 
 
 def test_scores_are_of_every_split_and_no_more_training_than_test_images(digits):

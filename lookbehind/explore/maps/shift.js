@@ -92,7 +92,7 @@ class ShiftedLoss extends Sheet {
   }
 
   told() {
-    const [sharp, flat] = MINIMA.map(([, at]) => this.loss(at).toFixed(2)), gap = Math.abs(sharp - flat).toFixed(2); // of what is read
+    const [sharp, flat] = MINIMA.map(([, at]) => Math.max(0, this.loss(at)).toFixed(2)), gap = Math.abs(sharp - flat).toFixed(2); // of what is read
     const better = sharp === flat ? "They are equally good" : `The ${sharp - flat < 0 ? "sharp" : "flat"} one is better by ${gap}`;
     return [`Shift ${this.state.shift.toFixed(2).replace("-", "−")}: test loss ${sharp} at the sharp minimum, ${flat} at the flat one.`, `${better}. Drag either picture.`];
   }

@@ -114,7 +114,7 @@ class Tasks extends Sheet {
   told() {
     const { learned } = this.state, last = learned - 1, [i, j] = this.at(this.now), some = this.shown, seeds = some[0].accuracy.length;
     const each = (of) => some.map(({ name, accuracy }) => [name, spread(accuracy.map(of))]);
-    const text = (found) => found.map(([name, { mean, std }]) => `${name} ${mean.toFixed(0).replace("-", "−")} ± ${std.toFixed(0)}`).join(", ");
+    const text = (found) => found.map(([name, { mean, std }]) => `${name} ${String(Math.round(mean)).replace("-", "−")} ± ${std.toFixed(0)}`).join(", ");
     this.so.list(this.numbersNow());
     say(this.of, ` of ${this.tasks}. `);
     say(this.play, this.timer ? "Pause" : "▶ Play");

@@ -12,7 +12,10 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import forks
@@ -88,13 +91,12 @@ def find_browser() -> str | None:
 def fresh_environment(folder: Path) -> dict[str, str]:
     """Environment variables that keep JupyterLab away from the user's own settings."""
     for name, settings in QUIET_SETTINGS.items():
-        path = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path = folder / "JUPYTERLAB_SETTINGS_DIR" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(settings))
-    names = {"JUPYTER_CONFIG_DIR": "config", "JUPYTERLAB_SETTINGS_DIR": "settings"}
-    names |= {"JUPYTERLAB_WORKSPACES_DIR": "workspaces", "JUPYTER_RUNTIME_DIR": "runtime"}
-    names |= {"JUPYTER_DATA_DIR": "data", "IPYTHONDIR": "ipython"}
-    return os.environ | {name: str(folder / value) for name, value in names.items()}
+    names = ["JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"]
+    names += ["JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR"]
+    return os.environ | {name: str(folder / name) for name in names}
 
 
 def wait_until_up(url: str, process: subprocess.Popen, log: Path, seconds: float = 90) -> None:
@@ -143,6 +145,16 @@ def jupyterlab(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve a folder's files; yields their address."""
+    quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=folder)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@contextmanager
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_browser(), args=BROWSER_ARGS)
@@ -179,8 +191,9 @@ def browser_page() -> Iterator[Page]:
         yield page
 
 
-def saved(explorer: Any, path: Path, old: str = "", new: str = "") -> str:
+def saved(explorer: Any, folder: Path, old: str = "", new: str = "") -> str:
     """The address of an explorer's own page, which `show` can begin again; `old` in it is `new`."""
+    path = folder / "page.html"
     explorer.save_html(path)
     head, begin, rest = path.read_text("utf-8").rpartition("\nrender({ model: ")
     rest = rest.replace(");\n</script>", "));\nbegin();\n</script>")
@@ -223,7 +236,7 @@ def page(tab: Page, address: str) -> Iterator[Page]:
 @pytest.fixture
 def opened(tab: Page, tmp_path: Path) -> Iterator[Callable[[Any], Page]]:
     """Shows an explorer's own page, where no script may fail."""
-    yield lambda explorer: show(tab, saved(explorer, tmp_path / "page.html")) or tab
+    yield lambda explorer: show(tab, saved(explorer, tmp_path)) or tab
     assert not tab.problems, tab.problems
 
 

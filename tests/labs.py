@@ -21,15 +21,10 @@ methods = pytest.mark.parametrize("method", METHODS)
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Callable[..., TrainingLab]]:
     """Makes labs whose runs are ended after the test."""
-    made: list[TrainingLab] = []
-
-    def one(recipe: Recipe = SHORT, **options: Any) -> TrainingLab:
-        made.append(TrainingLab(recipe, folder=tmp_path, **options))
-        return made[-1]
-
-    yield one
-    for lab in made:
-        finish(lab, "stop")
+    yield lambda recipe=SHORT, **options: TrainingLab(recipe, folder=tmp_path, **options)
+    for training in [*KERNEL.runs]:
+        training.stop()
+        training.thread.join()
 
 
 def until(condition: Callable[[], Any]) -> None:

@@ -29,7 +29,7 @@ def complete(found):
     return not np.isnan(found.loss).any()
 
 
-def elsewhere(model, size=0.3):
+def away(model, size=0.3):
     weights = weights_of(model)
     return moved(weights, (size, normal(weights, torch.Generator().manual_seed(1))))
 
@@ -60,6 +60,9 @@ def directions(model):
     return unit(first), filter_normalized(model, second)
 
 
+ONE_IMAGE = [(torch.zeros(1, 1, dtype=torch.float64), torch.tensor([0]))]
+
+
 class Squared(nn.Module):
     """Logits (−s, log(1 − exp(−s))) with s = ½ Σ hⱼ wⱼ²: the loss of label 0 is s, a quadratic."""
 
@@ -71,10 +74,6 @@ class Squared(nn.Module):
     def forward(self, x):
         s = (self.h * self.weight**2).sum() / 2
         return torch.stack([-s, torch.log1p(-torch.exp(-s))]).expand(len(x), 2)
-
-
-def one_image():
-    return [(torch.zeros(1, 1, dtype=torch.float64), torch.tensor([0]))]
 
 
 def rescaled():

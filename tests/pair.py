@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 from torch.distributed.fsdp import fully_shard
-from torch.nn.functional import cross_entropy
 from training import stop_after
 
 from lookbehind.optim import METHODS, make_method, param_groups
@@ -21,13 +20,11 @@ VARIANTS["adaptive"] = ("Lookbehind-SAM", "adaptive")
 CLIMBING = [name for name in VARIANTS if name != "SGD"]
 
 
-def minibatches(sizes=(7, 7, 1), broken=False):
+def minibatches(sizes=(7, 7, 1)):
     """Of 7, 7 and 1 images: shares of 4 and 3, and a process that gets none."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(sum(sizes), 5, generator=generator, dtype=torch.float64)
     y = torch.randint(3, (len(x),), generator=generator)
-    if broken:
-        x[sizes[0] - 1] = torch.inf  # the last image of the first minibatch
     return list(zip(x.split(sizes), y.split(sizes), strict=True))
 
 
@@ -76,17 +73,16 @@ def check_local(ranks, folder):
 
 
 def check_counts(ranks, folder):
-    counting, found = Counting(), {}
-    for perturbation in ("global", "local"):
-        counting.exchanged = 0
+    found = {"global": Counting(), "local": Counting()}
+    for perturbation, counting in found.items():
         trained(ranks=counting, perturbation=perturbation)
-        found[perturbation] = counting.exchanged
-    return found
+    return {perturbation: counting.exchanged for perturbation, counting in found.items()}
 
 
 def check_not_finite(ranks, folder):
     """The image that breaks the first minibatch is in the second process's share."""
-    batches, found = minibatches(broken=True), []
+    batches, found = minibatches(), []
+    batches[0][0][-1] = torch.inf
     for perturbation in ("global", "local"):
         model = network(kind=nn.ReLU)
         before = weights_of(model)
@@ -98,12 +94,7 @@ def check_not_finite(ranks, folder):
 
 def check_stop(ranks, folder):
     """Only the second process is asked to stop, before its third step."""
-    asked, seen = [], []
-
-    def stop():
-        asked.append(True)
-        return ranks.rank == 1 and len(asked) == 3
-
+    seen, stop = [], stop_after(2) if ranks.rank == 1 else lambda: False
     trained(ranks=ranks, stop=stop, callbacks=[lambda run: seen.append((run.images, run.epoch))])
     return seen
 
@@ -158,20 +149,15 @@ def sharded_run(make, share=None):
     torch.manual_seed(0)
     sizes = (5, 97), (97, 75), (75, 3)
     model = nn.Sequential(*(nn.Sequential(nn.Linear(*s), nn.Tanh()) for s in sizes)).double()
+    batches = minibatches((8, 8, 4))
     if share is not None:
         fully_shard(model)
+        batches = [[both.chunk(2)[share] for both in minibatch] for minibatch in batches]
+    problem = problems.Problem(model, batches)
     optimizer = make(torch.optim.SGD(param_groups(model), lr=LR, momentum=0.9))
-    for x, y in minibatches((8, 8, 4)):
-        images, labels = (x, y) if share is None else (x.chunk(2)[share], y.chunk(2)[share])
-
-        def closure(images=images, labels=labels):
-            optimizer.zero_grad()
-            loss = cross_entropy(model(images), labels)
-            loss.backward()
-            return loss
-
-        optimizer.step(closure)
-    return [p.detach() if share is None else p.full_tensor() for p in model.parameters()]
+    for i in range(3):
+        optimizer.step(problem.closure(i))
+    return [p.detach() if share is None else p.full_tensor() for p in problem.params]
 
 
 def check_sharded(ranks, folder):

@@ -42,9 +42,6 @@ class Peak(pytest.Item):
         self.user_properties.append(("peak_GB", round(peak, 2)))
         assert peak <= BINDER, f"{self.path.name} needs {peak:.2f} GB"
 
-    def reportinfo(self):
-        return self.path, 0, f"{self.path.name}: memory"
-
 
 def with_peaks(items: list[pytest.Item]) -> list[pytest.Item]:
     """All items, and behind those of each notebook the one that looks at its kernel's memory."""

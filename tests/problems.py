@@ -4,11 +4,10 @@ import copy
 import io
 from contextlib import contextmanager
 from functools import partial
-from itertools import chain, pairwise
+from itertools import chain, pairwise, product
 
 import pytest
 import torch
-from hypothesis import settings
 from torch import nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
@@ -41,12 +40,8 @@ def multistep(base, rho=0.1, alpha=0.5, k=3, ball=Ball, **options):
     return MultistepSAM(base, ball(rho), k=k, **options)
 
 
-def lookbehind(base, rho=0.1, alpha=0.5, k=3, ball=Ball, **options):
-    return Lookbehind(base, ball(rho), k=k, alpha=alpha, **options)
-
-
-def adaptive(base, rho=0.1, alpha=None, **options):
-    return lookbehind(base, rho, "adaptive", ball=AdaptiveBall, **options)
+def lookbehind(base, rho=0.1, alpha=0.5, k=3, ball=Ball, always=None, **options):
+    return Lookbehind(base, ball(rho), k=k, alpha=always or alpha, **options)
 
 
 # name: make(base, rho, alpha, k, **options). Every class, scheme and neighborhood.
@@ -57,12 +52,15 @@ METHODS = {
     "Multistep mean": partial(multistep, ball=AdaptiveBall, gradient="mean"),
     "Lookbehind": lookbehind,
     "Lookbehind-ASAM": partial(lookbehind, ball=AdaptiveBall),
-    "Lookbehind adaptive": adaptive,
+    "Lookbehind adaptive": partial(lookbehind, ball=AdaptiveBall, always="adaptive"),
     "Lookbehind 2k": partial(lookbehind, reuse_gradients=False),
     "Lookahead": lambda base, rho=0.1, k=3, **o: Lookahead(SAM(base, rho), k=k, **o),
 }
-# How many gradients a step of each takes, with k = 3.
-GRADIENTS = {**dict.fromkeys(METHODS, 4), "SAM": 2, "ASAM": 2, "Lookbehind 2k": 6, "Lookahead": 6}
+
+
+def every_method(*bases):
+    """Each of `METHODS` around each of these bases."""
+    return pytest.mark.parametrize(("method", "base"), list(product(METHODS, bases)))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -120,7 +118,9 @@ def mlp(widths=(4, 5, 3), activation="tanh", seed=0, batches=1, dtype=torch.floa
     return Problem(model, list(zip(x, y, strict=True)))
 
 
-def member_closure(params, loss):
+def closure_of(params, loss):
+    """Of a loss of the parameters: one, or one a member."""
+
     def closure():
         losses = loss(*params)
         grads = torch.autograd.grad(losses.sum(), params)
@@ -134,6 +134,12 @@ def member_closure(params, loss):
 def make_base(name, params, lr=0.05):
     make, options, own = BASES[name]
     return make(params, lr=lr, **options, **own)
+
+
+def around_mlp(method, base, dtype=torch.float64, **options):
+    """A problem, and the method around a base optimizer on it."""
+    problem = mlp(dtype=dtype)
+    return problem, METHODS[method](make_base(base, problem.params), **options)
 
 
 @contextmanager
@@ -165,7 +171,3 @@ def identical(ones, others):
 def difference(ones, others):
     """The largest absolute difference."""
     return max((a - b).abs().max().item() for a, b in zip(ones, others, strict=True))
-
-
-def examples(n):
-    return settings(max_examples=n, deadline=None, derandomize=True)

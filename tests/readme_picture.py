@@ -9,7 +9,6 @@ from lookbehind.explore.toy import ToyExplorer
 
 PICTURE = Path(__file__).parents[1] / "notebooks" / "pictures" / "explorer.png"
 
-
 methods = ["SGD", "SAM", "Multistep-SAM", "Lookbehind-SAM"]
 explorer = ToyExplorer("valley", methods=methods, k=3, rho=0.2, alpha=0.3, t=4)
 PICTURE.parent.mkdir(exist_ok=True)

@@ -11,10 +11,8 @@ import torch
 def ascended(weights, gradients, climb, scaled):
     """w + ρ T² g / ‖T g‖₂."""
     rho, eta = climb
-    flags = [s and eta is not None for s in scaled]
-    stretch = [
-        w.abs() + eta if f else torch.ones_like(w) for w, f in zip(weights, flags, strict=True)
-    ]
+    pairs = zip(weights, scaled, strict=True)
+    stretch = [w.abs() + eta if s and eta is not None else torch.ones_like(w) for w, s in pairs]
     triples = list(zip(weights, stretch, gradients, strict=True))
     length = torch.sqrt(sum((t * g).square().sum() for _, t, g in triples))
     if length == 0:

@@ -83,25 +83,17 @@ def scrub(explorer, name, key, times=1):
         lab.number(explorer, name).press(key)
 
 
-def menu(page, name, command):
-    """An item whose text holds its keys, too."""
-    page.get_by_role("menuitem", name=name, exact=True).click()
-    page.locator(f".lm-Menu-item[data-command='{command}']").click()
-
-
 def test_the_kernel_draws_a_function_of_its_own(page):
     before = page.wait_for_function(END).json_value()
     scrub(page.locator(".lb-explorer").first, "ρ", "ArrowRight", 3)
     page.wait_for_function(f"before => ({END})() !== before", arg=before)
 
 
-@pytest.mark.parametrize(
-    ("place", "control", "trait"),
-    [(1, "ρ", "at is 3"), (2, "level", "at is 1"), (3, "k", "setting is .*'k': 3")],
-)
-def test_a_move_on_a_map_is_told_to_the_kernel(page, place, control, trait):
-    scrub(page.locator(".lb-explorer").nth(place), control, "ArrowRight")
-    lab.says(page, trait)
+def test_a_move_on_a_map_is_told_to_the_kernel(page):
+    told = (1, "ρ", "at is 3"), (2, "level", "at is 1"), (3, "k", "setting is .*'k': 3")
+    for place, control, trait in told:
+        scrub(page.locator(".lb-explorer").nth(place), control, "ArrowRight")
+        lab.says(page, trait)
 
 
 def test_the_landscape_is_computed_where_a_page_asks_for_it(page):
@@ -132,9 +124,11 @@ def test_the_lab_trains_is_steered_interrupted_reopened_and_fails_in_words(page,
     scrub(own, "k,", "ArrowRight")
     lab.says(page, "Training: Lookbehind-SAM: k 3, ρ 0.2, α 0.5, lr 0.03")
     grow(page)
-    menu(page, "Kernel", "kernelmenu:interrupt")
+    page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    page.locator(".lm-Menu-item[data-command='kernelmenu:interrupt']").click()
     lab.says(page, r"Interrupted. Paused at epoch .* saved as .*digits-mlp-lookbehind-sam.pt")
-    menu(page, "File", "docmanager:save")
+    page.get_by_role("menuitem", name="File", exact=True).click()
+    page.locator(".lm-Menu-item[data-command='docmanager:save']").click()
     lab.press(own, "Continue")
     lab.says(page, "Training: Lookbehind-SAM: k 3")
     page.wait_for_selector(".jp-mod-current:not(.jp-mod-dirty)")

@@ -1,18 +1,22 @@
-"""Installing: pyproject.toml, conda and Binder agree, and `make lab` serves safely."""
+"""Installing: pyproject.toml, conda, Binder agree; a wheel is whole; `make lab` serves safely."""
 
 import json
 import os
 import re
 import subprocess
 import sys
+import sysconfig
 import urllib.error
 import urllib.request
+import venv
 from pathlib import Path
 
 import forks
 import psutil
 import pytest
 import yaml
+
+import lookbehind
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,6 +25,22 @@ else:
 
 ROOT = Path(__file__).parents[1]
 OWNER = re.compile(r"(?:github\.com|/gh)/([\w.-]+)/lookbehind\b|//([\w.-]+)\.github\.io")
+IMPORTED = """
+import sys, lookbehind, lookbehind.train, lookbehind.measure, lookbehind.study, lookbehind.toy
+from importlib import metadata
+from pathlib import Path
+assert Path(lookbehind.__file__).is_relative_to(sys.prefix), lookbehind.__file__
+assert metadata.version("lookbehind") == lookbehind.__version__
+print(*sorted(p.suffix for p in Path(lookbehind.__file__).parent.rglob("*.*")))
+"""
+
+
+def run(*command: object) -> str:
+    """What it says, in the checkout."""
+    options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run([*map(str, command)], **options)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
 
 
 def test_environment_yml_and_pyproject_agree_and_any_build_of_torch_satisfies_them() -> None:
@@ -32,9 +52,8 @@ def test_environment_yml_and_pyproject_agree_and_any_build_of_torch_satisfies_th
     assert set(named) == {re.sub(r"^torch\b", "pytorch", item) for item in required}
     assert re.fullmatch(r"python=3\.\d+", python)
     assert [pip, own] == ["pip", {"pip": ["-e ."]}]  # installs the package
-    torch = [item for item in required if item.startswith("torch")]
-    assert len(torch) == 2
-    assert all(re.fullmatch(r"torch(vision)?>=[\d.]+", item) for item in torch)
+    torch = [re.fullmatch(r"torch(vision)?>=[\d.]+", s) for s in required if s.startswith("torch")]
+    assert len(torch) == 2 and all(torch)
 
 
 def test_the_owner_is_named_as_in_pyproject() -> None:
@@ -57,12 +76,33 @@ def test_binder_reads_the_same_environment_and_stops_at_the_first_error() -> Non
 
 def test_repo2docker_takes_the_environment() -> None:
     command = [sys.executable, "-m", "repo2docker", "--no-build", "--no-run", "--debug"]
-    command += ["--user-id=1000", "--user-name=jovyan", str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    dockerfile = done.stdout + done.stderr
+    dockerfile = run(*command, "--user-id=1000", "--user-name=jovyan", ROOT)
     assert 'env update -p ${NB_PYTHON_PREFIX} --file "binder/environment.yml"' in dockerfile
     assert "./binder/postBuild" in dockerfile
+
+
+def test_a_wheel_is_built_and_imported_in_a_clean_environment(tmp_path: Path) -> None:
+    """Torch and the like come from here by path: what is editable here stays unseen there."""
+    venv.create(tmp_path / "clean", with_pip=False)
+    python, source = tmp_path / "clean" / "bin" / "python", tmp_path / "source"
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    run("git", "clone", "--quiet", ROOT, source)
+    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source)
+    (wheel,) = tmp_path.glob("lookbehind-*.whl")
+    run(*pip, "--python", python, "install", "--no-deps", "--no-index", wheel)
+    site = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+    Path(site, "libraries.pth").write_text(sysconfig.get_path("purelib"))
+    kinds = {".py", ".js", ".css", ".html", ".typed"}
+    assert kinds <= {*run(python, "-I", "-c", IMPORTED).split()}
+
+
+def test_mypy_finds_nothing() -> None:
+    assert run(sys.executable, "-m", "mypy", "--no-error-summary") == ""
+
+
+def test_one_version_is_told_everywhere() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == lookbehind.__version__
 
 
 @pytest.fixture
@@ -74,9 +114,8 @@ def make_lab(tmp_path: Path):
     for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY", "MAKEFLAGS", "MAKELEVEL"):
         environment.pop(name, None)
     with log.open("w") as output:
-        streams = {"stdout": output, "stderr": output, "start_new_session": True}
-        command = ["make", "lab", f"PORT={port}"]
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, **streams)
+        options = {"stdout": output, "stderr": output, "start_new_session": True, "cwd": ROOT}
+        process = subprocess.Popen(["make", "lab", f"PORT={port}"], env=environment, **options)
     try:
         lab.wait_until_up(f"http://127.0.0.1:{port}/api", process, log)
         yield port, log

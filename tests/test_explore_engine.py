@@ -59,14 +59,13 @@ def drawn(chance):
 
 def by_optimizer(settings):
     one, exact = settings[0], {"dtype": torch.float64}
+    chosen = {name: one[name] for name in ("k", "gradient")}
     rho, alpha = (torch.tensor([s[n] for s in settings], **exact) for n in ("rho", "alpha"))
 
     def make(w):
         base = SGD(w, lr=one["lr"], momentum=one["momentum"])
-        return make_method(
-            one["method"], base, rho=rho, k=one["k"], gradient=one["gradient"],
-            alpha="adaptive" if one["adaptive"] else alpha,
-        )  # fmt: skip
+        share = "adaptive" if one["adaptive"] else alpha
+        return make_method(one["method"], base, rho=rho, alpha=share, **chosen)
 
     starts = [setting["start"] for setting in settings]
     return descend(LOSSES[one["loss"]], starts, make, STEPS, seed=SEED)
@@ -87,15 +86,14 @@ def test_the_engine_is_the_optimizer(tab):
     chance = random.Random(0)
     groups = [drawn(chance) for _ in range(GROUPS)]
     found = iter(run_in(tab, [setting for group in groups for setting in group]))
-    diverged, methods = 0, set()
+    diverged = 0
     for group in groups:
         moved = [{**s, "start": list(np.nextafter(s["start"], np.inf))} for s in group]
         run = by_optimizer([*group, *moved])
         for e, setting in enumerate(group):
             compare(setting, run, e, next(found))
-            diverged += bool(run.diverged[e])
-        methods.add(group[0]["method"])
-    assert methods == set(METHODS) and diverged > 10 and GROUPS * MEMBERS >= 500
+        diverged += run.diverged[:MEMBERS].sum()
+    assert {group[0]["method"] for group in groups} == set(METHODS) and diverged > 10
 
 
 def compare(setting, run, e, page):
@@ -103,18 +101,17 @@ def compare(setting, run, e, page):
     if setting["method"] != "SGD":  # torch's own does not undo a step
         assert (steps < STEPS) == run.diverged[e], setting
     for name in ("slow", "fast", "ascent", "gradients"):
-        ours = np.array(page[name], dtype=float)
-        path, other = (getattr(run, name)[: len(ours), ..., i, :] for i in (e, e + MEMBERS))
+        path, other = (getattr(run, name)[: len(page[name]), ..., i, :] for i in (e, e + MEMBERS))
+        ours = np.array(page[name], dtype=float).reshape(path.shape)
         if setting["method"].startswith("Lookbehind") and name != "slow":
             assert path.shape[1] == setting["k"] + (name == "gradients")
+        most = {"axis": tuple(range(1, path.ndim)), "keepdims": True, "initial": 0}  # of a step
         with np.errstate(over="ignore", invalid="ignore"):
-            off = np.abs(path - other).reshape(len(ours), -1).max(-1, initial=0)
+            off, size = np.abs(path - other).max(**most), np.abs(path).max(**most)
             allowed = np.maximum(1e-9, 1e4 * np.maximum.accumulate(off))
-            scale = allowed.reshape(-1, *[1] * (path.ndim - 1)) * np.maximum(1, np.abs(path))
-            near = np.abs(ours.reshape(path.shape) - path) <= scale
-            size = np.abs(path).reshape(len(ours), -1).max(-1, initial=0)
-        near |= ~(np.maximum.accumulate(size) < FAR).reshape(-1, *[1] * (path.ndim - 1))
-        assert near.all(), (setting, name, np.abs(ours.reshape(path.shape) - path).max())
+            near = np.abs(ours - path) <= allowed * np.maximum(1, np.abs(path))
+        near |= ~(np.maximum.accumulate(size) < FAR)
+        assert near.all(), (setting, name, np.abs(ours - path).max())
     alpha = np.array([np.nan if a is None else a for a in page["alpha"]], dtype=float)
     if off.max(initial=0) < 1e-13:
         np.testing.assert_allclose(alpha, run.alpha[:steps, e], atol=1e-9)

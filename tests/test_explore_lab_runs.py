@@ -15,6 +15,7 @@ import torch
 from labs import LONG, SHORT, begin, finish, hold, press, tell, until
 
 from lookbehind import Ball, train
+from lookbehind.explore.lab import TrainingLab
 from lookbehind.explore.lab import training as lab_training
 from lookbehind.explore.lab.training import KERNEL
 from lookbehind.measure import worst_rise
@@ -31,12 +32,31 @@ def check_same(one, other):
     torch.testing.assert_close(*states, rtol=0, atol=0)
 
 
-def test_pause_holds_the_run_and_continue_goes_on(make):
-    lab, training = hold(begin(make(LONG))[0])
-    held = training.steps
-    assert lab.live["state"] == "paused"
-    images = checkpoint.read_checkpoint(training.path)["position"][3]
-    assert images == held * LONG.batch_size
+def interrupt(lab):
+    main = threading.main_thread().ident
+    timer = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        (timer.start(), lab.wait())
+
+
+def end_cell(_, error=KeyboardInterrupt):
+    """Within a cell the signal is Python's own, and IPython reports it."""
+    KERNEL._cell_ended(SimpleNamespace(error_in_exec=error()))
+
+
+@pytest.mark.parametrize("act", [TrainingLab.pause, interrupt, end_cell])
+def test_a_pause_or_an_interrupt_holds_the_run_with_a_checkpoint_and_it_goes_on(make, act):
+    lab, training = begin(make(LONG))
+    end_cell(lab, ValueError)
+    assert not training.pausing
+    act(lab)
+    until(lambda: "Paused at epoch" in lab.message)
+    assert ("Interrupted. Paused" in lab.message) == (act is not TrainingLab.pause)
+    held, images = training.steps, checkpoint.read_checkpoint(training.path)["position"][3]
+    assert lab.live["state"] == "paused" and images == held * LONG.batch_size
+    lab.start()
+    lab.resume()
+    assert "Not resumed: a run is under way" in lab.message and len(KERNEL.runs) == 1
     lab.k = 5
     assert "from the next step on: Lookbehind-SAM: k 5" in lab.message
     time.sleep(0.1)
@@ -55,21 +75,12 @@ def test_save_and_stop_work_while_paused_and_a_full_disk_ends_no_run(make):
     for _ in range(2):
         press(lab, "save")
         until(lambda: "Saved as" in lab.message)
-    assert "Stopped after" in finish(lab, "stop").message
+    assert "Stopped after" in finish(lab, "stop").message and lab.outcome.history.stopped
+    assert lab.runs[0]["curves"]["test"] and not lab.running and lab.live == {}
     stem = training.path.stem
     names = {f"{stem}.pt", f"{stem}-saved.pt", f"{stem}-saved-2.pt"}
     assert {path.name for path in training.path.parent.iterdir()} == names
     assert {f"{stem}.pt" for stem in lab.checkpoints} == names
-
-
-def test_stop_keeps_the_curves(make):
-    lab, _ = begin(make(LONG))
-    lab.start()
-    lab.resume()
-    assert lab.live and not lab.runs and len(KERNEL.runs) == 1  # no second run
-    (run,) = finish(lab, "stop").runs
-    assert lab.outcome.history.stopped and len(run["curves"]["test"]) >= 1
-    assert not lab.running and lab.live == {}
 
 
 @labs.methods
@@ -189,12 +200,7 @@ def test_a_run_leaves_the_notebooks_random_numbers_alone(make):
 def test_the_time_counts_the_steps_alone(make, monkeypatch):
     """No loading, no pause."""
     plain = Recipe.load
-
-    def slow(*arguments, **options):
-        time.sleep(1)
-        return plain(*arguments, **options)
-
-    monkeypatch.setattr(Recipe, "load", slow)
+    monkeypatch.setattr(Recipe, "load", lambda *one, **more: time.sleep(1) or plain(*one, **more))
     lab, began = make(replace(LONG, train=90)), time.monotonic()
     hold(lab)
     time.sleep(0.5)
@@ -237,24 +243,6 @@ def test_a_lab_lists_the_runs_of_the_others(make):
     tell(other, {"do": "end", "key": str(training.path)})
     training.thread.join()
     assert other.earlier == [] and other.running
-
-
-def test_an_interrupt_of_the_kernel_or_a_cell_pauses_the_run_with_a_checkpoint(make):
-    lab, training = begin(make(LONG))
-    main = threading.main_thread().ident
-    interrupt = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
-        (interrupt.start(), lab.wait())
-    until(lambda: "Interrupted. Paused at epoch" in lab.message)
-    held = training.steps
-    assert checkpoint.read_checkpoint(training.path)["position"][3] == held * LONG.batch_size
-    press(lab, "pause")
-    until(lambda: training.steps > held)
-    # Of a cell IPython reports it: there the signal is Python's own.
-    KERNEL._cell_ended(SimpleNamespace(error_in_exec=ValueError()))
-    assert not training.pausing
-    KERNEL._cell_ended(SimpleNamespace(error_in_exec=KeyboardInterrupt()))
-    until(lambda: "Interrupted. Paused at epoch" in lab.message)
 
 
 def test_how_flat_and_look_around_take_the_runs_that_are_shown(make):

@@ -25,9 +25,9 @@ def explorer():
 
 @pytest.fixture(scope="module")
 def address(explorer, tmp_path_factory):
-    path = tmp_path_factory.mktemp("page") / "landscape.html"
-    address = lab.saved(explorer, path)
-    assert path.stat().st_size <= 1_000_000
+    folder = tmp_path_factory.mktemp("page")
+    address = lab.saved(explorer, folder)
+    assert (folder / "page.html").stat().st_size <= 1_000_000
     return address
 
 

@@ -35,9 +35,8 @@ def bundles():
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The lab's page, which a notebook doesn't save."""
-    path = tmp_path_factory.mktemp("lab") / "page.html"
-    finish(TrainingLab(SHORT, folder=path.parent)).save_html(path)
-    return path.as_uri()
+    folder = tmp_path_factory.mktemp("lab")
+    return lab.saved(finish(TrainingLab(SHORT, folder=folder)), folder)
 
 
 @pytest.mark.parametrize("name", LIVING)

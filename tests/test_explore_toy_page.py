@@ -1,6 +1,7 @@
 """The toy explorer's exported page in Chromium: no kernel, no network, and everything alive."""
 
 import re
+from functools import partial
 
 import lab
 import numpy as np
@@ -23,21 +24,12 @@ FIRST_DESCENT = """() => ['.lb-lensbox figcaption', '.lb-lit']
     .match(/Descent 1 of 3.*φᵢ₋₁ − lr ∇L\\(φ′ᵢ\\)/)"""
 SETTINGS = {"methods": ["SGD", "SAM", "Lookbehind-SAM"], "k": 3, "rho": 0.1, "alpha": 0.2}
 opened, page = lab.opened, lab.page
+settled = partial(lab.rest, milliseconds=330)  # what need not follow the finger has followed it
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    path = tmp_path_factory.mktemp("page") / "explorer.html"
-    return lab.saved(ToyExplorer("valley", **SETTINGS), path)
-
-
-def handle(page, name):
-    return page.locator(f".lb-handle[aria-label^='{name}']")
-
-
-def settled(page):
-    """What need not follow the finger has followed it."""
-    lab.rest(page, 330)
+    return lab.saved(ToyExplorer("valley", **SETTINGS), tmp_path_factory.mktemp("page"))
 
 
 def in_words(page):
@@ -65,9 +57,8 @@ def ends(page):
 def test_a_typed_number_draws_what_the_optimizer_does(page, trait, name, value):
     page.locator(".lb-more summary").click()
     box = type_in(page, name, value)
-    explorer = ToyExplorer("valley", **{**SETTINGS, trait: value})
-    expected = {m: explorer.path(m)[-1, :2] for m in SETTINGS["methods"]}
-    assert ends(page) == {m: pytest.approx(end, rel=6e-3) for m, end in expected.items()}
+    own = ToyExplorer("valley", **{**SETTINGS, trait: value})
+    assert ends(page) == {m: pytest.approx(own.path(m)[-1, :2], rel=6e-3) for m in own.methods}
     assert box.get_attribute("aria-valuetext") == box.input_value()
 
 
@@ -105,7 +96,7 @@ def test_numbers_follow_arrow_keys_and_a_sideways_drag_within_their_bounds(page)
 
 
 def test_the_alpha_handle_slides_along_its_line_and_adaptive_is_one_more_value(page):
-    handle(page, "α").press("ArrowRight")
+    page.locator(".lb-handle[aria-label^='α']").press("ArrowRight")
     assert number(page, "α, share").input_value() == "0.25"
     alpha = type_in(page, "α, share", 1)
     assert all(changed(page, lambda: alpha.press("ArrowRight"), MAP))
@@ -116,7 +107,7 @@ def test_the_alpha_handle_slides_along_its_line_and_adaptive_is_one_more_value(p
 
 @pytest.mark.parametrize(("name", "canvases"), [("start", (MAP, LENS, TIME)), ("ρ", (MAP, LENS))])
 def test_handles_are_dragged_and_moved_by_keys(page, name, canvases):
-    grip = handle(page, name)
+    grip = page.locator(f".lb-handle[aria-label^='{name}']")
     assert all(changed(page, lambda: drag(grip, (14, 14), (39, 17)), *canvases))
     before = grip.get_attribute("aria-valuetext")
     assert all(changed(page, lambda: grip.press("ArrowLeft"), MAP))
@@ -254,7 +245,4 @@ def test_an_expression_of_ones_own_is_live_and_a_function_is_drawn(opened, loss)
     if not callable(loss):
         number(page, "ρ, reach").fill("0.2")
         own.rho = 0.2
-    found = ends(page)
-    assert set(found) == set(own.methods)
-    for method, end in found.items():
-        assert end == pytest.approx(own.path(method)[-1, :2], abs=6e-3)
+    assert ends(page) == {m: pytest.approx(own.path(m)[-1, :2], abs=6e-3) for m in own.methods}

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from measuring import EXACT, a_network, directions, elsewhere, flat, with_weights
+from measuring import EXACT, a_network, away, directions, flat, with_weights
 from torch import nn
 
 from lookbehind.measure import difference, filter_normalized, gaussian_direction, line, plane, unit
@@ -58,7 +58,7 @@ def test_each_filter_has_the_norm_of_the_networks_and_keeps_what_it_points_at():
 
 def test_a_difference_leads_from_one_network_to_the_other():
     model, data = a_network()
-    other = with_weights(model, elsewhere(model))
+    other = with_weights(model, away(model))
     wanted = flat(weights_of(other)) - flat(weights_of(model))
     for start, end in product((model, weights_of(model)), (other, weights_of(other))):
         np.testing.assert_array_equal(flat(difference(start, end)), wanted)
@@ -69,7 +69,7 @@ def test_a_difference_leads_from_one_network_to_the_other():
 
 def test_the_plane_of_three_solutions_holds_them():
     model, _ = a_network()
-    first, second = elsewhere(model), elsewhere(model, -0.7)
+    first, second = away(model), away(model, -0.7)
     second = moved(second, (0.4, gaussian_direction(model)))
     u, v = solution_plane(model, first, second)
     assert flat(u) @ flat(v) == pytest.approx(0, abs=1e-9)
@@ -84,8 +84,7 @@ def test_the_plane_of_three_solutions_holds_them():
 
 
 def test_a_unit_direction():
-    model, _ = a_network()
-    raw = gaussian_direction(model)
+    raw = gaussian_direction(a_network()[0])
     np.testing.assert_allclose(flat(unit(raw)), flat(raw) / np.linalg.norm(flat(raw)), rtol=1e-12)
     with pytest.raises(ValueError, match="norm > 0, got 0"):
         unit({"w": torch.zeros(3)})

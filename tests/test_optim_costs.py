@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from problems import METHODS, make_base, member_closure, mlp
+from problems import METHODS, around_mlp, closure_of, every_method, make_base
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -41,21 +41,16 @@ class Waits(TorchDispatchMode):
             self.note(name)
         return func(*args, **kwargs or {})
 
-    def leave_out(self, optimizer):
-        """What the base does by itself: AdamW reads its own step count."""
-        optimizer.register_step_pre_hook(lambda *_: setattr(self, "paused", True))
-        optimizer.register_step_post_hook(lambda *_: setattr(self, "paused", False))
 
-
-@pytest.mark.parametrize("base", ["momentum wd", "nesterov foreach", "adamw"])
-@pytest.mark.parametrize("method", METHODS)
+@every_method("momentum wd", "nesterov foreach", "adamw")
 def test_a_step_waits_for_its_device_once_at_its_end(method, base, monkeypatch):
     monkeypatch.setattr(undo, "prompt", lambda tensor: False)  # as on a GPU
-    problem = mlp()
-    optimizer = METHODS[method](make_base(base, problem.params))
+    problem, optimizer = around_mlp(method, base)
     optimizer.step(problem.closure())
     waits, seen_at_events = Waits(monkeypatch), []
-    waits.leave_out(optimizer.base)
+    # What the base does by itself is left out: AdamW reads its own step count.
+    optimizer.base.register_step_pre_hook(lambda *_: setattr(waits, "paused", True))
+    optimizer.base.register_step_post_hook(lambda *_: setattr(waits, "paused", False))
     optimizer.observers.append(lambda event: seen_at_events.append(len(waits.seen)))
     with waits:
         optimizer.step(problem.closure())
@@ -85,19 +80,17 @@ def test_members_never_wait_for_a_gpu(device, monkeypatch):
     optimizer = Lookbehind(torch.optim.SGD([w], lr=0.1), AdaptiveBall(rho), alpha="adaptive")
     waits = Waits(monkeypatch)
     with waits:
-        optimizer.step(member_closure([w], lambda w: w.square().sum(1)))
+        optimizer.step(closure_of([w], lambda w: w.square().sum(1)))
     # On a CPU, where it costs nothing, they ask at the end of a step whether one failed.
     assert waits.seen == (["_local_scalar_dense"] if device == "cpu" else [])
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("base", ["momentum wd", "nesterov foreach", "adamw"])
-@pytest.mark.parametrize("method", METHODS)
+@every_method("momentum wd", "nesterov foreach", "adamw")
 def test_on_a_gpu_nothing_waits_before_the_last_event(method, base):
-    problem = mlp(dtype=torch.float32)
+    problem, optimizer = around_mlp(method, base, torch.float32)
     problem.model.cuda()
     problem.batches = [(x.cuda(), y.cuda()) for x, y in problem.batches]
-    optimizer = METHODS[method](make_base(base, problem.params))
     for _ in range(3):
         optimizer.step(problem.closure())
 

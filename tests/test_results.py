@@ -1,12 +1,15 @@
-"""The stored results: the script beside each still makes them, and the files hold what they say."""
+"""The stored results: each script still makes its file, and compares what it says that it does."""
 
 import itertools
 import json
 import math
 import random
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -14,24 +17,36 @@ import pytest
 import torch
 from images import paint
 from problems import double_precision  # noqa: F401
-from results import RESULTS, scripts  # noqa: F401
 from sweeps import lines
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import parameters_to_vector as flat
 from torch.nn.utils import vector_to_parameters
 
+from lookbehind import Ball
+from lookbehind.optim import METHODS, make_method
 from lookbehind.study import sweep
 from lookbehind.train import Recipe
+from lookbehind.train.models import MODELS
 
+RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
 # `measured` of tuned.py made them all; beside the test accuracy each tests some of the measures.
 MEASURED = {
     "tuned": ("average_rise", "memorized"), "control": ("relative", "worst_rise"),
     "peers": ("absolute",), "forecast": ("lambda", "relative_rise"), "budgets": (),
     "radius": ("loss",),
 }  # fmt: skip
-pytestmark = pytest.mark.usefixtures("scripts")
 TINY = {"dataset": "cifar10", "model": "mlp", "train": 8, "validation": 4, "test": 4}
 TINY |= {"batch_size": 4, "gradients": 2}
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch):
+    """The folder of the scripts can be imported from; what they register goes with them."""
+    monkeypatch.syspath_prepend(str(RESULTS))
+    with patch.dict(METHODS), patch.dict(MODELS):
+        yield
+    for path in RESULTS.glob("*.py"):
+        sys.modules.pop(path.stem, None)
 
 
 def stored(name):
@@ -239,3 +254,93 @@ def test_the_rows_that_a_notebook_reads_are_what_training_gives(name):
         assert row["gradients"] == kept["gradients"]
         for split in ("train", "validation", "test"):
             assert row[split] == pytest.approx(kept[split], abs=1e-9)
+
+
+BOWL = torch.tensor([1.0, 5.0], dtype=torch.float64)
+
+
+def bowl(w, _):
+    return (BOWL * w * w).sum() / 2
+
+
+def walk(method, loss, steps, **base):
+    """The points (steps + 1, 2) of a method of SGD, on a loss of weights and number of the step."""
+    w = torch.nn.Parameter(torch.tensor([1.0, 0.5]))
+    optimizer, points = method(torch.optim.SGD([w], **base)), [w.detach().clone()]
+
+    def closure():
+        optimizer.zero_grad()
+        value = loss(w, len(points) - 1)
+        value.backward()
+        return value
+
+    for _ in range(steps):
+        optimizer.step(closure)
+        points.append(w.detach().clone())
+    return torch.stack(points)
+
+
+def test_looksam_at_every_minibatch_is_sam_and_between_them_keeps_the_part_aside():
+    method = partial(import_module("peers").LookSAM, ball=Ball(0.2), every=2, alpha=0.7)
+    for n, (point, after) in enumerate(itertools.pairwise(walk(method, bowl, 4, lr=0.1))):
+        g = BOWL * point
+        there = BOWL * (point + 0.2 * g / g.norm())
+        if n % 2 == 0:
+            aside = there - (there @ g) / (g @ g) * g
+        else:
+            there = g + 0.7 * g.norm() / aside.norm() * aside
+        torch.testing.assert_close(after, point - 0.1 * there)
+
+
+def test_momentum_sam_climbs_against_its_momentum():
+    method, v = partial(import_module("peers").MomentumSAM, ball=Ball(0.2), k=1), 0 * BOWL
+    for point, after in itertools.pairwise(walk(method, bowl, 4, lr=0.1, momentum=0.9)):
+        aside = 0.2 * v / v.norm() if v.any() else v
+        v = 0.9 * v + BOWL * (point - aside)
+        torch.testing.assert_close(after, point - 0.1 * v)
+
+
+def path_of(recipe, loss, steps):
+    """The points (steps + 1, 2) of the recipe's method."""
+    settings = {n: getattr(recipe, n) for n in ("rho", "k", "alpha", "gradient")}
+    method = partial(make_method, recipe.method, **settings)
+    return walk(method, loss, steps, lr=recipe.lr, momentum=recipe.momentum)
+
+
+@pytest.mark.parametrize("k", [2, 5])
+def test_the_matched_control_moves_as_far_by_a_minibatch_and_forgets_as_fast(k):
+    """A gradient at the first minibatch only, and how it goes on to move the weights."""
+    ours, slope, found = Recipe(k=k, alpha=1 / k, lr=0.1, rho=0.05), torch.tensor([3.0, 4.0]), {}
+    for name, recipe in {"ours": ours, **import_module("control").matched(ours)}.items():
+        points = path_of(recipe, lambda w, n: (slope * w).sum() * (n == 0), 150)
+        moves = points.diff(dim=0)[:, 1]
+        found[name] = float(moves.sum()), float(moves[3] / moves[2])
+    total, decay = found["ours"]
+    assert decay == pytest.approx(0.9**k)
+    for name in ("SAM, matched", "mean-Multistep, matched"):
+        assert found[name] == pytest.approx((total, decay))
+    for name in ("SAM, old momentum", "mean-Multistep, old momentum"):
+        assert found[name] == pytest.approx((total, 0.9))
+
+
+def test_the_matched_control_has_the_same_path_on_a_quadratic_to_first_order():
+    def apart(recipe, steps):
+        control = import_module("control").matched(recipe)["SAM, matched"]
+        distance = path_of(recipe, bowl, steps) - path_of(control, bowl, steps)
+        return float(distance.norm(dim=1).max())
+
+    ours = Recipe(k=3, alpha=0.5, lr=0.002, rho=0.02)
+    far, near = apart(ours, 40), apart(replace(ours, lr=0.001), 80)
+    assert near < 0.6 * far < 0.6 * 0.03
+
+
+def test_ascents_meet_the_maximum_where_they_must():
+    """On a slope all gradients point there; on a bowl the first ascent turns most of the way."""
+    angles, w, scale = (
+        import_module("ascents").angles,
+        torch.tensor([1.0, 0.2]),
+        torch.tensor([1, 9]),
+    )
+    assert max(angles(lambda p: (scale * p).sum(-1), w, 0.1)) < 1e-4
+    first, *rest = angles(lambda p: (scale * p * p).sum(-1) / 2, w, 0.5)
+    assert first > 2 * max(rest)

@@ -21,17 +21,14 @@ RHO, ALPHA, LR = (0.05, 0.2, 0.1), (0.2, 0.5, 1.0), (0.1, 0.02, 0.05)
 SMALL = ("adam", "adamw", "rmsprop")  # their step is about as long as the learning rate
 
 
-def dataset(seed):
-    return digits(train=50, validation=50, label_noise=0.4, seed=seed)
-
-
 def fresh(name, seed):
     torch.manual_seed(seed)
     return make_model(name, channels=1, size=(8, 8))
 
 
 def batches(seed):
-    return dataset(seed).train.batches(20, seed)  # the last has ten images
+    train = digits(train=50, validation=50, label_noise=0.4, seed=seed).train
+    return train.batches(20, seed)  # the last has ten images
 
 
 def optimizer(model, method, base, lr, **options):
@@ -103,7 +100,7 @@ def test_every_network_gives_the_values_and_gradients_of_the_plain_one(kind, tra
 @pytest.mark.parametrize(("name", "size"), [("mlp", 20), ("tiny-cnn", 70)])
 def test_scores_are_those_of_each_network_where_all_see_the_same_images(name, size):
     nets = [fresh(name, seed) for seed in SEEDS]
-    ensemble, test = Ensemble(nets), dataset(0).test.take(torch.arange(70))
+    ensemble, test = Ensemble(nets), digits().test.take(torch.arange(70))
     found = evaluate_members(ensemble, test.batches(size))
     expected = [evaluate(net, test.batches(70)) for net in nets]
     assert ensemble.training
@@ -128,14 +125,13 @@ def test_an_ensemble_has_the_names_of_one_network_and_copies_it_as_deepcopy_and_
 
 def test_a_factor_of_one_changes_no_bit_and_zero_stands_still():
     net, (images, labels) = fresh("mlp", 0), next(iter(batches(0)))
-    scaled, plain = Ensemble([net, net]), Ensemble([net, net])
-    for ensemble in (scaled, plain):
-        base = torch.optim.SGD(ensemble.parameters(), lr=0.1)
-        if ensemble is scaled:
-            scale_lr(base, torch.tensor([1.0, 0.0]))
+    nets = Ensemble([net, net]), Ensemble([net, net])
+    bases = [torch.optim.SGD(ensemble.parameters(), lr=0.1) for ensemble in nets]
+    scale_lr(bases[0], torch.tensor([1.0, 0.0]))
+    for ensemble, base in zip(nets, bases, strict=True):
         member_cross_entropy(ensemble(images), labels).sum().backward()
         base.step()
-    for p, q, start in zip(*(n.parameters() for n in (scaled, plain, net)), strict=True):
+    for p, q, start in zip(*(n.parameters() for n in (*nets, net)), strict=True):
         assert torch.equal(p[0], q[0]) and torch.equal(p[1], start)
 
 

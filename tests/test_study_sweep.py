@@ -5,20 +5,17 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
-import forks
 import numpy as np
 import pytest
 import torch
 from problems import double_precision  # noqa: F401
-from sweeps import CPU, FOUR, SHORT, alone, close, lines, refuses, run_here, weight_sum
+from sweeps import CPU, FOUR, SHORT, alone, close, lines, run_here, weight_sum
 from torch import nn
 
 from lookbehind.optim import METHODS
-from lookbehind.study import block as block_module
-from lookbehind.study import essence, grid
-from lookbehind.study import sweeps as sweeps_module
+from lookbehind.study import block, essence, grid, sweeps
 from lookbehind.train import Recipe
 
 
@@ -55,11 +52,10 @@ def test_a_wrong_axis_is_named(axes, kind, message):
 
 
 def test_every_run_of_a_sweep_is_what_it_is_alone(monkeypatch):
-    monkeypatch.setattr(sweeps_module, "MEMBERS", 2)
-    values = [{"rho": 0.05, "lr": 0.02, "seed": 0, "alpha": 0.2},
-              {"rho": 0.2, "lr": 0.05, "seed": 3, "alpha": 0.9},
-              {"rho": 0.1, "lr": 0.05, "seed": 0, "alpha": 1}]  # fmt: skip
-    recipes = [replace(SHORT, method=method, **some) for some in values for method in METHODS]
+    monkeypatch.setattr(sweeps, "MEMBERS", 2)
+    recipes = []
+    for rho, lr, seed, alpha in ((0.05, 0.02, 0, 0.2), (0.2, 0.05, 3, 0.9), (0.1, 0.05, 0, 1)):
+        recipes += grid(SHORT, method=METHODS, rho=[rho], lr=[lr], seed=[seed], alpha=[alpha])
     recipes += [replace(SHORT, alpha="adaptive", **some) for some in ({}, {"lr": 0.1})]
     recipes += [recipes[0], replace(SHORT, lr=0.0), replace(SHORT, rho=0)]
     other = {"epochs": 3, "gradients": None, "batch_size": 15, "schedule": "multistep"}
@@ -83,15 +79,15 @@ def test_records_are_the_scores_of_each_run_on_its_way(tmp_path):
 
 def test_blocks_hold_what_can_train_together_and_at_most_so_many():
     recipes = grid(SHORT, method=["SGD", "SAM"], k=[1], lr=[0.1, 0.2], seed=range(5))
-    assert [len(block) for block in block_module.blocks(recipes, 4)] == [3, 3, 4, 3, 3, 4]
-    assert [len(block) for block in block_module.blocks(recipes, 99)] == [10, 10]
-    assert len(block_module.blocks(grid(SHORT, alpha=[0.1, 0.2, "adaptive"], k=[1, 2]), 99)) == 4
+    assert [len(some) for some in block.blocks(recipes, 4)] == [3, 3, 4, 3, 3, 4]
+    assert [len(some) for some in block.blocks(recipes, 99)] == [10, 10]
+    assert len(block.blocks(grid(SHORT, alpha=[0.1, 0.2, "adaptive"], k=[1, 2]), 99)) == 4
 
 
 def test_memory_bounds_an_ensemble(monkeypatch):
-    rows, room = run_here(FOUR), block_module._room(SHORT, SHORT.load(), CPU.device)
-    monkeypatch.setattr(block_module, "MEMORY", 2 * block_module.MEMORY // room)
-    with patch.object(block_module, "_train_ensemble", wraps=block_module._train_ensemble) as train:
+    rows, room = run_here(FOUR), block._room(SHORT, SHORT.load(), CPU.device)
+    monkeypatch.setattr(block, "MEMORY", 2 * block.MEMORY // room)
+    with patch.object(block, "_train_ensemble", wraps=block._train_ensemble) as train:
         close(run_here(FOUR), rows)
     assert [len(call.args[0]) for call in train.call_args_list] == [2, 2]
 
@@ -130,23 +126,21 @@ def test_what_a_measure_gives_is_plain_as_it_is_read_again(tmp_path):
     assert run_here(FOUR[:1], path, measures=measures) == [row]
 
 
-@pytest.mark.parametrize("value", [nn.Linear(1, 1), {1, 2}, 1j, {(1, 2): 3}, Path("a"), refuses])
+NO_VALUE = ArithmeticError("no value")
+
+
+@pytest.mark.parametrize("value", [nn.Linear(1, 1), {1, 2}, 1j, {(1, 2): 3}, Path("a"), NO_VALUE])
 def test_what_a_measure_cant_give_is_the_error_of_its_run_only(value):
-    calls = iter([1.0, value, 1.0, 1.0])
-
-    def measure(model, dataset):
-        assert not model.training
-        given = next(calls)
-        return given(model, dataset) if given is refuses else given
-
+    measure = Mock(side_effect=[1.0, value, 1.0, 1.0])  # given, or raised
     rows = run_here(FOUR, measures={"it": measure})
+    assert not any(call.args[0].training for call in measure.call_args_list)
     assert [row.get("it") for row in rows] == [1.0, None, 1.0, 1.0]
     assert rows[1].keys() == {"recipe", "error"} and rows[1]["recipe"] == asdict(FOUR[1])
     assert rows[1]["error"].startswith(("TypeError: ", "ArithmeticError: no value"))
 
 
 def test_a_block_that_fails_is_halved_until_the_guilty_are_alone(monkeypatch):
-    recipes, train, sizes = grid(SHORT, seed=range(8)), block_module._train_ensemble, []
+    recipes, train, sizes = grid(SHORT, seed=range(8)), block._train_ensemble, []
 
     def short_of_memory(some, *args):
         sizes.append(len(some))
@@ -155,7 +149,7 @@ def test_a_block_that_fails_is_halved_until_the_guilty_are_alone(monkeypatch):
         return train(some, *args)
 
     expected = run_here(recipes)
-    monkeypatch.setattr(block_module, "_train_ensemble", short_of_memory)
+    monkeypatch.setattr(block, "_train_ensemble", short_of_memory)
     rows = run_here(recipes)
     assert [row.get("error") for row in rows[2:4]] == ["MemoryError: too large"] * 2
     close(rows[:2] + rows[4:], expected[:2] + expected[4:])
@@ -163,8 +157,7 @@ def test_a_block_that_fails_is_halved_until_the_guilty_are_alone(monkeypatch):
 
 
 def test_wrong_arguments_are_named():
-    pool = ProcessPoolExecutor(1, mp_context=forks.CONTEXT)
-    local = {"measures": {"sum": lambda model, dataset: 1.0}, "executor": pool}
+    local = {"measures": {"sum": lambda *_: 1.0}, "executor": ProcessPoolExecutor(1)}
     for recipes, options, message in (
         (["SAM"], {}, "recipes must be Recipes, got 'SAM'"),
         (FOUR, {"records": -1}, "records must be an int ≥ 0, got -1"),
@@ -190,6 +183,6 @@ def test_the_readme_finds_a_setting_and_goes_on_where_it_was(tmp_path, monkeypat
     best = max(rows, key=lambda row: row["validation"]["accuracy"])
     printed = capsys.readouterr().out
     assert len(rows) == 40 and printed == f"{ {'rho': best['recipe']['rho']} }\n"
-    monkeypatch.setattr(sweeps_module, "train_block", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(sweeps, "train_block", lambda *_: pytest.fail("trained again"))
     exec(code, {})
     assert capsys.readouterr().out == printed

@@ -18,10 +18,7 @@ from lookbehind.study.ensemble import MemberBatches
 from lookbehind.train import Recipe, choose_hardware, constant, fit, keep_freed_memory
 
 THREADS = torch.get_num_threads()
-MEMBERS = (120, 240)
-GOAL = 20
-STEPS = 30
-SEEDS = 5
+MEMBERS, GOAL, STEPS, SEEDS = (120, 240), 20, 30, 5
 
 
 def trainer(model, optimizer, batches, gradients, **options):

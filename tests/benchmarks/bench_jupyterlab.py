@@ -15,9 +15,9 @@ from statistics import median
 
 import psutil
 from bench import goal, heap, lab, run
-from bench_pages import CONTROLS, answers, report
+from bench_pages import CONTROLS, MOVES, answers, report
 
-FIRST, OWN, MOVED, HEAP, MEMORY, RERUNS = 300, 100, 0.5, 1, 3, 5
+FIRST, OWN, GROWN, HEAP, MEMORY, RERUNS = 300, 100, 0.5, 1, 3, 5
 RESULTS = Path(__file__).parents[2] / "notebooks" / "results"
 EXPLORERS = {
     "toy": "from lookbehind.explore.toy import ToyExplorer\nToyExplorer()",
@@ -48,29 +48,20 @@ AGAIN = """key => new Promise(done => {
         new KeyboardEvent('keydown', { key, bubbles: true }));
     look();
 })"""
-MOVE = """async () => {
-    const all = document.querySelectorAll('.lb-explorer :is(select, [role=spinbutton])');
-    const one = [...all].find(node => !node.disabled && node.checkVisibility());
-    for (let i = 0; i < 200; i++) {
-        if (one.tagName === 'SELECT') one.selectedIndex = i % one.length;
-        const key = { key: i % 4 < 2 ? 'ArrowUp' : 'ArrowDown', bubbles: true };
-        one.dispatchEvent(one.tagName === 'SELECT' ? new Event('change')
-            : new KeyboardEvent('keydown', key));
-        await new Promise(done => requestAnimationFrame(() => setTimeout(done)));
-    }
-}"""
+FIRST_CONTROL = {
+    "toy": ("key", "k,"), "lab": ("menu", "model"), "landscape": ("menu", "direction a"),
+    "heat-maps": ("menu", "map of"), "intervals": ("menu", "noise"), "atlas": ("key", "k,"),
+}  # fmt: skip
 FIRST_PICTURE = """() => new Promise(done => {
     window.__redraws = [];
-    const began = performance.now(), idle = () => document.querySelector(
-        ".jp-Notebook-ExecutionIndicator[data-status='idle']");
     let ran = null;
     const look = () => {
-        if (idle()) ran ??= performance.now();
+        if (IDLE) ran ??= performance.now();
         const first = window.__redraws[0];
         return first && ran ? done(first - ran) : setTimeout(look, 1);
     };
     setTimeout(look, 5);
-})"""
+})""".replace("IDLE", lab.IDLE)
 
 
 def main(moves):
@@ -90,16 +81,13 @@ def controls(browser, address, moves):
         lab.run_notebook(page, address, "own.ipynb")
         page.eval_on_selector(".jp-WindowedPanel-outer", "panel => panel.scrollTo(0, 0)")
         page.wait_for_function("() => window.__redraws?.length")
-        own = [again(page, key) for key in ("ArrowLeft", "ArrowRight") * 5]
+        own = []
+        for key in ("ArrowLeft", "ArrowRight") * 5:
+            lab.rest(page, 300)  # what comes within one frame is one picture
+            own.append(page.evaluate(AGAIN, key))
     for name, found in times.items():
         report(name, found)
     goal("a Python function", median(own), "<=", OWN, "ms")
-
-
-def again(page, key):
-    """Milliseconds to the picture; it begins at rest, as what comes within one frame is one."""
-    lab.rest(page, 300)
-    return page.evaluate(AGAIN, key)
 
 
 def memory(browser, address, name):
@@ -107,14 +95,15 @@ def memory(browser, address, name):
     with lab.blank_page(browser) as page:
         lab.run_notebook(page, address, f"{name}.ipynb")
         page.eval_on_selector(".jp-WindowedPanel-outer", "panel => panel.scrollTo(0, 0)")
-        page.evaluate(MOVE)  # the first moves fill what is kept from move to move
+        move = [*FIRST_CONTROL[name], 200]
+        page.evaluate(MOVES, move)  # the first moves fill what is kept from move to move
         before = resting(page)
-        page.evaluate(MOVE)
+        page.evaluate(MOVES, move)
         moved = (resting(page) - before) / 1e6
         found, first = reruns(page)
     grown = [(now - then) / RERUNS / 1e6 for then, now in zip(found[0], found[-1], strict=True)]
     goal(f"{name}, first picture after the cell ran", median(first), "<=", FIRST, "ms")
-    goal(f"{name}, heap after 200 moves", moved, "<=", MOVED, "MB")
+    goal(f"{name}, heap after 200 moves", moved, "<=", GROWN, "MB")
     goal(f"{name}, heap, a re-run", grown[0], "<=", HEAP, "MB")
     goal(f"{name}, kernel, a re-run", grown[1], "<=", MEMORY, "MB")
 
@@ -126,8 +115,9 @@ def resting(page):
 
 def reruns(page):
     """Bytes of the page's heap and of the kernel after each run; ms until each one's picture."""
-    kernels = [p for p in psutil.Process().children(recursive=True) if is_kernel(p)]
-    kernel, used, first = max(kernels, key=psutil.Process.create_time), [], []
+    family, used, first = psutil.Process().children(recursive=True), [], []
+    kernels = [p for p in family if "ipykernel_launcher" in " ".join(p.cmdline())]
+    kernel = max(kernels, key=psutil.Process.create_time)
     page.locator(".jp-CodeCell .cm-content").first.click()
     page.keyboard.press("Escape")
     for _ in range(1 + RERUNS):
@@ -135,10 +125,6 @@ def reruns(page):
         first.append(page.evaluate(FIRST_PICTURE))
         used.append((resting(page), kernel.memory_info().rss))
     return used, first
-
-
-def is_kernel(process) -> bool:
-    return "ipykernel_launcher" in " ".join(process.cmdline())
 
 
 if __name__ == "__main__":

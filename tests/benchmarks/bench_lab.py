@@ -9,9 +9,8 @@ import statistics
 import tempfile
 from pathlib import Path
 
-import numpy as np
 from bench import goal, lab, p95, run
-from PIL import Image
+from images import paint
 
 LAB = """from lookbehind.explore.lab import TrainingLab
 from lookbehind.train import Recipe
@@ -19,7 +18,6 @@ recipe = Recipe({settings}, epochs=10_000, gradients=None)
 lab = TrainingLab(recipe)
 lab"""
 SHARE = "print('drawing', lab._work.seconds_drawing / lab._work.seconds)"
-NUMBERS = {"k": "k,", "ρ": "ρ,", "α": "α,"}
 FIRST = """async () => {
     const start = performance.now(), canvas = () => document.querySelector('.lb-plots canvas');
     [...document.querySelectorAll('button')].find(one => one.textContent === 'Start').click();
@@ -43,24 +41,12 @@ ANSWER = """async ([box, key, name]) => {
 }"""
 
 
-def write_images(folder: Path, seed: int = 0) -> None:
-    """640 coloured images of noise in two classes: a network's speed does not depend on them."""
-    noise = np.random.default_rng(seed)
-    for part, count in (("train", 256), ("test", 64)):
-        for name in ("one", "two"):
-            place = folder / part / name
-            place.mkdir(parents=True)
-            for i in range(count):
-                pixels = noise.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(place / f"{i}.png")
-
-
 def answers(page: lab.Page, presses: int) -> list[float | None]:
     """Milliseconds from a key to the line that names the new setting, for k, ρ and α in turn."""
     page.wait_for_function("() => /Training:/.test(document.body.innerText)", timeout=180_000)
     times = []
-    for name, label in NUMBERS.items():
-        box = page.query_selector(f"[role=spinbutton][aria-label^='{label}']")
+    for name in ("k", "ρ", "α"):
+        box = page.query_selector(f"[role=spinbutton][aria-label^='{name},']")
         for press in range(presses):
             key = "ArrowRight" if press % 2 == 0 else "ArrowLeft"
             times.append(page.evaluate(ANSWER, [box, key, name]))
@@ -91,7 +77,7 @@ def measure(settings: str, presses: int) -> tuple[float, list[float | None], flo
 
 def main(model: str, presses: int) -> None:
     with tempfile.TemporaryDirectory() as images:
-        write_images(Path(images))
+        paint(Path(images), per_class=256, size=(32, 32))  # its speed does not depend on them
         resnet = f"dataset={images!r}, model={model!r}, batch_size=128, lr=0.01, rho=0.05"
         _, times, resnet_share = measure(resnet, presses)
     first, _, digits_share = measure("label_noise=0.4", 3)

@@ -43,14 +43,6 @@ def passes(model, batches, layout, count):
     return run
 
 
-def first_picture():
-    """Seconds from the call to the first coarse picture of a small network on 500 digits."""
-    model, batches, directions = problem("tiny-cnn", 1, (8, 8), 500, 500)
-    seen, start = [], time.perf_counter()
-    plane(model, batches, *directions, update=lambda _: seen.append(time.perf_counter() - start))
-    return seen[0]
-
-
 def main(rounds):
     model, batches, directions = problem("resnet8", 3, (32, 32), IMAGES, BATCH)
     sides = {"plane": lambda: plane(model, batches, *directions, points=POINTS)}
@@ -64,7 +56,10 @@ def main(rounds):
     fastest = min(FORMATS, key=found.get)
     goal(f"plane / plain passes, {fastest}", ratio(times, "plane", fastest), "<=", 1.10)
     goal("plane / NCHW passes (loss-landscapes)", ratio(times, "plane", "NCHW"), "<=", 0.75)
-    goal("first picture, tiny-cnn on 500 digits", first_picture(), "<=", 1.0, "s")
+    model, batches, directions = problem("tiny-cnn", 1, (8, 8), 500, 500)
+    seen, start = [], time.perf_counter()
+    plane(model, batches, *directions, update=lambda _: seen.append(time.perf_counter() - start))
+    goal("first picture, tiny-cnn on 500 digits", seen[0], "<=", 1.0, "s")
 
 
 if __name__ == "__main__":

@@ -22,20 +22,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to
 
 # These files take longest; first in line, they leave neither process of `make test` waiting.
 LONGEST = (
-    "test_browser.py",
-    "test_explore_pages.py",
-    "test_site.py",
-    "06-loss-landscape.ipynb",
-    "09-lifelong-learning.ipynb",
-    "test_explore_toy_page.py",
-    "test_explore_landscape_page.py",
-    "test_explore_lab_page.py",
-    "test_explore_maps.py",
-    "test_train_ranks.py",
-    "test_results.py",
-    "test_command_line.py",
-    "test_study_sweep_file.py",
-)
+    "test_browser.py", "test_explore_pages.py", "test_site.py", "06-loss-landscape.ipynb",
+    "09-lifelong-learning.ipynb", "test_explore_toy_page.py", "test_explore_landscape_page.py",
+    "test_explore_lab_page.py", "test_explore_maps.py", "test_train_ranks.py", "test_results.py",
+    "test_command_line.py", "test_study_sweep_file.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -336,11 +336,8 @@ def test_the_matched_control_has_the_same_path_on_a_quadratic_to_first_order():
 
 def test_ascents_meet_the_maximum_where_they_must():
     """On a slope all gradients point there; on a bowl the first ascent turns most of the way."""
-    angles, w, scale = (
-        import_module("ascents").angles,
-        torch.tensor([1.0, 0.2]),
-        torch.tensor([1, 9]),
-    )
+    angles = import_module("ascents").angles
+    w, scale = torch.tensor([1.0, 0.2]), torch.tensor([1, 9])
     assert max(angles(lambda p: (scale * p).sum(-1), w, 0.1)) < 1e-4
     first, *rest = angles(lambda p: (scale * p * p).sum(-1) / 2, w, 0.5)
     assert first > 2 * max(rest)

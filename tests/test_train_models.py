@@ -19,15 +19,9 @@ SMALL = ("tiny-cnn", "micro-resnet8", "resnet8", "resnet20")
 COUNTS = {
     "mlp": (32 * 32 * 3 + 1) * 64 + (64 + 1) * 64 + (64 + 1) * 10,
     "tiny-cnn": 9 * (3 * 16 + 16 * 24 + 24 * 32) + 2 * (16 + 24 + 32) + (32 + 1) * 10,
-    "micro-resnet8": 78_042,
-    "resnet8": 78_042,
-    "resnet20": 272_474,
-    "resnet18": 11_173_962,
-    "resnet34": 21_282_122,
-    "resnet50": 23_520_842,
-    "wrn28-2": 1_467_610,
-    "wrn28-10": 36_479_194,
-}
+    "micro-resnet8": 78_042, "resnet8": 78_042, "resnet20": 272_474, "resnet18": 11_173_962,
+    "resnet34": 21_282_122, "resnet50": 23_520_842, "wrn28-2": 1_467_610, "wrn28-10": 36_479_194,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MODELS)

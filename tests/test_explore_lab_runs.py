@@ -52,6 +52,7 @@ def test_a_pause_or_an_interrupt_holds_the_run_with_a_checkpoint_and_it_goes_on(
     act(lab)
     until(lambda: "Paused at epoch" in lab.message)
     assert ("Interrupted. Paused" in lab.message) == (act is not TrainingLab.pause)
+    assert f", saved as {training.path.name}." in lab.message
     held, images = training.steps, checkpoint.read_checkpoint(training.path)["position"][3]
     assert lab.live["state"] == "paused" and images == held * LONG.batch_size
     lab.start()

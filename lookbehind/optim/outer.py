@@ -157,8 +157,7 @@ class Outer(Optimizer):
         if not isinstance(state, dict) or not {"state", "param_groups", *own} <= set(state):
             raise ValueError(f"state must come from {type(self).__name__}.state_dict()")
         told = {part: state[part] for part in own}
-        same = all(told[part] == own[part] for part in ("made_by", "shapes"))
-        if not same or outline(told["settings"]) != outline(own["settings"]):
+        if outline(told) != outline(own) or any(told[p] != own[p] for p in ("made_by", "shapes")):
             raise ValueError(f"state is another optimizer's: {told}, this is {own}")
         new = [
             (each, {name: each.checked(name, value) for name, value in settings.items()})

@@ -194,4 +194,6 @@ def evaluate_members(ensemble: Ensemble, batches: Iterable[Minibatch], **options
 
     evaluate(ensemble, batches, batch_loss=note, **options)
     losses, hits, counts = zip(*sums, strict=True)
-    return Score(*(torch.stack(some).sum(0) / sum(counts) for some in (losses, hits)))
+    if not (count := sum(counts)):
+        raise ValueError("batches must hold at least one image, got none")
+    return Score(*(torch.stack(some).sum(0) / count for some in (losses, hits)))

@@ -37,7 +37,7 @@ KERNEL_TROUBLE = re.compile(r'"msg_type": ?"error"|"name": ?"stderr"')
 # subshell, whose loop then complains of messages that came too late.
 JUPYTERS_OWN = re.compile(
     r"No such comm|never awaited.{1,9}self\._ready\.clear\(\)|Task was destroyed.*zmqstream|"
-    r"ipykernel/subshell_manager\.py.*KeyError"
+    r"ipykernel/subshell_manager\.py.*KeyError|main\(\) running at \S*ipykernel/kernelbase\.py"
 )
 IDLE = """document.querySelector(".jp-Notebook-ExecutionIndicator[data-status='idle']")"""
 PROMPTS = "[...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputPrompt')]"
